@@ -1,8 +1,9 @@
 """Compute what kernels read of a row, the frozen base's standardised output, at its first use.
 
 A row is stored as a = standardise([h ; x]), from which h is computed back. All workers look rows up
-in the base together: a block of rows at the first step that uses one of them. `ActivationBuffer`
-stores them, in memory or in a file. What an earlier run has cached is there from the start.
+in the base together: a whole block, at the first step that uses one of its rows.
+`ActivationBuffer` stores activations in memory or in a file. It starts with those that the cache
+has from earlier runs.
 
 Shapes: n rows of this worker, B of them, r rows of a block, H base units, X embedding units,
 A = H + X units that the encoder reads (H where it reads h alone).
@@ -86,7 +87,7 @@ class StandardizedBase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recomputed:
-    """Activations looked up in the sharded base each time, as precise as those that are stored."""
+    """Activations that are looked up in the sharded base each time, rounded like stored ones."""
 
     base: StandardizedBase
     rows: pa.Table
@@ -97,7 +98,7 @@ class Recomputed:
     def of(self, index_B: Tensor) -> Read:
         """Return the rows' activations from the frozen tables and trunk; a collective call."""
         a_BA = self.base.look_up(self.rows.take(pa.array(index_B.numpy())))
-        # Rounded as the buffer rounds, so that both ways tune the same kernels.
+        # Rounded as the buffer rounds, so that kernels come out the same with or without one.
         return self.base.read(a_BA.to(self.dtype))
 
 
@@ -146,9 +147,9 @@ class MissingBlock:
 class ActivationBuffer:
     """Activations that are computed once: a block of rows when one of them is first used.
 
-    A matrix product may round a row differently in another position among others. So rows are
-    always computed in the same blocks. The result does not depend on the step that needs it, and a
-    resumed run reads what an uninterrupted one read.
+    Rows are always computed in the same blocks, and by products that round a row the same in every
+    batch. So the result does not depend on the step that needs it, and a resumed run reads what an
+    uninterrupted one read.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class ActivationBuffer:
         if not len(self.starts):
             return []
         number_B = torch.searchsorted(self.starts, index_B, right=True) - 1
-        # A row before the first start, or between a stop and the next start, is present.
+        # A row before the first block, or between two blocks, is present.
         number_B = number_B[(number_B >= 0) & (index_B < self.stops[number_B])]
         return [number for number in number_B.unique().tolist() if self.missing[number] is not None]
 
@@ -213,7 +214,7 @@ class ActivationBuffer:
         left = sum(block is not None for block in self.missing)
         pieces = [piece for number in needed for piece in self._pieces(number)]
         rounds, most_left = greatest((len(pieces), left), self.worker)
-        # From the next call on no worker asks the others: `left` is from before this one.
+        # All workers stop asking at the same call: the one before which none had a missing block.
         self.is_whole = most_left == 0
         for number, start, rows in pieces:
             block = self.missing[number]
@@ -226,12 +227,12 @@ class ActivationBuffer:
         for _ in range(rounds - len(pieces)):
             self.base.look_up(features.no_rows(self.base.catalog))
 
-    def _pieces(self, index: int) -> Iterator[tuple[int, int, pa.Table]]:
-        """Yield the rows that go through the base at a time: block number, first row, rows."""
-        block = self.missing[index]
+    def _pieces(self, number: int) -> Iterator[tuple[int, int, pa.Table]]:
+        """Yield what goes through the base at a time: number of the block, first row, rows."""
+        block = self.missing[number]
         assert block is not None
         for start in range(0, len(block.rows), LOOK_UP_ROWS):
-            yield index, start, block.rows.slice(start, LOOK_UP_ROWS)
+            yield number, start, block.rows.slice(start, LOOK_UP_ROWS)
 
 
 def memory_for(
@@ -259,7 +260,7 @@ def memory_for(
 
 
 def _reserved(spill: Path, num_bytes: int) -> Path:
-    """Return a new file whose bytes the disk has set aside.
+    """Return a new file, for all bytes of which the disk has room.
 
     Where the folder cannot be written, the file goes to the folder for temporary files.
 
@@ -267,7 +268,7 @@ def _reserved(spill: Path, num_bytes: int) -> Path:
         DoesNotFit: the disk is too full, or neither folder can be written.
     """
     for folder in (spill, Path(tempfile.gettempdir())):
-        path = folder / f".{os.getpid()}-{time.monotonic_ns()}.arena"
+        path = folder / f".{os.getpid()}-{time.monotonic_ns()}.buffer"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:

@@ -1,7 +1,7 @@
 """Give a split's rows their fresh statistics beside their activations.
 
-Activations are stored for nights, and statistics change with every day. So they are no part of what
-the cache stores of a base: only what was counted of a file is stored, under the file's content.
+Stored activations serve many nights, and statistics change every day. So statistics are no part of
+a row's stored activations. The cache stores only the counts of a file, under the file's content.
 
 Shapes: n rows of this worker, B of them, A units of a row's activations, S statistics.
 """
@@ -32,7 +32,7 @@ from iak.schemas.log import Catalog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsStandard:
-    """How statistics become what an encoder reads; fitted once, frozen, in every bundle."""
+    """Mean and scale of the statistics an encoder reads; fitted once, frozen, in every bundle."""
 
     mean_S: Tensor
     scale_S: Tensor
@@ -51,7 +51,7 @@ class StatisticsStandard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowStatistics:
-    """The statistics of a run's rows."""
+    """Looks up and standardises the statistics of a run's rows."""
 
     state: State
     catalog: Catalog
@@ -88,7 +88,7 @@ def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker
     Args:
         past: the rows.
         catalog: the log's catalogue.
-        store: the cache, in which files that were counted before are found; None without one.
+        store: the cache, which has the counts of files of earlier runs; None without one.
         worker: this process.
     """
     files = [
@@ -140,8 +140,9 @@ def _key(selection: Selection, file: int, catalog: Catalog) -> str:
 
 
 def _as_arrow(tables: Tables) -> pa.Table:
-    """Return counts as one table with a line for each entry, the tables in their order."""
+    """Return counts as one Arrow table with a row for each entry, in the order of the tables."""
     entries = list(tables.values())
+    # Tables count different numbers of a key, so an entry's counts are a list.
     widths = np.repeat([e.counts_nC.shape[1] for e in entries], [len(e) for e in entries])
     ends = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     counts = np.concatenate([e.counts_nC.reshape(-1) for e in entries])

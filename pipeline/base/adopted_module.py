@@ -1,8 +1,8 @@
-"""Build a module by its factory, load its weights, keep them beside a base, and open them again.
+"""Build a module by its factory, load its weights, publish them with a base, and open that base.
 
-The manifest has the SHA-256 of the weights and of the factory's source file. Another source may
-compute something else from the same weights, so that it is refused: adopt again, which compares the
-module with its own scores.
+The manifest has the SHA-256 of the weights and of the factory's source file. Changed source may
+compute something else from the same weights, so it is refused. `iak adopt` then compares the module
+with its own scores again.
 """
 
 import hashlib
@@ -41,22 +41,22 @@ def build_module(factory: str) -> tuple[nn.Module, str]:
     Raises:
         BadRequest: it cannot be imported or called, or its module lacks what a base needs.
     """
-    place, _, name = factory.partition(":")
+    package, _, name = factory.partition(":")
     try:
-        function = getattr(importlib.import_module(place), name)
+        function = getattr(importlib.import_module(package), name)
         source = Path(inspect.getsourcefile(function) or "").read_bytes()
         module = function()
-    except Exception as error:  # whatever the code of somebody else raises
+    except Exception as error:  # the factory is code of others, which may raise anything
         raise BadRequest(
             f"base.factory={factory} cannot build the module: {type(error).__name__}: {error}. "
             "Name a function without arguments in a package that every worker can import "
             "(PYTHONPATH)"
         ) from error
-    lacking = [part for part in NEEDED if not hasattr(module, part)]
-    if not isinstance(module, nn.Module) or lacking:
+    missing = [part for part in NEEDED if not hasattr(module, part)]
+    if not isinstance(module, nn.Module) or missing:
         raise BadRequest(
             f"base.factory={factory} returns {type(module).__name__} without "
-            f"{', '.join(lacking) or 'being a torch.nn.Module'}; a base needs units, "
+            f"{', '.join(missing) or 'being a torch.nn.Module'}; a base needs units, "
             "represent(ids, numbers) and tail(h) (pipeline/model/adopted.py)"
         )
     return module, hashlib.sha256(source).hexdigest()
@@ -91,7 +91,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], *, where: str) -
     Args:
         module: from its factory.
         weights: name -> tensor.
-        where: what the weights are from, for messages.
+        where: the file of the weights, for messages.
 
     Raises:
         BadRequest: a weight is missing, unexpected or of another shape; the message names it.
@@ -121,9 +121,9 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], *, where: str) -
 
 def write_weights(module: nn.Module, folder: Path) -> dict[str, Any]:
     """Write a module's weights into a base's folder; return the fields of their `FileEntry`."""
-    # Cloned, because safetensors refuses two names of one memory, as tied weights are.
-    own = {name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items()}
-    data = safetensors_torch.save(own)
+    # Cloned, because safetensors refuses tied weights, which are two names of one memory.
+    weights = {n: t.detach().cpu().contiguous().clone() for n, t in module.state_dict().items()}
+    data = safetensors_torch.save(weights)
     put_file(folder / WEIGHTS, data)
     digest = hashlib.sha256(data).hexdigest()
     return {"path": WEIGHTS, "sha256": digest, "bytes": len(data), "dtype": "as named in the file"}
@@ -143,11 +143,12 @@ def open_module(folder: Path, manifest: BaseManifest, factory: str, *, tasks: in
         Corrupt: the weights are not those that were published.
     """
     module, source = build_module(factory)
-    adopted = manifest.spec.get(SOURCE)
-    if source != adopted:
+    adopted_source = manifest.spec.get(SOURCE)
+    if source != adopted_source:
         raise BadRequest(
             f"the source of base.factory={factory} has SHA-256 {source[:12]}, the base was adopted "
-            f"with {str(adopted)[:12]}. Restore that source, or adopt the base again with this one"
+            f"with {str(adopted_source)[:12]}. Restore that source, or adopt the base again with "
+            "this one"
         )
     (entry,) = manifest.files
     verify_file(folder, FileEntry(**entry.model_dump()))

@@ -22,14 +22,14 @@ from iak.schemas.adoption import ColumnRange, DomainQuality, GivenQuality
 from iak.schemas.log import Catalog
 
 SURE = 30.0
-"""Size of a logit beyond which p and 1 - p differ by a factor of e^30, which no log can support."""
+"""Size of a logit beyond which p and 1 - p differ by more than e^30. No log has so many rows."""
 CHANCE = 0.5
 """AUC of a model that knows nothing."""
 
 
 @dataclass(slots=True)
-class SeenColumns:
-    """What was seen in the columns of a given base, in all rows that were read."""
+class ColumnFindings:
+    """Ranges and problems of the columns of a given base, over all rows that were read."""
 
     catalog: Catalog
     rows: int = 0
@@ -41,7 +41,7 @@ class SeenColumns:
     """Column of logits -> its greatest value."""
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Look at raw rows in plain types; without such columns, count them."""
+        """Add raw rows in plain types. Where the catalogue has no such columns, only count them."""
         self.rows += len(rows)
         if self.catalog.columns_base is None:
             return
@@ -125,12 +125,12 @@ def _only(
     return {name: values[chosen_n] for name, values in rows.items()}
 
 
-def advice(seen: SeenColumns, quality: GivenQuality) -> list[str]:
-    """Return a sentence for each thing that is possible, but most likely a mistake."""
+def advice(findings: ColumnFindings, quality: GivenQuality) -> list[str]:
+    """Return a sentence for each finding that is allowed, but most likely a mistake."""
     lines = [
         f"{column.column} reaches from {column.low:.1f} to {column.high:.1f}; beyond {SURE:g} a "
         "logit is a certainty that no log can support. Was it scaled?"
-        for column in seen.ranges()
+        for column in findings.ranges()
         if max(-column.low, column.high) > SURE
     ]
     lines += [

@@ -1,7 +1,7 @@
-"""Define what a torch module must have to be a base, and the base that it becomes.
+"""Define what a torch module must have to become a base, and the frozen base itself.
 
-A module of your own becomes a base unchanged. A subclass (or a wrapper) names one point in it, h,
-and the part from h to the logits:
+A module of your own becomes a base unchanged. A subclass or a wrapper names h, a layer's output in
+it, and the part from h to the logits:
 
     class Adopted(MyRecommender):
         units = 64                                     # width of h

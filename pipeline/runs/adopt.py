@@ -7,7 +7,7 @@ base's logits and activations. Every other verb takes it as it takes a base that
 from collections import Counter
 
 from iak.pipeline.base import given_columns, published_base
-from iak.pipeline.base.given_columns import SeenColumns
+from iak.pipeline.base.given_columns import ColumnFindings
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
@@ -74,12 +74,12 @@ def _adopt_columns(
         view = list_log(spec, catalog, record.report, wanted=wanted, digests_in=spec.run_dir)
         record.settle_inputs(inputs_of(catalog, describe_log(view), {}))
         skipped.report_skipped(view, spec, record.report)
-    seen, counts = SeenColumns(catalog), Counter[str]()
+    findings, counts = ColumnFindings(catalog), Counter[str]()
     with record.phase("columns"):
-        encoding = vocabulary.fit(inspected(view, fitted, seen, counts, record.report), catalog)
-        for _ in inspected(view, judged, seen, counts, record.report):
+        encoding = vocabulary.fit(inspected(view, fitted, findings, counts, record.report), catalog)
+        for _ in inspected(view, judged, findings, counts, record.report):
             pass
-        refuse_bad_columns(spec, seen, what="the columns of [base]")
+        refuse_bad_columns(spec, findings, what="the columns of [base]")
     with record.phase("metrics"):
         reader = Reader(
             selection=view.selections[judged],
@@ -103,7 +103,7 @@ def _adopt_columns(
         }
         folder = new_folder(spec.run_dir, encoding)
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
-    return record_adoption(record, spec, manifest, seen, quality, counts), manifest
+    return record_adoption(record, spec, manifest, findings, quality, counts), manifest
 
 
 def _digest_of_columns(catalog: Catalog) -> dict[str, str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from iak.pipeline.base import adopted_module, given_columns, published_base
-from iak.pipeline.base.given_columns import SeenColumns
+from iak.pipeline.base.given_columns import ColumnFindings
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.reader import Reader
@@ -63,12 +63,12 @@ def adopt_module(
         others = {"weights": file_output(spec.weights).sha256, "factory": source}
         record.settle_inputs(inputs_of(catalog, describe_log(view), others))
         skipped.report_skipped(view, spec, record.report)
-    seen, counts = SeenColumns(reading), Counter[str]()
+    findings, counts = ColumnFindings(reading), Counter[str]()
     with record.phase("columns"):
-        encoding = vocabulary.fit(inspected(view, fitted, seen, counts, record.report), catalog)
-        for _ in inspected(view, judged, seen, counts, record.report):
+        encoding = vocabulary.fit(inspected(view, fitted, findings, counts, record.report), catalog)
+        for _ in inspected(view, judged, findings, counts, record.report):
             pass
-        refuse_bad_columns(spec, seen, what="the columns of scores=")
+        refuse_bad_columns(spec, findings, what="the columns of scores=")
     with record.phase("metrics"):
         reader = Reader(
             selection=view.selections[judged], catalog=catalog, encoding=encoding, rank=0, world=1,
@@ -86,7 +86,7 @@ def adopt_module(
             "spec": spec.model_dump(mode="json") | {adopted_module.SOURCE: source},
         }
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
-    return record_adoption(record, spec, manifest, seen, quality, counts), manifest
+    return record_adoption(record, spec, manifest, findings, quality, counts), manifest
 
 
 def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from iak.pipeline.base import given_columns, published_base
-from iak.pipeline.base.given_columns import SeenColumns
+from iak.pipeline.base.given_columns import ColumnFindings
 from iak.pipeline.data import contract, hashing, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView
@@ -38,36 +38,36 @@ def splits_of(catalog: Catalog) -> tuple[str, str]:
 
 
 def inspected(
-    view: LogView, split: str, seen: SeenColumns, counts: Counter[str], report: Report
+    view: LogView, split: str, findings: ColumnFindings, counts: Counter[str], report: Report
 ) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
     """Yield the rows of a split with their identities; count findings and ranges of their columns.
 
     Args:
         view: the run's view of the log.
         split: split that is read.
-        seen: gets the base's columns of each batch.
+        findings: gets the base's columns of each batch.
         counts: gets the rows by finding of the contract.
         report: gets the number of rows read so far.
     """
     for rows, identity in view.raw_rows(split):
-        seen.add(rows)
+        findings.add(rows)
         counts.update(contract.inspect(rows, view.catalog).counts)
-        report(PhaseAdvanced(f"{seen.rows:,} rows"))
+        report(PhaseAdvanced(f"{findings.rows:,} rows"))
         yield rows, identity
 
 
-def refuse_bad_columns(spec: AdoptSpec, seen: SeenColumns, *, what: str) -> None:
+def refuse_bad_columns(spec: AdoptSpec, findings: ColumnFindings, *, what: str) -> None:
     """Refuse columns that are no logits or activations.
 
     Args:
         spec: settings of the run.
-        seen: statistics of the columns.
+        findings: ranges and problems of these columns.
         what: the columns in words, for the message.
 
     Raises:
         BadLog: the message names every problem.
     """
-    problems = list(seen.problems(max_unusable_share=spec.max_unusable_share))
+    problems = list(findings.problems(max_unusable_share=spec.max_unusable_share))
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
         raise BadLog(f"{what} in {spec.catalog} cannot be adopted:\n{listing}")
@@ -120,7 +120,7 @@ def record_adoption(
     record: OpenRecord,
     spec: AdoptSpec,
     manifest: BaseManifest,
-    seen: SeenColumns,
+    findings: ColumnFindings,
     quality: GivenQuality,
     counts: Mapping[str, int],
 ) -> AdoptionResult:
@@ -130,18 +130,18 @@ def record_adoption(
         record: record of the run.
         spec: settings of the run.
         manifest: manifest of the published base.
-        seen: statistics of its columns.
+        findings: ranges and problems of its columns.
         quality: how well its logits predict.
         counts: rows by finding of the contract.
     """
     adoption = AdoptionResult(
         fingerprint=manifest.fingerprint,
-        rows=seen.rows,
-        unusable=dict(seen.unusable),
-        ranges=tuple(seen.ranges()),
+        rows=findings.rows,
+        unusable=dict(findings.unusable),
+        ranges=tuple(findings.ranges()),
         quality=quality,
         contract=dict(counts),
-        advice=tuple(given_columns.advice(seen, quality)),
+        advice=tuple(given_columns.advice(findings, quality)),
     )
     for line in adoption.advice:
         record.report(Notice(line))

@@ -17,7 +17,7 @@ from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog
 
 ID, BREACH = "id", "breach"
-"""Columns of encoded rows: the declared id as text, and what breaks the contract or null."""
+"""Columns of encoded rows: the declared id as text, and the breach of the contract, else null."""
 
 
 def encode_to_score(
@@ -58,9 +58,10 @@ def check_columns(schema: pa.Schema, catalog: Catalog) -> None:
         BadRequest: the message names each column, its type and what was expected.
     """
     keys = catalog.log.partition_keys
-    flat = {"partition_keys": (), "date_key": None}
-    inside = catalog.model_copy(update={"log": catalog.log.model_copy(update=flat)})
-    if problem := contract.schema_problem(schema, inside):
+    # Rows without folders have their partition keys as columns, so all columns are checked alike.
+    without_folders = {"partition_keys": (), "date_key": None}
+    log = catalog.log.model_copy(update=without_folders)
+    if problem := contract.schema_problem(schema, catalog.model_copy(update={"log": log})):
         advice = contract.type_advice(problem)
         beside = f" The partition keys {', '.join(keys)} are columns here." if keys else ""
         raise BadRequest(f"the rows cannot be read: {problem}. {advice}{beside}".rstrip())
@@ -81,7 +82,7 @@ def raw_batch(batch: pa.RecordBatch, catalog: Catalog) -> pa.RecordBatch:
     wanted = (*catalog.columns, *(k for k in keys if k not in catalog.columns))
     named = {name: batch.column(name) for name in wanted if name in batch.schema.names}
     for key in keys:
-        if key in named:  # a folder's value is text
+        if key in named:  # as the value in a folder's name, which is text
             named[key] = partitions.resolve(named[key], None)
     try:
         rows = pa.RecordBatch.from_arrays(list(named.values()), list(named))
@@ -110,6 +111,7 @@ def _breach_of_rows(breaches: Mapping[str, npt.NDArray[np.bool_]], rows: int) ->
     """Return the first breach of each row, null where there is none."""
     indices = np.full(rows, -1, np.int32)
     for number, mask in enumerate(breaches.values()):
+        # An earlier breach of the row stays.
         indices[mask & (indices < 0)] = number
     codes = pa.array(indices, mask=indices < 0)
     return pa.DictionaryArray.from_arrays(codes, pa.array(list(breaches), pa.string()))

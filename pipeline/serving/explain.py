@@ -1,7 +1,7 @@
 """Explain predictions: the kernel of each row, and what it adds to the base's logits.
 
-Probabilities come from `Scorer.score`, so they are those of `iak predict` to the last bit. The ways
-that a kernel takes are computed kernel by kernel beside it (iak/contributions.py).
+Probabilities come from `Scorer.score`, so they have the same bits as those of `iak predict`. What a
+kernel adds through h, adapters and skip is computed kernel by kernel (iak/contributions.py).
 
 Shapes: B rows, T tasks; the letters of kernel.py.
 """
@@ -24,8 +24,8 @@ from iak.schemas.explaining import ExplainedTask, Explanation
 from iak.schemas.manifest import BundleManifest
 
 
-class _Encoded(NamedTuple):
-    """What kernels read of B rows."""
+class _Inputs(NamedTuple):
+    """The inputs of kernels for B rows."""
 
     h_BH: Tensor
     x_BX: Tensor
@@ -65,31 +65,32 @@ def _contributions(
         filled_B = torch.full((len(h_BH),), BASE_SLOT)
         filled_B[: len(rows)] = torch.from_numpy(slots_B)
         s_BS = bundles.statistics(rows, scorer.counted, filled_B.to(device))
-    found: dict[int, Contributions] = {}
+    by_row: dict[int, Contributions] = {}
     for slot in np.unique(slots_B).tolist():
-        own = torch.from_numpy(np.flatnonzero(slots_B == slot)).to(device)
+        index = torch.from_numpy(np.flatnonzero(slots_B == slot)).to(device)
         if bundles is None or slot == BASE_SLOT:
-            together = _of_base(heads(h_BH[own]))
+            of_slot = _of_base(heads(h_BH[index]))
         else:
-            read = _Encoded(h_BH[own], x_BX[own], None if s_BS is None else s_BS[own])
+            inputs = _Inputs(h_BH[index], x_BX[index], None if s_BS is None else s_BS[index])
             weights = {name: stacked[slot] for name, stacked in bundles.weights.items()}
-            together = contributions(weights, heads, read.h_BH, _inputs(bundles, slot, read))
-        for number, row in enumerate(own.tolist()):
-            found[row] = Contributions(*(tensor[number] for tensor in together))
-    return [found[row] for row in range(len(rows))]
+            a_BA = _standardised(bundles, slot, inputs)
+            of_slot = contributions(weights, heads, inputs.h_BH, a_BA)
+        for number, row in enumerate(index.tolist()):
+            by_row[row] = Contributions(*(tensor[number] for tensor in of_slot))
+    return [by_row[row] for row in range(len(rows))]
 
 
-def _inputs(bundles: BundleSet, slot: int, read: _Encoded) -> Tensor:
+def _standardised(bundles: BundleSet, slot: int, inputs: _Inputs) -> Tensor:
     """Return the encoder inputs a_BA of one kernel's rows."""
-    a_BA = bundles.standard(slot).of(read.h_BH, read.x_BX)
+    a_BA = bundles.standard(slot).of(inputs.h_BH, inputs.x_BX)
     standard = bundles.statistics_standard(slot)
-    if standard is None or read.s_BS is None:
+    if standard is None or inputs.s_BS is None:
         return a_BA
-    return torch.cat([a_BA, standard.of(read.s_BS)], dim=1)
+    return torch.cat([a_BA, standard.of(inputs.s_BS)], dim=1)
 
 
 def _of_base(logits_BT: Tensor) -> Contributions:
-    """Return rows that the base serves alone: nothing is added."""
+    """Return the contributions of rows that no kernel serves: nothing is added."""
     base_BT = logits_BT.double()
     nothing_BT = torch.zeros_like(base_BT)
     return Contributions(
@@ -141,7 +142,7 @@ def _explanation(
 
 
 def _task(title: str, parts: Contributions, index: int) -> ExplainedTask:
-    """Return one task's logit in its parts."""
+    """Return one task's logit, and the parts whose sum it is."""
     base = parts.base_BT[index]
     return ExplainedTask(
         task=title,

@@ -45,7 +45,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 TRUNKS = ("dcnv2_mmoe", "mlp")
 """Trunks that the runtime computes."""
 _UNREAD = ("probe_w", "probe_b", "prior_mean", "prior_logvar")
-"""Weights that only tuning and the rate read."""
+"""Weights that only tuning and the rate read; an export leaves them out."""
 _JOINED = {"code_w": ("mean_w", "logvar_w"), "code_b": ("mean_b", "logvar_b")}
 """The encoder's mean and variance come from one product, and so are stored as one weight."""
 

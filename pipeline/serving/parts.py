@@ -1,8 +1,8 @@
 """Do one worker's part of `iak predict`: write each of its parts as one file of predictions.
 
-A part is a run of whole row groups of the log. Which parts there are depends on the log and on
-`part_rows` alone, and a part's file on its rows alone. So any number of workers write the same
-files, and a resumed run goes on with the files that are missing.
+A part is some row groups of the log, one after the other. The parts depend on the log and on
+`part_rows` alone, and the file of a part on its rows alone. So any number of workers write the same
+files, and a resumed run writes those that are missing.
 """
 
 import json
@@ -97,7 +97,7 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     if work.keeping is not None and work.bundles is not None:
         kept = KeptActivations.of(work.keeping, base, work.bundles, work.tables)
         scorer = replace(scorer, kept=kept)
-    # Part by part in turn, so that a worker looks at its own files alone and need not ask others.
+    # Parts go to the workers in turn, so that each one knows its own without asking others.
     own = {n: part for n, part in enumerate(work.parts) if n % worker.world == worker.rank}
     missing = {number: part for number, part in own.items() if not work.path(number).exists()}
     steps = sum(-(-_rows(part) // work.batch_rows) for part in missing.values())
@@ -118,7 +118,7 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
 
 @dataclass(slots=True)
 class _Progress:
-    """Rows of this worker that are predicted."""
+    """The number of this worker's rows that are predicted so far."""
 
     report: Report
     done: int
@@ -188,7 +188,7 @@ def read_document(path: Path) -> ScoresDocument:
     """Return the document of a file of predictions.
 
     Raises:
-        Corrupt: it is missing, or is not one, or does not count the file's rows.
+        Corrupt: it is missing or no document, or names another number of rows than the file has.
         OtherFormat: another version wrote it.
     """
     remedy = "Remove the run folder, and run its `iak predict` again"

@@ -47,7 +47,7 @@ class RoutedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
-    """The routes of all domains, each found once."""
+    """The routes of all domains, each of which is chosen once."""
 
     bundles: BundleSet | None
     """Kernels that may predict; None where the base predicts alone."""
@@ -55,7 +55,7 @@ class Routes:
     levels: int
     """Levels of a domain, the pooled one included."""
     known: dict[tuple[str | None, ...], Route] = field(default_factory=dict)
-    """Names of a domain at each level -> its route, as far as they were asked for."""
+    """Names of a domain at each level -> its route, of the domains so far."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -84,21 +84,27 @@ class Routes:
             path: its names, from the pooled level down to its own; None where it has none.
         """
         if path not in self.known:
-            self.known[path] = self._find([name for name in path if name])
+            self.known[path] = self._choose([name for name in path if name])
         return self.known[path]
 
-    def _find(self, path: Sequence[str]) -> Route:
+    def _choose(self, path: Sequence[str]) -> Route:
+        """Return the route to the nearest published kernel of a path, or to the base."""
         if self.bundles is None:
             return self._base(NO_BUNDLES)
         slot = self.bundles.slot_for(path, published_only=True)
         own = self.bundles.slot_for(path[-1:], published_only=False)
-        reason = None if slot == own != BASE_SLOT else NO_KERNEL if own == BASE_SLOT else HELD
+        why_not_own = NO_KERNEL if own == BASE_SLOT else HELD
         if slot == BASE_SLOT:
-            return self._base(reason or NO_KERNEL)
-        names, versions = self.bundles.names, self.bundles.versions
-        return Route(slot=slot, kernel=names[slot], version=versions[slot], reason=reason)
+            return self._base(why_not_own)
+        return Route(
+            slot=slot,
+            kernel=self.bundles.names[slot],
+            version=self.bundles.versions[slot],
+            reason=None if slot == own else why_not_own,
+        )
 
     def _base(self, reason: str) -> Route:
+        """Return the route to the base."""
         return Route(slot=BASE_SLOT, kernel=BASE, version=self.base_fingerprint, reason=reason)
 
 

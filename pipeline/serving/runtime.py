@@ -10,8 +10,9 @@
     answers = model.predict({"user_id": ["u1"], "item_id": [3], "region": ["rome"]})
     model.load_bank("tomorrow")
 
-So nothing here may import the package. Each part repeats, operation by operation, what it names:
-in fp32 and one thread a row gets the last bit of `iak predict`, which tests compare.
+So nothing here may import the package. Each part repeats the operations of the package's module
+that its heading names, in their order. In fp32 and one thread a row gets the same bits as from
+`iak predict`, and tests compare them.
 
 Shapes: B rows, V ids, R rows of a table, W columns, K kernels, T tasks, H units of h, X units of x,
 A inputs of an encoder, C code units; in the towers W units that a task reads and D hidden ones.
@@ -86,10 +87,10 @@ def combine(first: Keys, second: Keys) -> Keys:
 
 
 def word_of(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row
-    """Return what is mixed to the key of an id: its 64 bits, or FNV-1a of its UTF-8 bytes.
+    """Return the word whose mix is the key of an id: its 64 bits, or FNV-1a of its UTF-8 bytes.
 
     Args:
-        value: a whole number, a boolean or text; None has an arbitrary word.
+        value: a whole number, a boolean or text; None gives 0, which no caller reads.
         column: name of its column, for the message.
 
     Raises:
@@ -122,11 +123,11 @@ class Encoder:
     """Turn raw columns into rows of tables and numbers, by the catalogue of the base."""
 
     def __init__(self, document: Mapping[str, Any], arrays: Weights) -> None:
-        """Take what was learned.
+        """Take the catalogue and the arrays that pre-training fitted.
 
         Args:
             document: `export.json`.
-            arrays: `encoding.safetensors`: vocabularies and boundaries, by name.
+            arrays: vocabularies and boundaries by name, of `encoding.safetensors`.
         """
         self.features: list[dict[str, Any]] = document["features"]
         self.tables: dict[str, dict[str, Any]] = document["tables"]
@@ -171,21 +172,22 @@ class Encoder:
         name = feature["column"] or feature["name"]
         column = rows[name]
         if feature["kind"] == "list":
-            kept = [_last_values(values, feature, name) for values in column]
-            flat = [value for values in kept for value in values]
-            return self._look_up(table, flat, name), np.array([len(v) for v in kept], np.int64)
+            lists = [_last_values(values, feature, name) for values in column]
+            flat = [value for values in lists for value in values]
+            return self._look_up(table, flat, name), np.array([len(v) for v in lists], np.int64)
         return self._look_up(table, column, name), _ones(len(column))
 
     def numbers(self, rows: Columns, count: int) -> npt.NDArray[np.float32]:
         """Return the dense inputs (B, N)."""
         columns = [self._standardised(feature, rows) for feature in self.dense]
+        # np.stack would refuse a base without dense inputs.
         stacked = np.empty((count, len(columns)), np.float32)
         for index, column in enumerate(columns):
             stacked[:, index] = column
         return stacked
 
     def raw_number(self, feature: Mapping[str, Any], rows: Columns) -> Floats:
-        """Return the number before standardising; NaN where it is null, not finite or too large."""
+        """Return raw numbers; NaN where one is null, not finite or too large."""
         name = feature["column"] or feature["name"]
         values = np.array([_number(value, name) for value in rows[name]], np.float64)
         sizes = np.abs(values)
@@ -223,14 +225,15 @@ class Encoder:
         return np.where(is_null, NULL_ROW, rows).astype(np.int64)
 
     def _rows_of_keys(self, table: str, keys: Keys) -> Ids:
-        """Return the row of each key: its place in the vocabulary, or its remainder."""
+        """Return the row of each key: by its index in the vocabulary, or by its remainder."""
         if self.tables[table]["encoding"] != "vocabulary":
             return (keys % np.uint64(self.tables[table]["ids"])).astype(np.int64) + FIRST_ROW
         vocabulary = self._arrays[f"vocabulary.{table}"].view(np.uint64)
         if not len(vocabulary):
             return np.full(len(keys), UNSEEN_ROW, np.int64)
-        positions = np.minimum(np.searchsorted(vocabulary, keys), len(vocabulary) - 1)
-        rows = np.where(vocabulary[positions] == keys, positions + FIRST_ROW, UNSEEN_ROW)
+        # A key that is larger than all would point behind the last one.
+        index = np.minimum(np.searchsorted(vocabulary, keys), len(vocabulary) - 1)
+        rows = np.where(vocabulary[index] == keys, index + FIRST_ROW, UNSEEN_ROW)
         return rows.astype(np.int64)
 
 
@@ -268,15 +271,15 @@ def _last_values(values: Any, feature: Mapping[str, Any], column: str) -> list[A
     if not isinstance(values, list | tuple):
         raise BadRows(f"column {column} holds {values!r}; expected a list or None")
     padding = feature["padding"]
-    kept = [v for v in values if padding is None or v is None or str(v) != str(padding)]
-    return kept[-feature["last"] :]
+    present = [v for v in values if padding is None or v is None or str(v) != str(padding)]
+    return present[-feature["last"] :]
 
 
 # ------------------------------------------------ tables, as sharding/quantised.py
 
 
 class Tables:
-    """Embedding tables in files that are mapped: a machine's processes share their pages."""
+    """Embedding tables in mapped files, whose pages all processes of a machine share."""
 
     def __init__(self, folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
         """Map the file of each table.
@@ -324,8 +327,8 @@ class Trunk:
             sizes: `model` of `export.json`.
             tasks: T.
         """
-        start = "trunk."
-        self._w = {n.removeprefix(start): w for n, w in weights.items() if n.startswith(start)}
+        prefix = "trunk."
+        self._w = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         self._sizes, self._tasks = sizes, tasks
 
     def __call__(self, x_BX: Tensor) -> Tensor:
@@ -478,7 +481,7 @@ class Bank:
                 f"base {base_fingerprint}. Export the bank of this base, or the new base as well"
             )
         file = folder / "bank.safetensors"
-        _compare(file, document["sha256"])
+        _check_digest(file, document["sha256"])
         self.w = _read(file)
         self._reads_x, self._is_shared = document["reads_x"], document["is_shared"]
         self.kernels: list[dict[str, Any]] = document["kernels"]
@@ -585,11 +588,11 @@ class Model:
     """An exported base, and the kernels that predict on it now."""
 
     def __init__(self, folder: Path) -> None:
-        """Read an export; `load` is the way in."""
+        """Read an export; callers use `load`."""
         self._document = _document(folder / "export.json", "iak-export")
         for name, digest in self._document["files"].items():
             if not name.startswith("tables/"):  # these stay on disk until a row is read
-                _compare(folder / name, digest)
+                _check_digest(folder / name, digest)
         dense = _read(folder / "dense.safetensors")
         self.fingerprint = str(self._document["base_fingerprint"])
         self.encoder = Encoder(self._document, _read(folder / "encoding.safetensors"))
@@ -610,13 +613,12 @@ class Model:
         """
         path = Path(folder)
         path = path / "bank" if (path / "bank").is_dir() else path
-        self._bank = Bank(
-            path, self.fingerprint, self._towers
-        )  # one assignment: `predict` reads it once
+        # One assignment. A call of `predict` in another thread has read the bank already, or not.
+        self._bank = Bank(path, self.fingerprint, self._towers)
 
     @torch.no_grad()
     def predict(self, rows: Columns) -> dict[str, Any]:
-        """Return the probabilities of rows; a row's do not depend on the rows beside it.
+        """Return the probabilities of rows; those of a row do not depend on the other rows.
 
         Args:
             rows: the columns of the log, partition keys among them, as sequences of one length.
@@ -632,7 +634,7 @@ class Model:
         columns, count = self._columns(rows)
         if not count:
             return self._answers([], np.zeros((0, 2, len(self._document["tasks"]))), [], [])
-        bank = self._bank
+        bank = self._bank  # once, because `load_bank` may replace it meanwhile
         domains, routes, slots = self._routes(columns, count, bank)
         filled = {n: [*v, *[v[-1]] * (-count % FULL_ROWS)] for n, v in columns.items()}
         h_BH, x_BX = self._represent(filled)
@@ -698,7 +700,7 @@ class Model:
         return own, routes, slots
 
     def _breaches(self, columns: Columns, count: int) -> list[str | None]:
-        """Return what breaks the log's contract in each row; None where nothing does."""
+        """Return the first breach of the log's contract in each row; None where there is none."""
         document = self._document
         keys = document["domain_keys"]
         nulls = [(k, f"null domain key in {k}") for k in (*keys, *document["parent_keys"])]
@@ -707,20 +709,22 @@ class Model:
         declared = {tuple(values) for values in document["domains"]}
         breaches: list[str | None] = []
         for row in range(count):
-            found = next((what for name, what in nulls if columns[name][row] is None), None)
+            breach = next((text for name, text in nulls if columns[name][row] is None), None)
             values = tuple(_text(columns[key][row], key) for key in keys)
-            if found is None and declared and values not in declared:
-                found = "undeclared domain"
-            breaches.append(found)
+            if breach is None and declared and values not in declared:
+                breach = "undeclared domain"
+            breaches.append(breach)
         return breaches
 
     def _probabilities(self, logits_BT: Tensor) -> Floats:
         """Return each task's own probability and the one over all rows, (B, 2, T)."""
-        yes: list[Tensor] = []
+        # Logarithms of the probability over all rows: of a task that is given another one, the sum
+        # of both. A given task stands before those that need it.
+        logs: list[Tensor] = []
         for task, logit_B in zip(self._document["tasks"], logits_BT.unbind(dim=1), strict=True):
-            yes_B = functional.logsigmoid(logit_B)
-            yes.append(yes_B if task["given"] is None else yes[task["given"]] + yes_B)
-        entire_BT = torch.stack(yes, dim=1).exp()
+            log_B = functional.logsigmoid(logit_B)
+            logs.append(log_B if task["given"] is None else logs[task["given"]] + log_B)
+        entire_BT = torch.stack(logs, dim=1).exp()
         p_BST: Floats = torch.stack([logits_BT.sigmoid(), entire_BT], dim=1).numpy()
         return p_BST
 
@@ -731,6 +735,7 @@ class Model:
         routes: list[tuple[str, str, str | None]],
         breaches: list[str | None],
     ) -> dict[str, Any]:
+        """Return the columns that `predict` documents."""
         is_broken = np.array([breach is not None for breach in breaches], np.bool_)
         answers: dict[str, Any] = {"domain": domains}
         for p in self._document["probabilities"]:
@@ -762,7 +767,7 @@ def verify(folder: str | Path) -> None:
         BadExport: a file is missing or was changed.
     """
     for name, digest in _document(Path(folder) / "export.json", "iak-export")["files"].items():
-        _compare(Path(folder) / name, digest)
+        _check_digest(Path(folder) / name, digest)
 
 
 def _listed(values: Sequence[Any] | npt.NDArray[Any]) -> list[Any]:
@@ -808,7 +813,8 @@ def _document(path: Path, kind: str) -> dict[str, Any]:
     return document
 
 
-def _compare(path: Path, digest: str) -> None:
+def _check_digest(path: Path, digest: str) -> None:
+    """Refuse a file whose bytes have another digest."""
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
@@ -819,12 +825,12 @@ def _compare(path: Path, digest: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Return copies of a file's tensors: a tensor of its own begins at an aligned address."""
+    """Return copies of a file's tensors, which begin at aligned addresses."""
     return {name: tensor.clone() for name, tensor in _mapped(path).items()}
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:
-    """Return a file's tensors as views of its pages, which nothing here writes to."""
+    """Return a file's tensors as views of its mapped pages, which nothing here changes."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict

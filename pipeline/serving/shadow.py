@@ -1,7 +1,7 @@
 """Replay rows through two sets of kernels, and compare their answers.
 
-Both answer the same encoded rows, batch by batch, on one base. Who goes first alternates, so that
-neither finds the processor's caches warm more often.
+Both answer the same encoded rows, batch by batch, on one base. Which of the two goes first
+alternates from batch to batch, because the second one finds the rows in the processor's caches.
 """
 
 import time
@@ -30,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Replay:
-    """Answers of both sides, as far as rows were replayed."""
+    """The answers of both sides to the rows that were replayed so far."""
 
     scorers: Mapping[str, Scorer]
     """`LIVE` and `CANDIDATE`."""
@@ -38,7 +38,7 @@ class Replay:
     tables: list[pa.Table] = field(default_factory=list)
 
     def add(self, rows: pa.Table, labels: Mapping[str, pa.Array]) -> None:
-        """Answer one batch by both sides.
+        """Let both sides answer one batch.
 
         Args:
             rows: from `encode_to_score`.
@@ -46,8 +46,9 @@ class Replay:
         """
         if not self.tables:
             for scorer in self.scorers.values():
-                scorer.score(rows)  # the first products of a process take longer: not measured
-        order = (LIVE, CANDIDATE) if len(self.tables) % 2 == 0 else (CANDIDATE, LIVE)
+                scorer.score(rows)  # not timed: the first products of a process take longer
+        is_even = len(self.tables) % 2 == 0
+        order = (LIVE, CANDIDATE) if is_even else (CANDIDATE, LIVE)
         answers = {side: self._answer(side, rows) for side in order}
         live = answers[LIVE]
         columns = {
@@ -66,7 +67,7 @@ class Replay:
         self.tables.append(pa.table(columns | dict(labels)))
 
     def _answer(self, side: str, rows: pa.Table) -> pa.Table:
-        """Return one side's predictions, and count its time."""
+        """Return one side's predictions, and add its time."""
         scorer = self.scorers[side]
         began = time.perf_counter()
         answer = scorer.score(rows)
@@ -75,7 +76,7 @@ class Replay:
 
     @property
     def latency(self) -> float:
-        """Return the time of the candidate's passes over that of the live ones."""
+        """Return the candidate's time divided by the live kernels' time."""
         return self.seconds[CANDIDATE] / self.seconds[LIVE]
 
     def whole(self) -> pa.Table:
@@ -105,6 +106,7 @@ def score_changes(
     cuts = {str(name): np.flatnonzero(index == number) for number, name in enumerate(names)}
     cuts |= {POOLED: np.arange(len(table))}
     has_users = "user" in table.schema.names
+    # Ranks are compared within users, or over all rows where the log names no user.
     groups = table.column("user").to_numpy() if has_users else np.zeros(len(table), np.int64)
     return [
         _change(task.name, domain, _sides(table, task.name, rows), groups[rows]).model_copy(
@@ -124,6 +126,7 @@ def _sides(table: pa.Table, task: str, rows: Ints) -> tuple[Floats, Floats]:
 
 
 def _change(task: str, domain: str, sides: tuple[Floats, Floats], groups: Ints) -> ScoreChange:
+    """Return how one task's probabilities changed in a domain, without what labels decide."""
     live, candidate = sides
     change = candidate - live
     ranks = rank_correlation(live, candidate, groups)
@@ -192,10 +195,10 @@ def most_moved(table: pa.Table, tasks: Sequence[MetricTask], *, most: int) -> li
     change_TB = np.abs(np.stack([candidate - live for live, candidate in sides]))
     # Stable, so that rows with one change stay in the log's order.
     order = np.argsort(-change_TB.max(axis=0), kind="stable")[:most]
-    task_of = change_TB.argmax(axis=0)
+    most_moved_task = change_TB.argmax(axis=0)
     moved = []
     for index, row in zip(order.tolist(), table.take(pa.array(order)).to_pylist(), strict=True):
-        task = tasks[task_of[index]].name
+        task = tasks[most_moved_task[index]].name
         moved.append(
             MovedRow(
                 row=row["row"],

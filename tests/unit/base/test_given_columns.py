@@ -5,7 +5,7 @@ import math
 import pyarrow as pa
 import pytest
 
-from iak.pipeline.base.given_columns import SeenColumns, advice
+from iak.pipeline.base.given_columns import ColumnFindings, advice
 from iak.schemas.adoption import ColumnRange, GivenQuality
 from iak.schemas.training import TaskQuality
 from tests.builders import batch_of
@@ -13,7 +13,7 @@ from tests.given_log import given_catalog, given_rows
 
 
 def seen(*parts):
-    columns = SeenColumns(given_catalog())
+    columns = ColumnFindings(given_catalog())
     for part in parts:
         rows = batch_of(given_rows(4, "a"))
         index = rows.schema.get_field_index("logit_ctr")
