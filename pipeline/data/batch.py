@@ -25,7 +25,7 @@ FULL_ROWS = 32
 """A row's result does not depend on its batch where batches have a multiple of so many rows.
 
 Vector instructions round the last few values of a tensor otherwise than the others (torch 2.13),
-and a product of one to three rows takes another path (iak/pipeline/model/batch_invariant.py)."""
+and products of few rows take another path (iak/pipeline/model/batch_invariant.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

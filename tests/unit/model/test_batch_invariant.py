@@ -21,7 +21,7 @@ from iak.pipeline.model.trunks.deepfm import DeepFm
 from iak.pipeline.model.trunks.dlrm import Dlrm
 from iak.pipeline.model.trunks.ple import Ple
 
-ROWS = 60
+ROWS = 3 * FULL_ROWS
 DEEP = {"embeddings": [3, 5, 2], "numbers": 3, "width": 5, "mlp": [7]}
 TRUNKS = {
     "dcnv2_mmoe": lambda **h: DcnMmoe(width=13, cross_layers=2, mlp=[7, 5], experts=3, **h),
@@ -29,9 +29,11 @@ TRUNKS = {
     "dlrm": lambda **h: Dlrm(**DEEP, **h),
     "ple": lambda **h: Ple(width=13, levels=2, experts=3, shared_experts=2, **h),
 }
-LEAST_ROWS = 4
-"""Rows from which products agree; batches are filled up to more, for vector instructions."""
-some_rows = st.lists(st.integers(0, ROWS - 1), min_size=LEAST_ROWS, max_size=2 * ROWS)
+some_rows = st.integers(1, 2).flatmap(
+    lambda runs: st.lists(
+        st.integers(0, ROWS - 1), min_size=runs * FULL_ROWS, max_size=runs * FULL_ROWS
+    )
+)
 sizes = st.integers(1, 70)
 
 
@@ -41,6 +43,17 @@ def test_a_row_rounds_the_same_among_any_rows(inputs, outputs, chosen, seed):
     layer, x_BI = nn.Linear(inputs, outputs), torch.randn(ROWS, inputs)
     with torch.no_grad(), batch_invariant():
         assert torch.equal(layer(x_BI[chosen]), layer(x_BI)[chosen])
+
+
+@pytest.mark.parametrize("inputs", [200, 512, 1796])
+@pytest.mark.parametrize("outputs", [1, 12, 64])
+def test_a_row_rounds_the_same_in_layers_of_the_size_of_a_base(inputs, outputs):
+    torch.manual_seed(0)
+    layer, x_BI = nn.Linear(inputs, outputs), torch.randn(512, inputs)
+    with torch.no_grad(), batch_invariant():
+        whole = layer(x_BI)
+        for rows in range(FULL_ROWS, 512, FULL_ROWS):
+            assert torch.equal(layer(x_BI[-rows:].clone()), whole[-rows:])
 
 
 @pytest.mark.parametrize("kind", TRUNKS)
@@ -96,14 +109,11 @@ class Foreign(nn.Module):
         return self.last(h)
 
 
-@given(
-    st.lists(st.integers(0, FULL_ROWS - 1), min_size=FULL_ROWS, max_size=FULL_ROWS),
-    st.integers(0, 99),
-)
+@given(some_rows, st.integers(0, 99))
 def test_an_adopted_module_rounds_a_row_the_same_among_any_rows(chosen, seed):
     torch.manual_seed(seed)
     base, no_ids = AdoptedModel(Foreign(), tasks=2), KeyedJaggedTensor.empty()
-    numbers_BN = torch.randn(10 * FULL_ROWS, 13)
+    numbers_BN = torch.randn(ROWS, 13)
     with torch.no_grad():
         whole = base.represent(no_ids, numbers_BN).h_BH
         assert torch.equal(base.represent(no_ids, numbers_BN[chosen]).h_BH, whole[chosen])
