@@ -57,8 +57,8 @@ def published_at(spec, work, training):
     """Publish the state as it stands; the base's folder."""
     training.write_best()
     if training.worker.rank == 0:
-        found = training.measure() if training.worker.world == 1 else None
-        publish(spec, work, training_result(best_tasks=found.tasks if found else ()))
+        result = training.measure() if training.worker.world == 1 else None
+        publish(spec, work, training_result(best_tasks=result.tasks if result else ()))
     dist.barrier()
     return work.run_dir / "base"
 
@@ -72,27 +72,37 @@ def child_of(work, folder, name, training, **changes):
     return continued
 
 
-def ask(worker, spec, work):
-    """Losses and weights of one run, of its continuation with the state, and of one without."""
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """A run from step K on."""
+
+    start: dict[str, torch.Tensor]
+    losses: list[float]
+    end: dict[str, torch.Tensor]
+    loaded: list[str]
+    """What it reported of its load."""
+
+    @classmethod
+    def of(cls, training, batches):
+        start = weights(training)
+        return cls(start, stepped(training, batches), weights(training), training.state.loaded)
+
+
+def three_runs(worker, spec, work):
+    """One run that never stops, one continued with its state, and one without that state."""
     whole = Pretraining(work, worker=worker, report=silent)
     batches = batches_of(whole, K + MORE)
     stepped(whole, batches[:K])
     folder = published_at(spec, work, whole)
     continued = child_of(work, folder, "child", whole)
-    at_start = [weights(t) for t in (whole, continued)]
-    losses = [stepped(t, batches[K:]) for t in (whole, continued)]
-    at_end = [weights(t) for t in (whole, continued)]
+    runs = {"whole": Steps.of(whole, batches[K:]), "continued": Steps.of(continued, batches[K:])}
     dist.barrier()
     if worker.rank == 0:
         shutil.rmtree(folder / optimizer_state.FOLDER)
     dist.barrier()
-    fresh = child_of(work, folder, "without", whole)
-    losses.append(stepped(fresh, batches[K:]))
-    return {
-        "losses": losses, "start": at_start, "end": at_end, "told": fresh.state.loaded,
-        "has_state": optimizer_state.has_state(bases.open_base(folder)),
-        "told_with": continued.state.loaded,
-    }  # fmt: skip
+    assert not optimizer_state.has_state(bases.open_base(folder))
+    without = child_of(work, folder, "without", whole)
+    return runs | {"without": Steps.of(without, batches[K:])}
 
 
 @pytest.fixture(scope="module")
@@ -106,22 +116,35 @@ def work_of(log, run_dir, **changes):
     return spec, pretrain_work(spec, catalog())
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_continued_with_its_state_is_uninterrupted(log, tmp_path, world):
-    spec, work = work_of(log, tmp_path / "parent")
-    for answer in run_on_workers(ask, world, spec, work):
-        whole, continued, without = answer["losses"]
-        assert len(whole) == MORE
-        assert continued == pytest.approx(whole, rel=1e-6)
-        for name, expected in answer["start"][0].items():
-            assert torch.equal(answer["start"][1][name], expected), name
-        for name, expected in answer["end"][0].items():
-            assert torch.allclose(answer["end"][1][name], expected, rtol=1e-4, atol=1e-7), name
-        assert answer["told_with"] == []
-        assert without[0] == pytest.approx(whole[0], rel=1e-6), "the weights are the same"
-        assert without[1:] != pytest.approx(whole[1:], rel=1e-3), "the next steps are not"
-        assert "weights only" in answer["told"][0]
-        assert not answer["has_state"]
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def runs(request, log, tmp_path_factory):
+    """The three runs of each worker, by name."""
+    spec, work = work_of(log, tmp_path_factory.mktemp("continue") / "parent")
+    return run_on_workers(three_runs, request.param, spec, work)
+
+
+def test_a_continued_run_starts_with_the_weights_and_the_state_of_its_parent(runs):
+    for run in runs:
+        for name, expected in run["whole"].start.items():
+            assert torch.equal(run["continued"].start[name], expected), name
+        assert run["continued"].loaded == []
+
+
+def test_a_continued_run_takes_the_steps_of_one_that_never_stopped(runs):
+    for run in runs:
+        whole, continued = run["whole"], run["continued"]
+        assert len(whole.losses) == MORE
+        assert continued.losses == pytest.approx(whole.losses, rel=1e-6)
+        for name, expected in whole.end.items():
+            assert torch.allclose(continued.end[name], expected, rtol=1e-4, atol=1e-7), name
+
+
+def test_without_its_state_a_run_has_the_weights_alone_and_says_so(runs):
+    for run in runs:
+        whole, without = run["whole"], run["without"]
+        assert without.losses[0] == pytest.approx(whole.losses[0], rel=1e-6)
+        assert without.losses[1:] != pytest.approx(whole.losses[1:], rel=1e-3)
+        assert "weights only" in without.loaded[0]
 
 
 def test_a_flipped_byte_of_the_state_is_refused_and_a_base_without_it_opens(log, tmp_path):
@@ -162,7 +185,7 @@ def test_rows_keep_their_memory_when_a_table_grows_and_new_ones_have_none(log, t
         )
         sizes = {t.name: (t.rows, t.width) for t in opened.manifest.tables}
         entries = shortened(folder, opened, before)
-        told = optimizer_state.read_state(
+        loaded = optimizer_state.read_state(
             whole.model,
             checkpoint.optimizer_tensors(whole.adam, whole.dense),
             folder,
@@ -174,7 +197,7 @@ def test_rows_keep_their_memory_when_a_table_grows_and_new_ones_have_none(log, t
         assert torch.equal(grown.tensor_RW.flatten()[:before], memory_R[:before])
         assert memory_R[:before].count_nonzero() > 0
         assert not grown.tensor_RW[before:].any()
-        assert told == ["table user_id: the momentum of its new rows starts anew"]
+        assert loaded == ["table user_id: the momentum of its new rows starts anew"]
 
 
 def shortened(folder, opened, rows):
@@ -186,12 +209,12 @@ def shortened(folder, opened, rows):
     from iak.pipeline.model.tables import LocalShard
     from iak.pipeline.sharding.rectangles import write_rectangles
 
-    kept = [e.model_dump() for e in opened.manifest.optimizer if e.table != "user_id"]
+    others = [e.model_dump() for e in opened.manifest.optimizer if e.table != "user_id"]
     (entry,) = (e for e in opened.manifest.optimizer if e.table == "user_id")
     part = load_file(folder / entry.path)["weight"][:rows].clone()
     shard = LocalShard(table="user_id", row_offset=0, col_offset=0, tensor_RW=part)
     written = write_rectangles([shard], folder, folder=optimizer_state.ACCUMULATORS)
-    return [*kept, *map(asdict, written)]
+    return [*others, *map(asdict, written)]
 
 
 def test_moments_of_inputs_that_moved_go_with_them(log, tmp_path):
@@ -205,7 +228,7 @@ def test_moments_of_inputs_that_moved_go_with_them(log, tmp_path):
         adam = checkpoint.optimizer_tensors(whole.adam, whole.dense)
         name = "trunk.mlp.0.weight.exp_avg"
         before = adam[name].clone()
-        told = optimizer_state.read_state(
+        loaded = optimizer_state.read_state(
             whole.model,
             adam,
             folder,
@@ -216,7 +239,7 @@ def test_moments_of_inputs_that_moved_go_with_them(log, tmp_path):
             ),
         )
         width = inputs[0].width
-        assert told == []
+        assert loaded == []
         assert torch.equal(adam[name][:, width:], before[:, width:])
         assert before[:, :width].any()
         assert not adam[name][:, :width].any()
@@ -233,14 +256,14 @@ def test_the_untouched_parent_is_the_first_candidate(log, tmp_path, rates):
         asked |= {"optim": CONSTANT | {"table_lr": 30.0 * rates, "dense_lr": 0.9 * rates}}
         _, child = work_of(log, tmp_path / "child", **asked)
         events = []
-        found = pretrain(child, worker=worker, report=events.append)
+        continued = pretrain(child, worker=worker, report=events.append)
     parent = next(e for e in events if e["event"] == "parent")
-    assert found.parent_valid_loss == parent["valid_loss"]
+    assert continued.parent_valid_loss == parent["valid_loss"]
     assert parent["valid_loss"] == pytest.approx(result.best_valid_loss, rel=1e-6)
-    assert found.is_parent_best == (found.best_child_loss >= parent["valid_loss"])
+    assert continued.is_parent_best == (continued.best_child_loss >= parent["valid_loss"])
     if rates == 1.0:
-        assert found.is_parent_best
-    assert (tmp_path / "child" / ".best").exists() != found.is_parent_best
+        assert continued.is_parent_best
+    assert (tmp_path / "child" / ".best").exists() != continued.is_parent_best
 
 
 def test_each_task_may_keep_its_own_tower(log, tmp_path):

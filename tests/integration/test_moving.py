@@ -1,6 +1,6 @@
 """What W workers wrote under a plan, W' workers read under another: weights, momentum, runs.
 
-A pair of workers and a single one answer for many moves; see `write_all` and `read_all`.
+Workers start once for many moves: `write_all` writes under many plans, `read_all` reads them.
 """
 
 import copy
@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import distributed as dist
 
 from iak.pipeline.base import checkpoint, published_base
 from iak.pipeline.base.checkpoint_folders import complete
-from iak.pipeline.base.trainer import Pretraining
+from iak.pipeline.base.trainer import Pretraining, TrainState
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import BadRequest
@@ -78,33 +79,45 @@ def planted(part):
     return (rows_R + 1000.0 * (1 + part.col_offset) + 0.25 * NAMES.index(part.table))[:, None]
 
 
-def write_all(worker, place, plans):
-    """Weights and momentum under each plan; their entries, by plan."""
-    found = {}
+def write_all(worker, root, plans):
+    """Write weights and momentum under each plan; return their entries, by plan."""
+    entries = {}
     for number in plans:
         model = moving_model(worker, PLANS[number])
         for part in local_accumulators(model):
             part.tensor_RW.copy_(planted(part))
-        folder = place / f"{worker.world}-{number}"
-        held = [
+        folder = root / f"{worker.world}-{number}"
+        written = [
             write_base_weights(model, folder, worker, max_file_bytes=800),
             write_accumulators(model, folder, worker, max_file_bytes=100),
         ]
-        dist.broadcast_object_list(held)
-        found[worker.world, number] = held
-    return found
+        dist.broadcast_object_list(written)
+        entries[worker.world, number] = written
+    return entries
 
 
-def read_all(worker, place, entries, moves):
-    """What each move came to: digest, what was said, and whether every number is as promised."""
-    found = {}
+class Move(NamedTuple):
+    """What one move came to on one worker."""
+
+    digest: str
+    loaded: list[str]
+    """What was reported of the momentum."""
+    is_right: bool
+    """Whether every number of the momentum is the one that was promised."""
+    numbers: int
+    """Numbers of the momentum that this worker has."""
+
+
+def read_all(worker, root, entries, moves):
+    """Read under other plans what was written; return what each move came to."""
+    answers = {}
     for (wrote, before), now in moves:
-        folder, (files, remembered) = place / f"{wrote}-{before}", entries[wrote, before]
+        folder, (files, momentum) = root / f"{wrote}-{before}", entries[wrote, before]
         model = moving_model(worker, PLANS[now], seed=9)
         for part in local_accumulators(model):
             part.tensor_RW.fill_(-1.0)
         read_base_weights(model, folder, files, worker)
-        told = read_accumulators(model, folder, remembered, worker)
+        loaded = read_accumulators(model, folder, momentum, worker)
         is_right = True
         for part in local_accumulators(model):
             cuts = [
@@ -113,15 +126,16 @@ def read_all(worker, place, entries, moves):
             ]
             expected = planted(part) if cuts[0] == cuts[1] else torch.zeros_like(part.tensor_RW)
             is_right &= torch.equal(part.tensor_RW, expected)
-        held = sum(part.tensor_RW.numel() for part in local_accumulators(model))
-        found[(wrote, before), now] = digest_model(model, worker).combined, told, is_right, held
-    return found
+        numbers = sum(part.tensor_RW.numel() for part in local_accumulators(model))
+        digest = digest_model(model, worker).combined
+        answers[(wrote, before), now] = Move(digest, loaded, is_right, numbers)
+    return answers
 
 
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory):
     """Moves that Hypothesis drew, by the world that reads."""
-    place, drawn = tmp_path_factory.mktemp("moving"), {world: set() for world in WORLDS}
+    root, drawn = tmp_path_factory.mktemp("moving"), {world: set() for world in WORLDS}
     plan = st.integers(0, len(PLANS) - 1)
 
     @settings(max_examples=60)
@@ -134,9 +148,9 @@ def moved(tmp_path_factory):
     entries = {}
     for world in WORLDS:
         plans = sorted({before for (wrote, before), _ in asked if wrote == world})
-        entries |= run_on_workers(write_all, world, place, plans)[0]
+        entries |= run_on_workers(write_all, world, root, plans)[0]
     return {
-        world: run_on_workers(read_all, world, place, entries, sorted(drawn[world]))
+        world: run_on_workers(read_all, world, root, entries, sorted(drawn[world]))
         for world in WORLDS
     }
 
@@ -146,50 +160,50 @@ def test_weights_move_between_any_workers_and_plans(moved, world):
     whole = digest_model(small_model(), ALONE).combined
     assert len(moved[world][0]) > 5
     for answers in moved[world]:
-        assert {digest for digest, *_ in answers.values()} == {whole}
+        assert {move.digest for move in answers.values()} == {whole}
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_momentum_moves_where_columns_are_cut_alike_and_starts_anew_elsewhere(moved, world):
     for answers in moved[world]:
-        for ((wrote, before), now), (_, told, is_right, _) in answers.items():
+        for ((wrote, before), now), move in answers.items():
             anew = {
                 table
                 for table in NAMES
                 if bands(PLANS[before], wrote, table) != bands(PLANS[now], world, table)
             }
-            assert {line.split()[1].rstrip(":") for line in told} == anew
-            assert all("weights only" in line for line in told)
-            assert is_right, (wrote, PLANS[before], PLANS[now])
+            assert {line.split()[1].rstrip(":") for line in move.loaded} == anew
+            assert all("weights only" in line for line in move.loaded)
+            assert move.is_right, (wrote, PLANS[before], PLANS[now])
 
 
 def test_momentum_is_one_number_a_row_and_band(moved):
     for world in WORLDS:
-        for move in moved[world][0]:
-            rows = sum(s.rows * bands(PLANS[move[1]], world, s.name) for s in SHAPES)
-            assert sum(answers[move][3] for answers in moved[world]) == rows
+        for before, now in moved[world][0]:
+            rows = sum(s.rows * bands(PLANS[now], world, s.name) for s in SHAPES)
+            assert sum(answers[before, now].numbers for answers in moved[world]) == rows
 
 
-def ask_learning(worker, place):
-    """Trained twice as long without a move, with one, and with one that forgot the momentum."""
+def learning_on(worker, folder):
+    """Weights after training twice as long: without a move, with one, and with lost momentum."""
     still = sharded_model(worker, "rows")
     train(worker, still, "halves")
-    held = [
-        write_base_weights(still, place, worker),
-        write_accumulators(still, place, worker),
+    entries = [
+        write_base_weights(still, folder, worker),
+        write_accumulators(still, folder, worker),
     ]
-    dist.broadcast_object_list(held)
-    found = {}
+    dist.broadcast_object_list(entries)
+    trained = {}
     for name in ("moved", "forgetful"):
         model = sharded_model(worker, "tables")
-        read_base_weights(model, place, held[0], worker)
+        read_base_weights(model, folder, entries[0], worker)
         if name == "moved":
-            assert read_accumulators(model, place, held[1], worker) == []
+            assert read_accumulators(model, folder, entries[1], worker) == []
         train(worker, model, "halves")
-        found[name] = weights(model)
-    set_tables_lr(still, ADAGRAD.lr)  # as the others begin
+        trained[name] = weights(model)
+    set_tables_lr(still, ADAGRAD.lr)  # the rate at which the others begin
     train(worker, still, "halves")
-    return found | {"still": weights(still)}
+    return trained | {"still": weights(still)}
 
 
 def whole_tables_of(answers, name):
@@ -203,7 +217,7 @@ def whole_tables_of(answers, name):
 
 
 def test_a_moved_model_learns_on_as_if_it_had_stayed(tmp_path):
-    answers = run_on_workers(ask_learning, 2, tmp_path)
+    answers = run_on_workers(learning_on, 2, tmp_path)
     tables = {name: whole_tables_of(answers, name) for name in ("still", "moved", "forgetful")}
     torch.testing.assert_close(tables["moved"], tables["still"], atol=2e-6, rtol=1e-5)
     assert not torch.allclose(tables["forgetful"], tables["still"], atol=1e-3)
@@ -225,10 +239,20 @@ def fold(rows_R):
     return np.where(rows_R < 2, rows_R, 2 + (rows_R - 2) % (BIG.rows - 2))
 
 
-def ask_memory(worker, place, entries):
-    """Memory that loading takes beside the tables, moved to another cut, and grown."""
+class Load(NamedTuple):
+    """What loading a table took on one worker, in bytes."""
+
+    peak: int
+    """Memory beside the table."""
+    table: int
+    is_right: bool | None
+    """Whether a grown table has the folded rows; None where it did not grow."""
+
+
+def memory_of_loads(worker, folder, entries):
+    """Load a table as it is, cut otherwise and grown; return what each load took."""
     rule = Growth(rows={"big": RowOrigin(rows_before=BIG.rows, of=fold)})
-    found = {}
+    loads = {}
     for name, rows, kind in (
         ("warm", BIG.rows, "row_wise"),
         ("moved", BIG.rows, "column_wise"),
@@ -250,15 +274,16 @@ def ask_memory(worker, place, entries):
         for _ in range(3):  # what an allocator rounds up differs from one load to the next
             ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept would hide a peak
             before = forget_peak()
-            read_base_weights(model, place, entries, worker, allow=["table:big:grown"], growth=rule)
+            read_base_weights(
+                model, folder, entries, worker, allow=["table:big:grown"], growth=rule
+            )
             peaks.append(memory("VmHWM") - before)
-        held = part.tensor_RW.numel() * 4
-        found[name] = (
-            min(peaks),
-            held,
-            is_as_folded(part) if rows > BIG.rows else None,
+        loads[name] = Load(
+            peak=min(peaks),
+            table=part.tensor_RW.numel() * 4,
+            is_right=is_as_folded(part) if rows > BIG.rows else None,
         )
-    return found
+    return loads
 
 
 def is_as_folded(part):
@@ -273,118 +298,170 @@ BESIDE = FILE_BYTES + 10 * MIB
 """A file's pages, buffers of 1 MiB, and what allocators round up."""
 
 
-def test_loading_holds_a_buffer_besides_the_tables(tmp_path):
+def test_loading_takes_no_more_than_a_buffer_beside_the_tables(tmp_path):
     if not os.access("/proc/self/clear_refs", os.W_OK):
-        pytest.skip("this system does not tell a process its peak memory")
+        pytest.skip("this system does not report the peak memory of a process")
     entries = write_base_weights(
         big_model(BIG.rows, "cpu"), tmp_path, ALONE, max_file_bytes=FILE_BYTES
     )
-    for answers in run_on_workers(ask_memory, 2, tmp_path, entries):
+    for answers in run_on_workers(memory_of_loads, 2, tmp_path, entries):
         for name in ("moved", "grown", "grown columns"):
-            peak, held, is_right = answers[name]
-            assert peak < BESIDE < held / 1.5, name
-            assert is_right is not False, name
-        assert answers["grown in one piece"][0] > BESIDE  # a peak is seen
+            load = answers[name]
+            assert load.peak < BESIDE < load.table / 1.5, name
+            assert load.is_right is not False, name
+        assert answers["grown in one piece"].peak > BESIDE  # the measure can see a peak
 
 
-def ask_until_killed(worker, work, step):
+def run_until_killed(worker, work, step):
     with pytest.raises(Killed):
         Dying(work, worker=worker, report=silent, dies_at=step).run()
 
 
-def ask_resumed(worker, work):
-    """The run as it stands once it has been loaded, and its end."""
+class Resumed(NamedTuple):
+    """A run that went on under another plan."""
+
+    state: TrainState
+    """As it was loaded."""
+    digest: str
+    written_digest: str
+    """Digest of the weights in the checkpoint."""
+    steps_per_epoch: int
+    events: list[dict[str, Any]]
+    result: dict[str, Any]
+    steps: int
+    """Steps of the whole run."""
+
+
+def resumed_run(worker, work):
+    """Load the newest checkpoint, and train to the end."""
     events = []
-    place = complete(work.run_dir / "checkpoints")[0]
+    folder = complete(work.run_dir / "checkpoints")[0]
     training = Pretraining(work, worker=worker, report=events.append)
-    standing = dataclasses.replace(training.state)
+    state = dataclasses.replace(training.state)
     digest = digest_model(training.model, worker).combined
-    written = written_at(place, training)
+    written = written_at(folder, training)
     result = training.run().as_json()
-    return {
-        "standing": standing, "digest": digest, "written": written, "events": events,
-        "per_epoch": training.steps_per_epoch, "result": result, "steps": training.steps,
-    }  # fmt: skip
+    return Resumed(state, digest, written, training.steps_per_epoch, events, result, training.steps)
 
 
-def written_at(place, training):
+def written_at(folder, training):
     """The digest of a checkpoint's weights, as a plain model reads them."""
     work = training.work
-    state = json.loads((place / checkpoint.STATE).read_text())
+    state = json.loads((folder / checkpoint.STATE).read_text())
     model = published_base.build_model(training.catalog, work.encoding, work.model, seed=8)
     shapes = published_base.table_shapes(training.catalog, work.encoding, width=work.model.width)
     model.tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"))
-    read_base_weights(model, place, state["weights"], ALONE)
+    read_base_weights(model, folder, state["weights"], ALONE)
     return digest_model(model, ALONE).combined
 
 
-@pytest.mark.parametrize("begun", [0, 5], ids=["between epochs", "in an epoch"])
-def test_a_run_goes_on_under_other_workers_and_another_plan(tmp_path, begun):
-    log = write_log(tmp_path / "log", rows=2_000)
-    spec = pretrain_spec(
-        log, tmp_path / "run", placement={"row_wise_from_rows": 100}, batch_rows=128
-    )
+MORE_STEPS = {"between epochs": 0, "in an epoch": 5}
+"""Steps after the first epoch at which two workers are killed."""
+
+
+@pytest.fixture(scope="module", params=MORE_STEPS)
+def resumed(request, tmp_path_factory):
+    """A run of two workers that one worker goes on with, its rows, and steps of its 2nd epoch."""
+    root, more = tmp_path_factory.mktemp("resumed"), MORE_STEPS[request.param]
+    log = write_log(root / "log", rows=2_000)
+    spec = pretrain_spec(log, root / "run", placement={"row_wise_from_rows": 100}, batch_rows=128)
     work = pretrain_work(spec, catalog())
     rows = work.view.selections["pretrain"].rows
-    step = -(-rows // 2 // 64) + begun  # of the second epoch
+    step = -(-rows // 2 // 64) + more
     killed = dataclasses.replace(work, checkpoint_every_steps=step)
-    run_on_workers(ask_until_killed, 2, killed, step)
+    run_on_workers(run_until_killed, 2, killed, step)
     moved = dataclasses.replace(
         work, placement=ResolvedPlacement(sharding={"item_id": "table_wise"})
     )
-    (found,) = run_on_workers(ask_resumed, 1, moved)
-    assert found["digest"] == found["written"]
-    assert found["standing"].step == found["per_epoch"]
-    assert found["standing"].cursor.epoch == 1
-    (told,) = found["standing"].loaded
-    assert told.startswith("2 workers wrote the checkpoint, 1 go on")
-    assert ("trained on twice" in told) == bool(begun)
-    assert {"event": "loaded", "message": told} in found["events"]
-    assert found["result"]["loaded"] == [told]
-    assert found["result"]["steps"] == found["steps"]
-    assert rows <= found["result"]["rows"] - rows < rows + begun * 128 + 1
+    (run,) = run_on_workers(resumed_run, 1, moved)
+    return run, rows, more
 
 
-def ask_start(worker, works):
-    """The validation loss at the start of each run, what was said of its load, and its best."""
-    found = {}
+def test_a_run_goes_on_with_the_weights_that_other_workers_wrote(resumed):
+    run, _, _ = resumed
+    assert run.digest == run.written_digest
+
+
+def test_a_run_goes_on_at_the_beginning_of_the_epoch(resumed):
+    run, rows, more = resumed
+    assert (run.state.step, run.state.cursor.epoch) == (run.steps_per_epoch, 1)
+    assert run.result["steps"] == run.steps
+    assert rows <= run.result["rows"] - rows < rows + more * 128 + 1
+
+
+def test_a_run_reports_that_other_workers_wrote_its_checkpoint(resumed):
+    run, _, more = resumed
+    (loaded,) = run.state.loaded
+    assert loaded.startswith("2 workers wrote the checkpoint, 1 go on")
+    assert ("trained on twice" in loaded) == bool(more)
+    assert {"event": "loaded", "message": loaded} in run.events
+    assert run.result["loaded"] == [loaded]
+
+
+class Start(NamedTuple):
+    """How a run from a base began, and what it came to."""
+
+    loss: float
+    """Validation loss before its first step."""
+    loaded: list[str]
+    """What it reported of its load."""
+    best_loss: float
+
+
+def starts_of(worker, works):
+    """Train each run; return how it began."""
+    starts = {}
     for name, work in works.items():
         training = Pretraining(work, worker=worker, report=silent)
-        before = mean_loss(training.model, training.valid, training.tasks, 64, worker)
-        found[name] = before, training.state.loaded, training.run().best_valid_loss
-    return found
+        loss = mean_loss(training.model, training.valid, training.tasks, 64, worker)
+        starts[name] = Start(loss, training.state.loaded, training.run().best_valid_loss)
+    return starts
 
 
-def test_a_run_from_a_base_that_grew_starts_where_the_base_ended(tmp_path):
-    log = write_log(tmp_path / "log", rows=2_000)
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """Runs from one base, with its own catalogue and with a larger one, of each worker.
+
+    Also the differences that the second one had to allow.
+    """
+    root = tmp_path_factory.mktemp("grown")
+    log = write_log(root / "log", rows=2_000)
     smaller = copy.deepcopy(catalog_document())
     smaller["features"] = [f for f in smaller["features"] if f["name"] != "weekday"]
     smaller["splits"]["pretrain"]["slice"] = [0.0, 0.2]
     smaller = Catalog.model_validate(smaller)
-    run_on_workers(publish_base, 1, log, tmp_path / "parent", smaller)
+    run_on_workers(publish_base, 1, log, root / "parent", smaller)
 
     def continued(name, described, allow=()):
-        asked = {"from": tmp_path / "parent", "allow": allow, "epochs": 1}
-        return pretrain_work(pretrain_spec(log, tmp_path / name, **asked), described)
+        asked = {"from": root / "parent", "allow": allow, "epochs": 1}
+        return pretrain_work(pretrain_spec(log, root / name, **asked), described)
 
     with pytest.raises(BadRequest, match="table:weekday:missing") as refused:
         continued("grown", catalog())
-    allow = re.findall(r"allow=(\S+)", str(refused.value))
+    allow = [*re.findall(r"allow=(\S+)", str(refused.value)), "table:user_id:grown"]
     works = {
-        "as it was": continued("as it was", smaller),
-        "grown": continued("grown", catalog(), [*allow, "table:user_id:grown"]),
+        "same": continued("same", smaller),
+        "grown": continued("grown", catalog(), allow),
     }
     rows = [w.encoding.table_rows(w.view.catalog)["user_id"] for w in works.values()]
     assert rows[0] < rows[1]
-    for answers in run_on_workers(ask_start, 2, works):
-        (before, told, _), (grown, told_grown, best) = answers.values()
-        assert grown == pytest.approx(before, rel=1e-5)
-        assert best < grown
-        assert told == []  # the base brings its optimisers' state, and all of it applies
-        accumulators = [line for line in told_grown if line.startswith("table ")]
+    return run_on_workers(starts_of, 2, works), allow
+
+
+def test_a_run_from_a_base_that_grew_starts_where_the_base_ended(grown):
+    for starts in grown[0]:
+        assert starts["grown"].loss == pytest.approx(starts["same"].loss, rel=1e-5)
+        assert starts["grown"].best_loss < starts["grown"].loss
+
+
+def test_a_run_from_a_base_that_grew_reports_what_is_new(grown):
+    for starts in grown[0]:
+        assert starts["same"].loaded == []  # all of the optimisers' state applies
+        loaded = starts["grown"].loaded
+        accumulators = [line for line in loaded if line.startswith("table ")]
         assert accumulators == [
             "table user_id: the momentum of its new rows starts anew",
             "table weekday: weights only, its momentum starts anew; the base had no such table",
         ]
-        differences = {line.partition(": ")[0] for line in told_grown if line not in accumulators}
-        assert differences == {*allow, "table:user_id:grown"}
+        differences = {line.partition(": ")[0] for line in loaded if line not in accumulators}
+        assert differences == set(grown[1])

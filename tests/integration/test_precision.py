@@ -26,7 +26,7 @@ CUT = ResolvedPlacement(row_wise_from_rows=100)
 WHOLE = ResolvedPlacement(row_wise_from_rows=10**9)
 
 
-def ask(worker, spec, work):
+def opened_by_two(worker, spec, work):
     """Train, publish, and open the base in every precision."""
     events = []
     result = pretrain(work, worker=worker, report=events.append)
@@ -38,41 +38,42 @@ def ask(worker, spec, work):
         "result": result.as_json(),
         "events": [e for e in events if "precision" in e.get("what", "")],
     }
-    answers |= {precision: ask_opened(worker, opened, precision) for precision in PRECISIONS}
-    answers["refused"] = ask_refused(worker, opened)
+    answers |= {precision: digests_in(worker, opened, precision) for precision in PRECISIONS}
+    answers["refusals"] = refusals_of(worker, opened)
     return answers
 
 
-def ask_opened(worker, opened, precision):
-    found = {}
+def digests_in(worker, opened, precision):
+    """Digests of the base with sharded and with mapped tables, and the tables' precisions."""
+    answers = {}
     for mapped in (False, True):
         spec = FrozenTablesSpec(precision=precision, mapped=mapped, tolerance=ANY)
         base = FrozenBase.load(opened, spec, CUT, worker)
-        found["mapped" if mapped else "sharded"] = base.digest()
-        found["precisions"] = base.tables.precisions
-    return found
+        answers["mapped" if mapped else "sharded"] = base.digest()
+        answers["precisions"] = base.tables.precisions
+    return answers
 
 
-def ask_refused(worker, opened):
-    """A base whose int8 was measured to cost .1 of AUC, and one that nobody measured."""
+def refusals_of(worker, opened):
+    """The errors of a base whose int8 costs .1 of AUC, and of one that nobody measured."""
     entries = [
         entry.model_copy(update={"auc": entry.auc - 0.1}) if entry.precision == "int8" else entry
         for entry in opened.manifest.precisions
     ]
-    heard = []
-    for held in (entries, []):
-        manifest = opened.manifest.model_copy(update={"precisions": held})
-        dear = dataclasses.replace(opened, manifest=manifest)
+    errors = []
+    for measured in (entries, []):
+        manifest = opened.manifest.model_copy(update={"precisions": measured})
+        base = dataclasses.replace(opened, manifest=manifest)
         try:
-            FrozenBase.load(dear, FrozenTablesSpec(precision="int8"), CUT, worker)
+            FrozenBase.load(base, FrozenTablesSpec(precision="int8"), CUT, worker)
         except BadRequest as error:
-            heard.append(str(error))
-    return heard
+            errors.append(str(error))
+    return errors
 
 
-def ask_alone(worker, place):
-    """One worker's digests, and its own measure of fp32."""
-    opened = bases.open_base(place)
+def opened_by_one(worker, folder):
+    """The manifest, the base's digest in every precision, and the base in fp32."""
+    opened = bases.open_base(folder)
     digests = {
         precision: FrozenBase.load(
             opened, FrozenTablesSpec(precision=precision, tolerance=ANY), WHOLE, worker
@@ -103,21 +104,21 @@ def own_auc(model, work, tasks):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    place = tmp_path_factory.mktemp("precision")
-    spec = pretrain_spec(write_log(place / "log"), place / "run", epochs=1)
+    root = tmp_path_factory.mktemp("precision")
+    spec = pretrain_spec(write_log(root / "log"), root / "run", epochs=1)
     return spec, pretrain_work(spec, catalog())
 
 
 @pytest.fixture(scope="module")
 def two(job):
-    return run_on_workers(ask, 2, *job)
+    return run_on_workers(opened_by_two, 2, *job)
 
 
 @pytest.fixture(scope="module")
 def one(two, job):
     assert two
-    (found,) = run_on_workers(ask_alone, 1, job[0].run_dir)
-    return found
+    (answer,) = run_on_workers(opened_by_one, 1, job[0].run_dir)
+    return answer
 
 
 def test_every_precision_is_in_the_manifest_and_the_record(two, one):
@@ -128,6 +129,10 @@ def test_every_precision_is_in_the_manifest_and_the_record(two, one):
         (precision, task) for precision in PRECISIONS for task in ("ctr", "ctcvr")
     ]
     assert measured == two[0]["result"]["precisions"]
+
+
+def test_a_lower_precision_costs_little_and_not_nothing(one):
+    manifest, _, _ = one
     by_task = {(e.precision, e.task): e.auc for e in manifest.precisions}
     for task in ("ctr", "ctcvr"):
         assert by_task["fp16", task] == pytest.approx(by_task["fp32", task], abs=1e-3)
@@ -139,11 +144,11 @@ def test_every_precision_is_in_the_manifest_and_the_record(two, one):
 def test_the_numbers_are_those_of_the_published_base(one, job):
     manifest, _, model = one
     tasks = bases.task_shapes(job[1].view.catalog)
-    told = [entry.auc for entry in manifest.precisions if entry.precision == "fp32"]
-    assert told == pytest.approx(own_auc(model, job[1], tasks), abs=1e-6)
+    published = [entry.auc for entry in manifest.precisions if entry.precision == "fp32"]
+    assert published == pytest.approx(own_auc(model, job[1], tasks), abs=1e-6)
 
 
-def test_progress_is_told(two):
+def test_progress_is_reported(two):
     events = two[0]["events"]
     assert [event["step"] for event in events] == list(range(1, events[-1]["of"] + 1))
 
@@ -152,15 +157,15 @@ def test_progress_is_told(two):
 def test_a_base_in_any_precision_has_one_digest(two, one, precision):
     manifest, digests, _ = one
     for answers in two:
-        found = answers[precision]
-        assert set(found["precisions"].values()) == {precision}
-        assert found["sharded"] == found["mapped"] == digests[precision]
+        own = answers[precision]
+        assert set(own["precisions"].values()) == {precision}
+        assert own["sharded"] == own["mapped"] == digests[precision]
     if precision == "fp32":
         assert dict(digests[precision].by_name) == manifest.digest
 
 
 def test_a_precision_that_costs_too_much_or_was_not_measured_is_refused(two):
     for answers in two:
-        dear, unknown = answers["refused"]
-        assert "int8 tables cost 0.10" in dear
-        assert "nobody measured what int8 costs" in unknown
+        too_costly, unmeasured = answers["refusals"]
+        assert "int8 tables cost 0.10" in too_costly
+        assert "nobody measured what int8 costs" in unmeasured
