@@ -69,7 +69,7 @@ def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
         )
     if base.encoding.fresh is not None:
         raise BadRequest(
-            f"the base at {base.place} reads fresh statistics, which an export does not hold. "
+            f"the base at {base.location} reads fresh statistics, which an export does not hold. "
             "Predict with `iak serve`"
         )
     if base.model.trunk not in TRUNKS:
