@@ -35,7 +35,7 @@ class ChainState(Spec):
     floor: Annotated[float, Field(gt=0, le=1)]
     """Bound of the number that a night adds to the evidence."""
     log_wealth: tuple[float, ...]
-    """Natural logarithm of each bet's money, in the order of the grid of bets."""
+    """Natural logarithm of each bet's wealth, in the order of the grid of bets."""
     nights: NonNegativeInt
     """Nights whose evidence was counted."""
     last_night: date

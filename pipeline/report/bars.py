@@ -11,9 +11,9 @@ from iak.schemas.night import DriftLine, PartitionDay, PartitionState
 MAX_BARS = 20
 """Bars of a list at most."""
 _MAX_DRIFT = 1.0
-"""Index at which the longest bar ends; from .25 on an input counts as changed."""
+"""Drift index of the longest bar; from .25 on an input counts as changed."""
 _FEWEST_DAYS = 8
-"""Days that the chart has room for where there are fewer."""
+"""Least number of days that the chart has room for, so that a few days are no broad columns."""
 _DAY_KINDS: dict[PartitionState, str] = {
     "complete": "past",
     "open": "waiting",
@@ -34,7 +34,7 @@ class Bar:
     length: float
     """Per cent of the longest bar."""
     noise: float | None = None
-    """Where noise alone would end, per cent of the longest bar."""
+    """Length that noise alone would give, per cent of the longest bar; None where unknown."""
     kind: str = "past"
     word: str = ""
 
@@ -63,7 +63,7 @@ def bars_of(
 def drift_bars(lines: Sequence[DriftLine]) -> list[Bar]:
     """Return a bar for each input and label, those that moved furthest first."""
     furthest = max((max(abs(line.index), line.noise) for line in lines), default=0)
-    # One input may move a hundred times as far as the others; its number says so.
+    # One input may move a hundred times as far as the others. Its bar is cut, its number is not.
     longest = min(furthest, _MAX_DRIFT) or 1.0
     return [
         Bar(
@@ -125,7 +125,7 @@ def days_chart(days: Sequence[LogDay]) -> Chart:
     rects, labels = [], [Label(width - 4, 10, f"{short(most)} rows", "end")]
     for index, each in enumerate(days):
         left = round(4 + index * step, 1)
-        # A day without rows is still to be seen.
+        # At least 2 units high, so that a day without rows is visible.
         above = min(y(each.rows), bottom - 2)
         late = f", late in {each.late:,} of {each.partitions:,} partitions" if each.late else ""
         title = f"{day(each.day)}: {each.state}{late}, {each.rows:,} rows"
@@ -136,12 +136,12 @@ def days_chart(days: Sequence[LogDay]) -> Chart:
     first, last = (f"{d.day.day} {d.day:%b}" for d in (days[0], days[-1]))
     end = round(4 + (len(days) - 0.2) * step, 1)
     states = [each.state for each in days]
-    said = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     dates = [Label(4, height - 6, first)]
     dates += [Label(end, height - 6, last, "end")] if len(days) > 1 else []
     return Chart(
         title="Rows of each day of the log",
-        summary=f"{first} to {last}: {said}; {sum(d.late > 0 for d in days)} came late.",
+        summary=f"{first} to {last}: {counts}; {sum(d.late > 0 for d in days)} came late.",
         width=width,
         height=height,
         rects=tuple(rects),

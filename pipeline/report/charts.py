@@ -1,7 +1,8 @@
 """Compute small charts as shapes; `templates/charts.j2` writes them as SVG.
 
-A chart has a title and a summary for those who do not see it, and the page has its numbers in a
-table as well. Colours are classes of the style sheet, so that both themes and print have their own.
+A chart has a title and a summary for readers who do not see it, and the page has its numbers in a
+table as well. Colours are classes of the style sheet, which has other ones for the dark theme and
+for print.
 
 Units of every position are those of the chart's own box, whose origin is its upper left corner.
 """
@@ -110,18 +111,18 @@ class IntervalMark:
 WIDTH, HEIGHT = 92, 16
 _PAD = 3
 _MIN_REACH = 1e-12
-"""Below it, intervals are zero to whoever reads them."""
+"""Reach of a scale below which all its intervals count as zero."""
 _MAX_REACH = 2.5
-"""A column's scale ends at this many times its median interval's further end."""
+"""Multiple of the median reach at which a column's scale ends; longer intervals are cut."""
 _MAX_CURVES = 60
-"""Curves of one picture: more of them only make it darker."""
+"""Curves of one picture at most: more of them could not be told apart."""
 
 
 def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
     """Return a scale that shows most of a column's intervals, and zero.
 
-    A few thin domains have intervals many times as wide as the others'. They are cut, so that the
-    others can be told apart.
+    A few domains with little data have intervals many times as wide as the others'. They are cut,
+    so that the others can be read.
 
     Args:
         intervals: value, low and high of each.
@@ -133,7 +134,7 @@ def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
     reach = min(reaches[-1], _MAX_REACH * reaches[len(reaches) // 2])
     if reach < _MIN_REACH:
         reach = 1.0
-    # Zero never lies on the border, where nobody would see on which side an interval is.
+    # Zero never lies on the border, where it would hide on which side of it an interval is.
     low = max(-reach, min(-0.1 * reach, *(low for _, low, _ in known)))
     high = min(reach, max(0.1 * reach, *(high for _, _, high in known)))
     return Scale(low, high, _PAD, WIDTH - _PAD)
@@ -177,13 +178,13 @@ def stacked_bar(
     for name, (size, kind) in parts.items():
         if size > 0:
             wide = width * size / total
-            # A gap keeps neighbours apart for those who do not see colours.
+            # A gap separates neighbours for readers who do not see colours.
             rects.append(
                 Rect(round(at, 1), 0, round(max(wide - 2, 1), 1), 10, kind, f"{name}: {size:,.0f}")
             )
             at += wide
-    said = ", ".join(f"{name} {size:,.0f}" for name, (size, _) in parts.items())
-    return Chart(title=title, summary=said, width=width, height=10, rects=tuple(rects))
+    sizes = ", ".join(f"{name} {size:,.0f}" for name, (size, _) in parts.items())
+    return Chart(title=title, summary=sizes, width=width, height=10, rects=tuple(rects))
 
 
 def outcome_columns(title: str, nights: Sequence[tuple[str, float | None]]) -> Chart:
@@ -201,13 +202,13 @@ def outcome_columns(title: str, nights: Sequence[tuple[str, float | None]]) -> C
     for index, (outcome, gain) in enumerate(nights):
         end = scale(gain) if gain is not None else zero
         if abs(end - zero) < 2:
-            # No gain, or next to none, is still to be seen; it never leaves the box.
+            # At least 2 units long, so that a gain near zero is visible, and inside the box.
             end = zero - 2 if zero > 2 else zero + 2
         lines.setdefault(outcome, []).append(f"M{index * step + 2} {zero}V{end}")
-    said = ", ".join(f"{sum(o == name for o, _ in nights)} {name}" for name in lines)
+    counts = ", ".join(f"{sum(o == name for o, _ in nights)} {name}" for name in lines)
     paths = tuple(Path("".join(d), f"column {name}") for name, d in lines.items())
     return Chart(
-        title=title, summary=f"Oldest first: {said}", width=width, height=height, paths=paths
+        title=title, summary=f"Oldest first: {counts}", width=width, height=height, paths=paths
     )
 
 
@@ -234,7 +235,7 @@ def calibration_chart(
     """
     curves = [(kind, points) for kind, points in curves if points][-_MAX_CURVES:]
     ends = sorted(max(p, y) for _, points in curves for p, y, _ in points)
-    # Bins of thin domains jump far; the last hundredth of the points may lie on the border.
+    # Bins of few rows lie far out. The last hundredth of the points may lie on the border instead.
     high = nice_ceiling(ends[int(0.99 * (len(ends) - 1))]) if ends else 1.0
     left, bottom = 34.0, size - 22
     x, y = Scale(0, high, left, size - 6), Scale(0, high, bottom, 6)
@@ -255,10 +256,10 @@ def calibration_chart(
         Label(left + 4, 15, "observed"),
     ]
     last = curves[-1][1] if curves else ()
-    said = "; ".join(f"predicted {p:.3g}, observed {o:.3g}" for p, o, _ in last) or "no rows"
+    bins = "; ".join(f"predicted {p:.3g}, observed {o:.3g}" for p, o, _ in last) or "no rows"
     return Chart(
         title=title,
-        summary=f"{len(curves)} calibration curves; the last: {said}.",
+        summary=f"{len(curves)} calibration curves; the last: {bins}.",
         width=size,
         height=size,
         paths=tuple(paths),

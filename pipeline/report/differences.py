@@ -11,7 +11,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One difference of a table, with what it is of."""
+    """One difference of a table, with the name of its number."""
 
     of: str
     value: float | None

@@ -1,4 +1,4 @@
-"""Turn what a night did for each domain into the lines of the page's table."""
+"""Make the lines of the page's table from a night's result for each domain."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ URGENCY = {"failed": 0, "held": 1, "promoted": 2, "waiting": 3}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainLine:
-    """One domain of the table, and what stands behind it."""
+    """One domain of the table, and its details below the table."""
 
     anchor: str
     """Identifier of its part of the page. Names of domains may hold anything, so it is a number."""
@@ -34,7 +34,7 @@ class DomainLine:
     night: DomainNight
     differences: tuple[Difference, ...]
     calibration: float | None
-    """Of the first task: positives that the candidate predicts over those observed."""
+    """Predicted over observed positives of the first task, by the candidate."""
     trend: Chart | None
     """Its last nights; none on the page of a single night."""
     curves: tuple[Chart, ...]
@@ -42,7 +42,7 @@ class DomainLine:
 
     @property
     def evidence(self) -> str:
-        """How far its chain is from being proved; empty where it has none."""
+        """Return how far its chain is from being proved; empty where it has none."""
         night = self.night
         if night.log_evidence is None:
             return ""
@@ -57,12 +57,12 @@ class DomainLine:
 
     @property
     def has_gauc(self) -> bool:
-        """Whether any task has an AUC within users."""
+        """Return whether any task has an AUC within users."""
         return any(value is not None for s in self.night.scores for value in s.gauc)
 
     @property
     def falls_back(self) -> bool:
-        """Whether it is served by another kernel than its own, or by the base alone."""
+        """Return whether another kernel than its own, or the base alone, serves it."""
         return falls_back(self.night)
 
 

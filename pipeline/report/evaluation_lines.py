@@ -1,4 +1,4 @@
-"""Turn an evaluation's metrics into the lines of a page's tables, task by task."""
+"""Make the lines of a page's tables from an evaluation's metrics, task by task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from iak.pipeline.stats.metrics import POOLED as TOGETHER
 from iak.schemas.prediction import EvaluationResult
 
 METHODS = {BASE: "base", IAK: "tuned", PUBLISHED: "published", "oracle": "oracle"}
-"""Methods that a page shows -> what it calls them."""
+"""Method that a page shows -> its name on the page."""
 MAX_LINES = 500
 """Domains of a table, those with most rows; `metrics.json` has all."""
 _DIFFERENCES = (("delta_auc", 1.0, 4), ("delta_logloss", 100.0, 2))
@@ -74,7 +74,7 @@ def task_part(
     Args:
         number: of the task, for its anchor.
         rows: metrics of this task.
-        result: what the run's record says the gate decided.
+        result: result of the evaluation, with the gate's decisions.
         curves: method -> calibration curve over all rows.
     """
     row_of = {(row.method, row.domain): row for row in rows}
@@ -107,7 +107,7 @@ def _largest_first(row_of: RowOf) -> list[str]:
 
 
 def _verdict(tuned: Sequence[MetricRow]) -> tuple[str, Chart | None]:
-    """Return in how many domains kernels rank better, as a sentence and as a bar."""
+    """Return the number of domains in which kernels rank better, as a sentence and as a bar."""
     if not tuned:
         return "There are no kernels: this is the base alone.", None
     better = sum(row.delta_auc_low is not None and row.delta_auc_low > 0 for row in tuned)

@@ -1,13 +1,13 @@
-"""Say how far a domain's chain is from being proved: what there is, and what is needed."""
+"""Describe how far a domain's chain is from being proved: its evidence, and what is needed."""
 
 from datetime import date
 
 from iak.pipeline.report.wording import day, plural
 
 EVIDENCE = (
-    "Evidence is the natural logarithm of a bet's money over nights (e-process). It starts at 0, "
-    "and a chain is proved where it reaches log(1/alpha), for the alpha that the first night's own "
-    "test leaves."
+    "Evidence is the natural logarithm of a bet's wealth over nights (e-process). It starts at 0. "
+    "A chain is proved when it reaches log(1/alpha), with the part of alpha that the first night's "
+    "own test leaves."
 )
 
 

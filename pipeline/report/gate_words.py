@@ -1,4 +1,4 @@
-"""Say in a word or two what the gate decided of a domain, and which kernel serves it."""
+"""Describe in a few words what the gate decided on a domain, and which kernel serves it."""
 
 from iak.pipeline.publish.predict import BASE
 from iak.pipeline.stats.metrics import ALL

@@ -33,7 +33,7 @@ class IndexLine:
     page: str | None
     """Link to its page; none where it was not written or is gone."""
     has_run: bool
-    """Whether its run folder is still there; old ones are removed, records and pages stay."""
+    """Whether its run folder is still there. Old ones are removed; records and pages stay."""
     tally: Chart | None
 
     @property
@@ -83,7 +83,7 @@ def _tally(record: NightRecord) -> Chart:
 
 
 def _age(line: IndexLine) -> tuple[bool, str, str]:
-    """Return what orders nights: those that cannot be read stand at the end, and so are found."""
+    """Return the key by which nights are sorted; those that cannot be read come last."""
     if line.record is None:
         return False, "", line.folder
     return True, line.record.night.isoformat(), line.record.started_at.isoformat()

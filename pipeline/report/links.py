@@ -8,8 +8,8 @@ from urllib.parse import quote
 def relative_link(target: str | Path | None, page_folder: Path) -> str | None:
     """Return a link from a page to a file or folder beside it.
 
-    Nothing on a page leaves the machine by itself, so what lies in an object store, or is not there
-    any more, is named as text and gets no link.
+    A page needs no other machine. So a target in an object store, or one that no longer exists, has
+    no link, and the page shows its name as text.
 
     Args:
         target: path or URI; None for nothing.

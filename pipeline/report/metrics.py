@@ -33,7 +33,7 @@ NIGHT_METRICS = {
     "iak_night_fallbacks": "Domains that another kernel than their own serves, or the base alone.",
     "iak_night_notices": "Notices on the page.",
 }
-"""Metrics of a night as a whole -> what they say."""
+"""Metric of a whole night -> its description."""
 PART_METRICS = {
     "iak_night_kernels": ("outcome", "Kernels by outcome."),
     "iak_night_phase_seconds": ("phase", "Time of each phase."),
@@ -45,13 +45,13 @@ PART_METRICS = {
     "iak_domain_calibration": ("domain", "Predicted over observed positives of the first task."),
     "iak_domain_worker_seconds": ("domain", "Workers' time that the domain took."),
 }
-"""Metrics with one more label -> that label, and what they say."""
+"""Metric with one more label -> that label, and its description."""
 Parts = Mapping[str, float | None]
 Values = dict[tuple[str, ...], float | None]
 
 
 def metrics_text(record: NightRecord) -> bytes:
-    """Return a night in Prometheus's text format. A number that there is not has no line."""
+    """Return a night in Prometheus's text format. A number that is None has no line."""
     return generate_latest(night_registry(record))
 
 
@@ -59,12 +59,12 @@ def night_registry(record: NightRecord) -> CollectorRegistry:
     """Return a night's numbers as Prometheus's client library collects them."""
     registry = CollectorRegistry()
     whole = _whole(record)
-    for name, said in NIGHT_METRICS.items():
-        _add(registry, name, said, {(record.name,): whole[name]}, ["service"])
+    for name, description in NIGHT_METRICS.items():
+        _add(registry, name, description, {(record.name,): whole[name]}, ["service"])
     parts = _parts(record)
-    for name, (label, said) in PART_METRICS.items():
+    for name, (label, description) in PART_METRICS.items():
         values: Values = {(record.name, part): value for part, value in parts[name].items()}
-        _add(registry, name, said, values, ["service", label])
+        _add(registry, name, description, values, ["service", label])
     return registry
 
 
@@ -85,11 +85,11 @@ def write_metrics(record: NightRecord, folder: Path) -> Path:
 def _add(
     registry: CollectorRegistry,
     name: str,
-    said: str,
+    description: str,
     values: Values,
     labels: Iterable[str],
 ) -> None:
-    gauge = Gauge(name, said, labels, registry=registry)
+    gauge = Gauge(name, description, labels, registry=registry)
     for parts, value in values.items():
         if value is not None:
             gauge.labels(*parts).set(value)

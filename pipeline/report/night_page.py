@@ -24,7 +24,7 @@ from iak.pipeline.report.wording import decimal, duration, percent, short, signe
 from iak.schemas.night import NightRecord
 
 MAX_COSTS = 12
-"""Domains whose cost is drawn, those that cost most first."""
+"""Domains whose cost is drawn, the most expensive first."""
 MAX_BAD_DAYS = 10
 """Days of single partitions that the page lists."""
 MAX_DAYS = 42
@@ -151,7 +151,7 @@ def _calibrations(record: NightRecord, task: str) -> Chart | None:
 
 
 def _rates(record: NightRecord) -> Chart | None:
-    """Return what each code carries against what its kernel gains."""
+    """Return the chart of each code's rate against its kernel's gain."""
     points = [
         (d.rate, 1000 * d.verdict.gain, d.outcome, d.decision.name)
         for d in record.domains
@@ -174,13 +174,13 @@ def _code_findings(record: NightRecord) -> list[str]:
 
 
 def _costs(record: NightRecord) -> list[Bar]:
-    """Return what the dearest domains took of the workers' time, and all others together."""
+    """Return the workers' time of the most expensive domains, and of all others together."""
     seconds = {d.decision.name: d.worker_seconds for d in record.domains if d.worker_seconds}
     return bars_of(seconds, duration, most=MAX_COSTS)
 
 
 def _links(record: NightRecord, folder: Path) -> list[tuple[str, str, str | None]]:
-    """Return what lies beside the page: name, path, and a link where one works."""
+    """Return the files and folders of the night: name, path, and a link where one works."""
     run = record.run_dir
     paths: dict[str, str | Path | None] = {
         "record of the night": folder / RECORD,

@@ -15,7 +15,7 @@ RECORD = "night.json"
 PAGE = "page.html"
 INDEX = "index.html"
 HISTORY = 30
-"""Nights that a page looks back on, itself included."""
+"""Nights that a page shows the history of, with its own night."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ def write_night(record: NightRecord, folder: Path) -> NightRecord:
     """Write the record of a night, and return it with its seal.
 
     Args:
-        record: of the night, as far as it has come.
+        record: of the night, also while the night runs.
         folder: of the night; it exists.
     """
     document = seal(record.model_dump(mode="json"))

@@ -17,12 +17,12 @@ _TEMPLATES = Path(__file__).with_name("templates")
 def render(template: str, **values: Any) -> str:  # noqa: ANN401 - whatever a template shows
     """Return a page.
 
-    A value is text, never markup: names of domains and messages come from the log. The page's
-    policy also names the only style and the only script that a browser may take, by digest.
+    Values are escaped as text, because names of domains and messages come from the log. The page's
+    Content-Security-Policy allows one style and one script, by their digests.
 
     Args:
-        template: its file's name.
-        values: what it shows.
+        template: name of its file.
+        values: values by their names in the template.
     """
     style, script = _own("page.css"), _own("page.js")
     return (

@@ -1,4 +1,4 @@
-"""Say in one line what a night did: for chat, for a webhook, and as the page's first sentence."""
+"""Summarise a night in one line: for chat, for a webhook, and as the page's first sentence."""
 
 from iak.pipeline.report.domain_lines import falls_back
 from iak.pipeline.report.wording import plural
@@ -10,9 +10,9 @@ WORDS: dict[Outcome, str] = {
     "failed": "failed",
     "waiting": "did not train",
 }
-"""What a page calls each outcome."""
+"""Outcome -> its name on a page."""
 MAX_NAMES = 3
-"""Domains that one line names."""
+"""Domains named in one line at most."""
 
 
 def sentence_of(record: NightRecord) -> str:

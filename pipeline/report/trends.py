@@ -1,4 +1,4 @@
-"""Draw how nights went on: one small chart for each number, and the same numbers as a table."""
+"""Draw numbers over nights: one small chart for each number, and the same numbers as a table."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class Series:
     beside: Value | None = None
     """A second line on the same scale, such as the base's."""
     is_column: bool = False
-    """Whether columns from zero show it, as they should for what adds up."""
+    """Whether it is drawn as columns from zero, as counts and sums should be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +134,8 @@ def _outcome_chart(nights: Sequence[NightRecord]) -> Chart:
             number = night.counts[outcome]
             if number:
                 top, below = y(done + number), y(done)
-                said = f"{day(night.night)}: {number:,} {outcome}"
-                rects.append(Rect(left, top, wide, round(below - top, 1), outcome, said))
+                title = f"{day(night.night)}: {number:,} {outcome}"
+                rects.append(Rect(left, top, wide, round(below - top, 1), outcome, title))
                 done += number
     counts = nights[-1].counts
     return Chart(
@@ -188,7 +188,7 @@ def _chart(series: Series, nights: Sequence[NightRecord]) -> Chart:
 
 
 def _padded(known: Sequence[float]) -> Scale:
-    """Return a scale whose lines stay off the border."""
+    """Return a scale with a margin, so that no line touches the border."""
     low, high = min(known), max(known)
     pad = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
     return Scale(low - pad, high + pad, _BOTTOM, _TOP)
@@ -212,14 +212,14 @@ def _rects(
 
 
 def _columns(number: int) -> list[tuple[float, float]]:
-    """Return the left end and the width of each column; a few nights have no broad ones."""
+    """Return the left end and the width of each column, which is 36 units at most."""
     step = (WIDTH - 2 * _LEFT) / number
     wide = round(min(step * 0.78, 36.0), 1)
     return [(round(_LEFT + (n + 0.5) * step - wide / 2, 1), wide) for n in range(number)]
 
 
 def _dates(nights: Sequence[NightRecord]) -> tuple[Label, ...]:
-    """Return the first and the last date, to stand below the chart."""
+    """Return labels with the first and the last date, for the foot of the chart."""
     first, last = (f"{n.night.day} {n.night:%b}" for n in (nights[0], nights[-1]))
     if len(nights) == 1:
         return (Label(_LEFT, HEIGHT - 6, first),)

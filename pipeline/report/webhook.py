@@ -1,7 +1,7 @@
-"""Send the summary of a night to a webhook. A failure is a notice and never stops a night.
+"""Send the summary of a night to a webhook. A failure gives a notice and never stops a night.
 
-The address holds a secret in its path, as those of chat services do. No message and no log names
-it. That is why this is urllib: urllib3 2.8 writes the path into its log with each retry.
+The path of the address is a secret, as chat services make it. So no message and no log names it.
+That is why this uses urllib: urllib3 2.8 writes the path into its log with each retry.
 """
 
 import json
@@ -17,8 +17,8 @@ from iak.schemas.night import NightRecord
 
 TIMEOUT_S = 10.0
 ATTEMPTS = 3
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Answers after which the same request may succeed."""
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP status codes after which the same request may succeed."""
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -62,16 +62,16 @@ def send_summary(
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(pause_s * 2 ** (attempt - 1))
-        problem, may_pass = _post(address, data, timeout_s)
+        problem, is_transient = _post(address, data, timeout_s)
         if not problem:
             return None
-        if not may_pass:
+        if not is_transient:
             break
     return f"No summary was sent to the address in {variable}: {problem}."
 
 
 def payload_of(record: NightRecord) -> dict[str, object]:
-    """Return what a webhook gets; chat services show its `text`."""
+    """Return the JSON object that is sent; chat services show its `text`."""
     return {
         "text": summary_of(record),
         "service": record.name,
@@ -85,14 +85,14 @@ def payload_of(record: NightRecord) -> dict[str, object]:
 
 
 def _post(address: str, data: bytes, timeout_s: float) -> tuple[str, bool]:
-    """Return what went wrong, empty where nothing did, and whether trying again may help."""
+    """Return the problem, empty where there was none, and whether a retry may succeed."""
     try:
         request = Request(address, data, {"Content-Type": "application/json"}, method="POST")
         with build_opener(_NoRedirect).open(request, timeout=timeout_s):
             return "", False
     except HTTPError as error:
         error.close()
-        return f"it answered {error.code}", error.code in _PASSING
+        return f"it answered {error.code}", error.code in _TRANSIENT
     except URLError as error:
         # The reason of an unknown host or a refused connection names no path.
         return f"it cannot be reached ({type(error.reason).__name__})", True
