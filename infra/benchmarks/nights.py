@@ -304,7 +304,7 @@ def mean_delta(lines: Sequence[NightLine], method: str, task: str) -> float:
 
 
 def _targets(lines: Sequence[NightLine]) -> list[Target]:
-    """Return what the chain promises: no less than its first night, and than a start anew."""
+    """Return the targets: the chain beats its first night, and is no worse than from scratch."""
     task = lines[0].task
     first, chain, scratch = (mean_delta(lines, m, task) for m in (FIRST, CHAIN, SCRATCH))
     return [

@@ -126,7 +126,7 @@ class OpenRecord:
     def _compare(self, before: RunRecord, inputs: Inputs) -> None:
         """Return where the run may resume; raise as `settle_inputs` says where it may not."""
         is_finished = before.status == "finished"
-        # A finished run stands for exactly its inputs; a resumed one may read some others.
+        # A finished run belongs to exactly its inputs; a resumed one may read some others.
         changed = describe_changes(
             before, inputs, may_differ=() if is_finished else self.may_differ
         )
