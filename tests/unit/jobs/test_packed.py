@@ -46,8 +46,8 @@ def test_what_is_named_is_sent_without_its_secrets(checkout, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "why"),
     [
-        (".env", "never travel"),
-        ("deploy/key.pem", "never travel"),
+        (".env", "never sent"),
+        ("deploy/key.pem", "never sent"),
         ("../elsewhere", "below"),
         ("/etc", "below"),
         ("absent.toml", "below"),
