@@ -6,6 +6,7 @@ statistics.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,6 +42,8 @@ class BundleSet:
     """The gate's verdict on each."""
     versions: tuple[str, ...]
     """SHA-256 of each one's `manifest.json`."""
+    created_at: tuple[datetime, ...]
+    """When each one was written."""
     weights: dict[str, Tensor]
     """Weights of all kernels by name, with a first dimension of K."""
     mean_KA: Tensor
@@ -177,6 +180,7 @@ def read_bundle_set(
         names=own_names,
         verdicts=verdicts,
         versions=tuple(entry.manifest_sha256 for entry in index.bundles),
+        created_at=tuple(b.manifest.created_at for b in bundles),
         weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
         | _no_probe(bundles),
         mean_KA=_alike_or_stacked([b.tensors[f"{STANDARD}mean"] for b in bundles]),

@@ -11,12 +11,15 @@ import asyncio
 import json
 import secrets
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 
 import pyarrow as pa
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client import Counter as Total
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -55,6 +58,7 @@ class Server:
         self.rows = Total(
             "iak_serve_rows", "Rows predicted, by reason", ("reason",), registry=self.registry
         )
+        self.registry.register(_KernelTimes(self.service))
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -164,6 +168,24 @@ class Server:
         self.is_draining = True
         while self.in_flight:
             await asyncio.sleep(0.01)
+
+
+class _KernelTimes(Collector):
+    """When each kernel that predicts now was written: a promotion or a rollback changes it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield a line for each kernel; Prometheus calls this when it scrapes."""
+        times = GaugeMetricFamily(
+            "iak_serve_kernel_created_timestamp_seconds",
+            "When the kernel was written; its age is time() less this",
+            labels=("kernel",),
+        )
+        for name, created_at in self._service.scorer.routes.created_at.items():
+            times.add_metric((name,), created_at.timestamp())
+        yield times
 
 
 def _refusal(status: int, error: str) -> Response:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ NO_BUNDLES = "no bundles were given"
 NO_KERNEL = "its domain has no kernel"
 HELD = "the gate held its domain's kernel"
 Indices = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +63,18 @@ class Routes:
     @property
     def versions(self) -> dict[str, str]:
         """Return the domain of each published kernel, and its version."""
-        if self.bundles is None:
-            return {}
-        slots = zip(self.bundles.names, self.bundles.verdicts, self.bundles.versions, strict=True)
-        return {name: version for name, verdict, version in slots if verdict.publish}
+        return {} if self.bundles is None else self._published(self.bundles.versions)
+
+    @property
+    def created_at(self) -> dict[str, datetime]:
+        """Return the domain of each published kernel, and when it was written."""
+        return {} if self.bundles is None else self._published(self.bundles.created_at)
+
+    def _published(self, values: Sequence[T]) -> dict[str, T]:
+        """Return the domains of published kernels with their values, one for each slot."""
+        assert self.bundles is not None, "without bundles there are no slots"
+        slots = zip(self.bundles.names, self.bundles.verdicts, values, strict=True)
+        return {name: value for name, verdict, value in slots if verdict.publish}
 
     def of(self, rows: pa.Table) -> RoutedRows:
         """Return the route of each encoded row."""

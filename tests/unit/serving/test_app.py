@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -150,6 +151,10 @@ def test_the_kernels_and_the_rows_by_reason_are_told(server):
     for reason in ("own kernel", "its domain has no kernel", "null domain key in scene"):
         assert f'iak_serve_rows_total{{reason="{reason}"}} 1.0' in metrics
     assert 'iak_serve_seconds_count{status="200"} 1.0' in metrics
+    written = datetime(2026, 11, 20, 3, tzinfo=UTC).timestamp()
+    lines = [line for line in metrics.splitlines() if "iak_serve_kernel_created" in line]
+    values = {line.split('"')[1]: float(line.split()[-1]) for line in lines if line[0] != "#"}
+    assert values == dict.fromkeys(told["kernels"], written)
 
 
 def test_a_request_that_waits_too_long_is_refused(nights):
