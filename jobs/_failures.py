@@ -27,7 +27,7 @@ STARTED = "started.json"
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
-"""File with Ray's own report on workers that wrote no file themselves."""
+"""File with what is known of workers that left no file of their own."""
 KILLED = (
     "a worker ended without an error: it was killed, ran out of memory, or gave no answer for "
     "hung_after_s"
@@ -143,16 +143,16 @@ def cause_of_failure(run_dir: Path) -> str:
     return own[0] if own else KILLED
 
 
-def message_without_error(run_dir: Path, failure: Exception) -> str:
-    """Return a message about workers that left no error, and write Ray's own text to a file.
+def message_without_error(run_dir: Path, said: str) -> str:
+    """Return a message about workers that left no error, and write what is known to a file.
 
     Args:
         run_dir: folder of the run.
-        failure: Ray's error, whose text has many lines.
+        said: Ray's error or what the workers printed, which has many lines.
     """
     path = run_dir / UNSEEN
-    write_document(path, {"error": KILLED, "traceback": str(failure)})
-    return f"training failed on the workers: {KILLED}. Ray's whole report is in {path}"
+    write_document(path, {"error": KILLED, "traceback": said})
+    return f"training failed on the workers: {KILLED}. All that is known of it is in {path}"
 
 
 def tracebacks(run_dir: Path) -> list[Path]:

@@ -24,7 +24,7 @@ _BAD_REQUEST, _INTERRUPTED = 2, 130
 
 def main() -> None:
     """Run the command line's command, and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], start=_start_beside_workers))
 
 
 def run(words: Sequence[str], *, start: Start | None = None) -> int:
@@ -114,6 +114,18 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
     except MemoryError as error:
         print(f"error: {command.name} ran out of memory: {error or 'no more'}", file=sys.stderr)
         return DoesNotFit.exit_code
+
+
+def _start_beside_workers(verb: str, spec: BaseModel) -> int:
+    """Call a verb's job while the server of its workers starts, for a process of its own."""
+    from iak.jobs._worker_server import prepare_workers
+    from iak.schemas.job import DemoSpec, WorkersSpec
+
+    if isinstance(spec, DemoSpec):
+        prepare_workers(WorkersSpec(workers=spec.workers))
+    elif isinstance(spec, WorkersSpec):
+        prepare_workers(spec)
+    return _start(verb, spec)
 
 
 def _start(verb: str, spec: BaseModel) -> int:

@@ -15,7 +15,7 @@ from iak.jobs._progress import console
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.evaluate import delta_of
-from iak.jobs.ray_launcher import RayLauncher, ray_cluster
+from iak.jobs.launchers import launcher_of
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launcher
@@ -29,12 +29,11 @@ from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.stats.metrics import MetricRow
-from iak.schemas.base import Spec
-from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec
+from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec, WorkerJobSpec
 from iak.schemas.log import Catalog
 from iak.schemas.synth import SynthJobSpec
 
-S = TypeVar("S", bound=Spec)
+S = TypeVar("S", bound=WorkerJobSpec)
 
 CATALOG = Path("planted")
 
@@ -49,17 +48,16 @@ def main(spec: DemoSpec) -> int:
     synth.main(_synth_spec(spec, log))
     common = {"catalog": CATALOG, "data_root": str(log), "workers": spec.workers}
     runs = {verb: spec.run_dir / verb for verb in ("pretrain", "finetune", "evaluate")}
-    with ray_cluster(spec.workers):
-        console.rule("2 of 4  pre-train the base on the older days")
-        asked = common | {"run_dir": runs["pretrain"]}
-        _step("pretrain", PretrainSpec, asked, pretrain_base)
-        console.rule("3 of 4  freeze it, and tune every domain's kernel on the recent week")
-        asked = common | {"run_dir": runs["finetune"], "base": runs["pretrain"]}
-        _step("finetune", FinetuneSpec, asked, tune_night)
-        console.rule("4 of 4  evaluate on the days after")
-        asked = common | {"run_dir": runs["evaluate"], "base": runs["pretrain"]}
-        asked |= {"bundles": runs["finetune"] / "bundles"}
-        _step("evaluate", EvaluateSpec, asked, evaluate)
+    console.rule("2 of 4  pre-train the base on the older days")
+    asked = common | {"run_dir": runs["pretrain"]}
+    _step("pretrain", PretrainSpec, asked, pretrain_base)
+    console.rule("3 of 4  freeze it, and tune every domain's kernel on the recent week")
+    asked = common | {"run_dir": runs["finetune"], "base": runs["pretrain"]}
+    _step("finetune", FinetuneSpec, asked, tune_night)
+    console.rule("4 of 4  evaluate on the days after")
+    asked = common | {"run_dir": runs["evaluate"], "base": runs["pretrain"]}
+    asked |= {"bundles": runs["finetune"] / "bundles"}
+    _step("evaluate", EvaluateSpec, asked, evaluate)
     return _show(spec, runs, time.monotonic() - start)
 
 
@@ -85,7 +83,7 @@ def _step(
     spec = spec_with_presets(kind, verb, catalog, asked)
     try:
         with console_report() as report:
-            use_case(spec, catalog, RayLauncher(), report)
+            use_case(spec, catalog, launcher_of(spec), report)
     except AlreadyFinished:
         console.print(f"  {verb}: finished before, kept ({asked['run_dir']}); --fresh starts over")
 

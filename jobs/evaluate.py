@@ -6,7 +6,7 @@ from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.launchers import launcher_of
 from iak.pipeline.data import unseen
 from iak.pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED
 from iak.pipeline.report.gate_words import gate_word, served_word
@@ -28,7 +28,7 @@ def main(spec: EvaluateSpec) -> int:
     """Evaluate base and kernels on the same later rows, with paired intervals."""
     catalog = load_catalog(spec.catalog)
     with console_report() as report:
-        evaluation = evaluate(spec, catalog, RayLauncher.of(spec), report)
+        evaluation = evaluate(spec, catalog, launcher_of(spec), report)
     show(evaluation, catalog)
     return 0
 

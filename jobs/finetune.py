@@ -10,7 +10,7 @@ from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.launchers import launcher_of
 from iak.pipeline.errors import SOME_FAILED, SOME_HELD
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import tune_night
@@ -24,7 +24,7 @@ from iak.schemas.verdict import TaskVerdict, Verdict
 def main(spec: FinetuneSpec) -> int:
     """Tune every domain's kernel on a frozen base and write the bundles."""
     with console_report() as report:
-        launcher = RayLauncher.of(spec)
+        launcher = launcher_of(spec)
         night = tune_night(spec, load_catalog(spec.catalog), launcher, report)
     show(night)
     return night.exit_code

@@ -15,6 +15,7 @@ from typing import Any
 
 from iak.jobs._progress import console
 from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs._worker_server import prepare_workers
 from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
 from iak.jobs.schedule import backfill, watch
@@ -76,12 +77,14 @@ def run(spec: NightlyRunSpec) -> int:
 
 def _run_here(spec: NightlyRunSpec, settings: NightlySpec) -> int:
     """Run the night in this process, and send out its notices, also those of a failed night."""
-    from iak.jobs.ray_launcher import RayLauncher
+    if not spec.dry_run:
+        prepare_workers(settings.workers)  # beside the imports below
+    from iak.jobs.launchers import launcher_of
     from iak.pipeline.runs.nightly import NightRequest, run_night
     from iak.pipeline.runs.record import AlreadyFinished
 
     request = NightRequest(night=spec.date, dry_run=spec.dry_run)
-    launcher = RayLauncher.of(settings.workers)
+    launcher = launcher_of(settings.workers)
     began = now()
     try:
         with console_report() as report:

@@ -6,7 +6,7 @@ import sys
 from iak.jobs._progress import console
 from iak.jobs._tables import show_facts
 from iak.jobs.console_report import console_report
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.launchers import launcher_of
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.predict import PredictResult, predict, predict_stream
 from iak.schemas.log import Catalog
@@ -23,7 +23,7 @@ def main(spec: PredictSpec) -> int:
     if spec.is_stream:
         return _predict_pipe(spec, catalog)
     with console_report() as report:
-        result = predict(spec, catalog, RayLauncher.of(spec), report)
+        result = predict(spec, catalog, launcher_of(spec), report)
     show(result)
     return 0
 

@@ -4,7 +4,7 @@ from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.launchers import launcher_of
 from iak.pipeline.data import unseen
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.pretrain import pretrain_base
@@ -17,7 +17,7 @@ from iak.schemas.results import PretrainResult
 def main(spec: PretrainSpec) -> int:
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
     with console_report() as report:
-        result = pretrain_base(spec, load_catalog(spec.catalog), RayLauncher.of(spec), report)
+        result = pretrain_base(spec, load_catalog(spec.catalog), launcher_of(spec), report)
     show(result)
     return result.exit_code
 

@@ -1,11 +1,8 @@
 """Run a function on the workers of Ray Train, which are restarted when one dies.
 
-Workers compute in their own process group (gloo on CPUs, NCCL on GPUs). Worker 0 appends its
-progress to `progress.jsonl` in the run folder, which the driver reports as it grows. `_failures.py`
-decides whether an error on a worker ends the run.
+Workers compute in their own process group (gloo on CPUs, NCCL on GPUs).
 """
 
-import json
 import logging
 import os
 import time
@@ -26,18 +23,9 @@ from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import distributed as dist
 
+from iak.jobs._attempt import Attempt, attempt_on, attempts_in, failure_message, result_in
 from iak.jobs._elastic import sized_by_what_is_free
-from iak.jobs._failures import (
-    announce_restart,
-    cause_of_failure,
-    forget_failures,
-    is_refused,
-    keep_failure,
-    message_without_error,
-    raise_refusal,
-    tracebacks,
-    write_document,
-)
+from iak.jobs._failures import is_refused
 from iak.jobs._machines import (
     DriverMachine,
     files_here,
@@ -48,10 +36,10 @@ from iak.jobs._machines import (
 from iak.jobs._progress import announce
 from iak.jobs._session import private_folder
 from iak.pipeline.errors import DoesNotFit, PipelineError
-from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
+from iak.pipeline.events import Report
+from iak.pipeline.fork_server import WORKER_ENVIRONMENT
 from iak.pipeline.launcher import Work, WorkerFunction
-from iak.pipeline.process import WORKER_ENVIRONMENT, current_worker, keep_freed_memory
-from iak.pipeline.progress import PROGRESS, following, worker_report
+from iak.pipeline.process import current_worker, keep_freed_memory
 from iak.schemas.job import WorkersSpec
 
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -66,7 +54,6 @@ _QUIET = {
 }
 """Settings of a local Ray, which shares its cores with the workers. They turn off statistics that
 nobody reads, and processes that one machine does not need."""
-RESULT = "result.json"
 RESIZE_S = 30.0
 """Seconds between two checks whether a group can have more workers, which restarts all of them."""
 
@@ -179,11 +166,9 @@ class RayLauncher:
                 retry failed.
         """
         run_dir = run_dir.resolve()
-        forget_failures(run_dir)
-        (run_dir / RESULT).unlink(missing_ok=True)
         with (
             ray_cluster(workers),
-            _reported(run_dir / PROGRESS, title, report),
+            attempts_in(run_dir, title, report),
             self._reached(run_dir, report) as machine,
         ):
             config = {"run": function, **settings_for_workers(work, run_dir, machine)}
@@ -192,13 +177,10 @@ class RayLauncher:
                 with sized_by_what_is_free():
                     trainer.fit()
             except TrainingFailedError as failure:
-                raise PipelineError(_failure_message(failure, run_dir)) from failure
+                raise PipelineError(failure_message(run_dir, str(failure))) from failure
             except SystemExit as stop:  # Ray raises it on Ctrl-C while it trains
                 raise KeyboardInterrupt from stop
-        raise_refusal(run_dir)
-        result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
-        forget_failures(run_dir)
-        return result
+        return result_in(run_dir)
 
     def _reached(
         self, run_dir: Path, report: Report
@@ -238,22 +220,10 @@ class RayLauncher:
         )
 
 
-@contextmanager
-def _reported(path: Path, title: str, report: Report) -> Iterator[None]:
-    """Report the workers' start and end, and between them every line of their progress file."""
-    report(WorkersStarted(title))
-    try:
-        with following(path, report):
-            yield
-    finally:
-        report(WorkersEnded(title))
-
-
 def _worker_loop(config: dict[str, Any]) -> None:
-    """Run one worker under Ray Train: process group, work, result or error."""
+    """Run one worker under Ray Train, in the process group that it has made."""
     work, run_dir = settings_here(config)
     files = files_here(config["machine"])
-    worker = replace(current_worker(), files=files)
     if files.is_first:
         files.fetch(run_dir)
     dist.barrier()  # this machine has the run folder as the driver's has it
@@ -261,20 +231,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
         return
     torch.set_num_threads(1)
     keep_freed_memory()
-    report = worker_report(run_dir / PROGRESS, worker.rank, files)
-    if worker.rank == 0:
-        announce_restart(run_dir, report, workers=worker.world, files=files)
-    # Rank 0 reports and removes the errors of the last attempt. No rank may write new ones before.
-    dist.barrier()
-    try:
-        result = config["run"](worker, work, report)
-    except Exception as error:
-        for path in keep_failure(run_dir, worker.rank, error):
-            files.send(path)
-        raise
-    if worker.rank == 0:
-        write_document(run_dir / RESULT, result)
-        files.send(run_dir / RESULT)
+    worker = replace(current_worker(), files=files)
+    attempt_on(worker, Attempt(config["run"], work, run_dir))
 
 
 def _use_gpu(device: str, workers: int) -> bool:
@@ -285,13 +243,3 @@ def _use_gpu(device: str, workers: int) -> bool:
             "Ask for fewer workers, or device=cpu"
         )
     return gpus >= workers and device != "cpu"
-
-
-def _failure_message(failure: TrainingFailedError, run_dir: Path) -> str:
-    """Return a message with the error that ended the run."""
-    raise_refusal(run_dir)
-    files = tracebacks(run_dir)
-    if not files:
-        return message_without_error(run_dir, failure)
-    paths = ", ".join(map(str, files))
-    return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {paths}"

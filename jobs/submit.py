@@ -32,7 +32,7 @@ from iak.jobs.verbs import VERBS, split_verb
 from iak.pipeline.bench.sharding.baseline import benchmark_record_of
 from iak.pipeline.errors import INTERRUPTED, BadRequest, PipelineError
 from iak.pipeline.files import put_file
-from iak.pipeline.process import WORKER_ENVIRONMENT
+from iak.pipeline.fork_server import WORKER_ENVIRONMENT
 from iak.pipeline.report.nights import RECORD
 from iak.pipeline.report.pages import write_index
 from iak.pipeline.runs.nightly_records import night_folder

@@ -5,7 +5,9 @@ and their device are settings of the run, so the caller passes them.
 
 ProcessLauncher    this process for one worker, else gloo processes on this machine
 TorchrunLauncher   processes that torchrun starts on this machine, with GPUs where there are enough
-RayLauncher        Ray Train, in jobs/ray_launcher.py, since only jobs/ may import Ray
+
+The verbs have two more, which start workers again when one dies: LocalLauncher on this machine
+(jobs/local_launcher.py), and RayLauncher on a cluster (jobs/ray_launcher.py).
 """
 
 import json
@@ -145,7 +147,7 @@ class TorchrunLauncher:
         Raises:
             DoesNotFit: device=cuda with more workers than this machine has GPUs.
         """
-        backend = _torchrun_backend(workers, device)
+        backend = backend_of_machine(workers, device)
         run_dir.mkdir(parents=True, exist_ok=True)
         progress = run_dir.resolve() / PROGRESS
         report(WorkersStarted(title))
@@ -166,7 +168,12 @@ class TorchrunLauncher:
             report(WorkersEnded(title))
 
 
-def _torchrun_backend(workers: int, device: str) -> Backend:
+def backend_of_machine(workers: int, device: str) -> Backend:
+    """Return the collective library of workers on this machine: NCCL where each has a GPU.
+
+    Raises:
+        DoesNotFit: device=cuda with more workers than this machine has GPUs.
+    """
     cards = torch.cuda.device_count()
     if device == "cuda" and cards < workers:
         raise DoesNotFit(

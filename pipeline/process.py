@@ -13,14 +13,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from datetime import timedelta
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
@@ -28,22 +26,17 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.fork_server import WORKER_ENVIRONMENT, environment_of_workers
 from iak.pipeline.run_files import SHARED_DISK, RunFiles
 
 Backend = Literal["gloo", "nccl"]
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """glibc's names of two settings of `mallopt` (malloc.h)."""
 _LARGEST_INT = 2**31 - 1
-WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "THP_MEM_ALLOC_ENABLE": "1"}
-"""One thread for each worker, since workers share a machine's cores. Large tensors in huge pages:
-on Linux the first touch of memory is several times faster, and random rows need fewer page
-walks."""
-_starting = threading.Lock()
-"""Locked while children start, since the environment they inherit is the whole process's."""
 _LAST_SAID = 4000
 GLOO_ERROR = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
 """Beginning of an error of gloo that another worker's end causes (torch 2.13)."""
-_OWN_ERROR_WITHIN_S = 10.0
+OWN_ERROR_WITHIN_S = 10.0
 """Seconds to wait for the error of the worker that failed first, after a peer has lost it."""
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -117,6 +110,7 @@ def process_group(
     init_method: str | None = None,
     backend: Backend | None = None,
     threads: int | None = None,
+    timeout_s: int | None = None,
 ) -> Iterator[Worker]:
     """Join a process group for the length of the block.
 
@@ -127,6 +121,8 @@ def process_group(
             without it a world of one meets itself in a fresh temporary file.
         backend: gloo or nccl; by default nccl where there is CUDA.
         threads: torch threads of this process; 1 where workers share cores.
+        timeout_s: seconds after which a collective that a rank does not join fails; by default
+            torch's own.
 
     Yields:
         The worker. A clean exit waits for the other ranks before leaving: without that barrier a
@@ -143,10 +139,11 @@ def process_group(
             init_method=init_method or f"file://{meeting}/store",
             rank=rank,
             world_size=world,
+            timeout=None if timeout_s is None else timedelta(seconds=timeout_s),
         )
         try:
             yield Worker(rank=rank, world=world, device=device)
-            _barrier(device)
+            wait_for_all(device)
         finally:
             dist.destroy_process_group()
 
@@ -188,7 +185,7 @@ def run_on_workers(
             )
             for rank in range(world)
         ]
-        with _environment_of_workers():
+        with environment_of_workers():
             for process in processes:
                 process.start()
         for _, sender in pipes:
@@ -201,22 +198,6 @@ def run_on_workers(
                 if process.is_alive():
                     process.kill()
                     process.join()
-
-
-def fork_server(modules: Sequence[str]) -> ForkServerContext:
-    """Return a context whose processes are forked from one that has imported some modules.
-
-    A fork takes milliseconds, where a fresh process imports torch and ray for seconds. The server
-    has a single thread, so that forking it is safe. It ends with this process.
-
-    Args:
-        modules: names of the modules. The first call decides, since a process has one server.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(modules))
-    with _environment_of_workers():
-        forkserver.ensure_running()
-    return context
 
 
 def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
@@ -279,7 +260,7 @@ def _collect(receivers: list[Connection]) -> list[R]:
     lost_peer: Exception | None = None
     waiting = {id(receiver): rank for rank, receiver in enumerate(receivers)}
     while waiting:
-        timeout = None if lost_peer is None else _OWN_ERROR_WITHIN_S
+        timeout = None if lost_peer is None else OWN_ERROR_WITHIN_S
         arrived = wait([r for r in receivers if id(r) in waiting], timeout)
         if lost_peer is not None and not arrived:
             break
@@ -335,22 +316,6 @@ def _send_error(sender: Connection, error: BaseException, story: str) -> None:
     sender.send_bytes(message)
 
 
-@contextmanager
-def _environment_of_workers() -> Iterator[None]:
-    """Give children that start in this block the workers' environment, and keep this process's."""
-    with _starting:
-        before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-        os.environ.update(WORKER_ENVIRONMENT)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-
-
 def _own_device(rank: int) -> torch.device:
     """Return the CUDA device that this rank owns on its host, or the CPU."""
     if not torch.cuda.is_available():
@@ -361,7 +326,7 @@ def _own_device(rank: int) -> torch.device:
     return device
 
 
-def _barrier(device: torch.device) -> None:
+def wait_for_all(device: torch.device) -> None:
     """Wait for every rank; NCCL guesses the card unless it is named."""
     if device.type == "cuda":
         dist.barrier(device_ids=[device.index])

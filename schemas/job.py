@@ -91,7 +91,8 @@ class WorkersSpec(Spec):
     """Number, device and seed of a job's workers."""
 
     workers: Workers = 2
-    """Ray Train workers."""
+    """Processes that share the work: of this machine, or of the Ray cluster that RAY_ADDRESS
+    names."""
     min_workers: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     """Fewest workers with which a run under Ray starts, and goes on when machines are lost. It
     takes more, up to `workers`, when they return. With 0 it never has fewer than `workers`."""
@@ -562,7 +563,7 @@ class DemoSpec(Spec):
     run_dir: FolderToWrite = Path("runs/demo")
     """Folder for the log and the three runs."""
     workers: Workers = 2
-    """Ray Train workers."""
+    """Processes that share the work."""
     synth: FileToRead | None = None
     """Knobs of the planted log; the shipped demo knobs when absent."""
     fresh: bool = False

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from iak.pipeline.process import fork_server
+from iak.pipeline.fork_server import fork_server
 from infra.benchmarks.faults.child import Request, run
 from tests.faults.attempts import end, spoil
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iak.pipeline.process import fork_server
+from iak.pipeline.fork_server import fork_server
 from infra.benchmarks.faults import CLASSES, ClassResult, line_of, notes_of, play, ray_nights
 from infra.benchmarks.faults.verbs import run_verb
 from infra.benchmarks.faults.workspace import prepare

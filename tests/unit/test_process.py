@@ -2,7 +2,8 @@
 
 import os
 
-from iak.pipeline.process import WORKER_ENVIRONMENT, run_on_workers
+from iak.pipeline.fork_server import WORKER_ENVIRONMENT
+from iak.pipeline.process import run_on_workers
 
 
 def ask_environment(_):

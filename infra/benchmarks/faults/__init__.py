@@ -21,7 +21,7 @@ from statistics import median
 from typing import Literal, Protocol
 
 from iak.pipeline.events import BenchAdvanced, Report, WorkDone
-from iak.pipeline.process import fork_server
+from iak.pipeline.fork_server import fork_server
 from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from infra.benchmarks.bad_inputs import run_bad_inputs
 from infra.benchmarks.faults import (  # noqa: F401 - each registers its classes

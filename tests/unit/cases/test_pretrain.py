@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import pretrain as job
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.runs.record import read_record
 from iak.schemas.job import PretrainSpec
 from tests.unit.jobs.test_pretrain import here, pytestmark  # noqa: F401 - the same warnings
@@ -16,7 +16,7 @@ CASE = REPOSITORY.parent / "shared" / "cases" / "base"
 
 @pytest.mark.skipif(not CASE.is_dir(), reason=f"no case at {CASE}")
 def test_base_without_presets_comes_out_ranked_and_calibrated(tmp_path, monkeypatch):
-    monkeypatch.setattr(RayLauncher, "run", here)
+    monkeypatch.setattr(LocalLauncher, "run", here)
     described = (CASE / "shop.toml").read_text().partition("[presets.")[0]
     catalog = tmp_path / "shop.toml"
     catalog.write_text(described)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import pytest
@@ -67,7 +66,6 @@ def played(monkeypatch, tmp_path):
         monkeypatch.setattr(demo, "pretrain_base", verb("pretrain", lambda _: None))
         monkeypatch.setattr(demo, "tune_night", verb("finetune", tuned))
         monkeypatch.setattr(demo, "evaluate", verb("evaluate", kept))
-        monkeypatch.setattr(demo, "ray_cluster", lambda _: nullcontext())
         monkeypatch.setattr(demo.synth, "main", lambda _: called.append("synth"))
         return demo.main(DemoSpec(run_dir=tmp_path / "demo", **asked)), called
 

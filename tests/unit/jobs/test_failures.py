@@ -117,7 +117,7 @@ def test_a_success_leaves_no_failure_behind(tmp_path):
 
 
 def test_workers_that_left_no_word_are_a_sentence_and_a_file_that_a_success_removes(tmp_path):
-    told = _failures.message_without_error(tmp_path, RuntimeError("Traceback\n  a\n  b"))
+    told = _failures.message_without_error(tmp_path, "Traceback\n  a\n  b")
     assert told.startswith("training failed on the workers: a worker ended without an error")
     assert "\n" not in told
     (path,) = _failures.tracebacks(tmp_path)

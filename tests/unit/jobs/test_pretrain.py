@@ -5,7 +5,7 @@ import re
 import pytest
 
 from iak.jobs import pretrain as job
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.base import defaults, published_base
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.launcher import ProcessLauncher
@@ -47,13 +47,13 @@ MODEL = {"width": 4, "mlp": [8], "cross_layers": 1, "experts": 2, "expert_width"
 
 
 def here(_launcher, function, work, report, **settings):
-    """Stand for `RayLauncher.run`: the only worker is this process."""
+    """Stand for `LocalLauncher.run`: the only worker is this process."""
     return ProcessLauncher().run(function, work, report, **settings)
 
 
 @pytest.fixture
 def spec(tmp_path, monkeypatch):
-    monkeypatch.setattr(RayLauncher, "run", here)
+    monkeypatch.setattr(LocalLauncher, "run", here)
     write_log(
         tmp_path / "events", [("ningbo", "2026-10-01", [150, 150]), ("wuxi", "2026-10-02", [300])]
     )

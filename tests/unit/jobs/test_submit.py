@@ -9,7 +9,7 @@ from iak.jobs import job_server, submit
 from iak.jobs.cli import run
 from iak.jobs.submitted import BEGIN, END, documents_in
 from iak.pipeline.errors import BadRequest, PipelineError
-from iak.pipeline.process import WORKER_ENVIRONMENT
+from iak.pipeline.fork_server import WORKER_ENVIRONMENT
 from iak.pipeline.report.nights import read_night, write_night
 from iak.schemas.job import SubmitSpec
 from iak.schemas.record import BenchmarkRecord

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from iak.jobs import cli
+from iak.jobs.local_launcher import LocalLauncher
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.errors import BadRequest, DoesNotFit, WrongBase
 from iak.pipeline.events import silent
@@ -27,7 +28,7 @@ def _nothing_starts(monkeypatch):
     def started(*_, **__):
         pytest.fail("the request should have been refused before this")
 
-    monkeypatch.setattr(RayLauncher, "run", started)
+    monkeypatch.setattr(LocalLauncher, "run", started)
     monkeypatch.setattr(log, "open_log", started)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -170,6 +171,7 @@ def test_a_trunk_that_no_memory_holds_is_refused_by_its_widths():
 
 
 def test_what_a_cluster_holds_is_not_judged_from_here(monkeypatch):
+    assert not LocalLauncher().is_elsewhere
     assert not RayLauncher().is_elsewhere
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     assert RayLauncher().is_elsewhere

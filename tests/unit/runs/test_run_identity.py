@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from iak.jobs import evaluate, finetune, pretrain
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.base import published_base
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.publish.bundle import read_bundle, write_bundle
@@ -85,7 +85,7 @@ def run(verb):
 
 
 def play_workers(monkeypatch, play):
-    monkeypatch.setattr(RayLauncher, "run", play)
+    monkeypatch.setattr(LocalLauncher, "run", play)
 
 
 @pytest.fixture(scope="module")

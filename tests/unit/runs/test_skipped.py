@@ -8,7 +8,7 @@ import pytest
 
 from iak.jobs import pretrain
 from iak.jobs.console_report import console_report
-from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.data.domains import nearest_of
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog
@@ -32,7 +32,7 @@ def log(tmp_path, monkeypatch) -> Path:
     def start(*_: object, **__: object) -> None:
         raise Started
 
-    monkeypatch.setattr(RayLauncher, "run", start)
+    monkeypatch.setattr(LocalLauncher, "run", start)
     for number, day in enumerate(DAYS):
         rows = draw_rows(60, first=60 * number)
         rows = rows.drop_columns(["price"]) if number == 1 else rows
@@ -99,7 +99,7 @@ def test_a_task_whose_labels_have_all_not_matured_is_refused(log, monkeypatch):
     def start(*_: object, **__: object) -> None:
         raise Started
 
-    monkeypatch.setattr(RayLauncher, "run", start)
+    monkeypatch.setattr(LocalLauncher, "run", start)
     with pytest.raises(BadLog, match=r"ctr \(click\): no row has a label"):
         pretrain.main(spec_of(log, document))
 

@@ -1,0 +1,100 @@
+"""Do one worker's part of an attempt at a run, under Ray or in a process of this machine.
+
+Worker 0 appends its progress to `progress.jsonl` in the run folder, which the command reports as it
+grows, and leaves the result. `_failures.py` decides whether an error on a worker ends the run.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from iak.jobs._failures import (
+    announce_restart,
+    cause_of_failure,
+    forget_failures,
+    keep_failure,
+    message_without_error,
+    raise_refusal,
+    tracebacks,
+    write_document,
+)
+from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
+from iak.pipeline.launcher import Work, WorkerFunction
+from iak.pipeline.process import Worker, wait_for_all
+from iak.pipeline.progress import PROGRESS, following, worker_report
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt(Generic[Work]):
+    """What every worker of a run is given, the same at each attempt."""
+
+    function: WorkerFunction[Work]
+    work: Work
+    run_dir: Path
+
+
+@contextmanager
+def attempts_in(run_dir: Path, title: str, report: Report) -> Iterator[None]:
+    """Begin a run in its folder, and report its workers' start, end and progress between them."""
+    forget_failures(run_dir)
+    (run_dir / RESULT).unlink(missing_ok=True)
+    report(WorkersStarted(title))
+    try:
+        with following(run_dir / PROGRESS, report):
+            yield
+    finally:
+        report(WorkersEnded(title))
+
+
+def attempt_on(worker: Worker, attempt: Attempt[Work]) -> None:
+    """Do one worker's part of an attempt, and leave its result or its error in the run folder."""
+    run_dir = attempt.run_dir
+    report = worker_report(run_dir / PROGRESS, worker.rank, worker.files)
+    if worker.rank == 0:
+        announce_restart(run_dir, report, workers=worker.world, files=worker.files)
+    # Rank 0 reports and removes the errors of the last attempt. No rank may write new ones before.
+    wait_for_all(worker.device)
+    try:
+        result = attempt.function(worker, attempt.work, report)
+    except Exception as error:
+        for path in keep_failure(run_dir, worker.rank, error):
+            worker.files.send(path)
+        raise
+    if worker.rank == 0:
+        write_document(run_dir / RESULT, result)
+        worker.files.send(run_dir / RESULT)
+
+
+def result_in(run_dir: Path) -> dict[str, Any]:
+    """Return what worker 0 left after an attempt that succeeded.
+
+    Raises:
+        PipelineError: a worker ended the run, in the class of its error.
+    """
+    raise_refusal(run_dir)
+    result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
+    forget_failures(run_dir)
+    return result
+
+
+def failure_message(run_dir: Path, said: str) -> str:
+    """Return a message with the error that ended the run.
+
+    Args:
+        run_dir: folder of the run.
+        said: what is known where workers left no error of their own.
+
+    Raises:
+        PipelineError: a worker ended the run, in the class of its error.
+    """
+    raise_refusal(run_dir)
+    files = tracebacks(run_dir)
+    if not files:
+        return message_without_error(run_dir, said)
+    paths = ", ".join(map(str, files))
+    return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {paths}"

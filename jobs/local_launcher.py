@@ -1,0 +1,162 @@
+"""Run a function on processes of this machine, which all start anew when one of them dies.
+
+Workers are forked from a server that has imported their libraries (`_worker_server.py`). They
+compute in a process group of their own, gloo on CPUs and NCCL on GPUs.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from iak.jobs._attempt import Attempt, attempt_on, attempts_in, failure_message, result_in
+from iak.jobs._failures import is_refused
+from iak.jobs._worker_server import worker_server
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import Report
+from iak.pipeline.launcher import Work, WorkerFunction, backend_of_machine
+from iak.pipeline.process import OWN_ERROR_WITHIN_S, Backend, keep_freed_memory, process_group
+
+_LAST_SAID = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLauncher:
+    """Start workers as processes of this machine, and restart all of them when one dies."""
+
+    hung_after_s: int = 600
+    """Seconds for which a worker waits for another one in a collective."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return False: the memory of the workers is this machine's."""
+        return False
+
+    def run(
+        self,
+        function: WorkerFunction[Work],
+        work: Work,
+        report: Report,
+        *,
+        title: str,
+        run_dir: Path,
+        workers: int,
+        device: str,
+        max_failures: int,
+    ) -> dict[str, Any]:
+        """Run a function on every worker; restart all of them when one dies. See `Launcher.run`.
+
+        Raises:
+            DoesNotFit: device=cuda with more workers than this machine has GPUs.
+            PipelineError: the error that a worker raised, or one with its traceback after the last
+                retry failed.
+        """
+        run_dir = run_dir.resolve()
+        backend = backend_of_machine(workers, device)
+        group = _Group(workers, backend, self.hung_after_s)
+        with attempts_in(run_dir, title, report):
+            for _ in range(max_failures + 1):
+                said = group.try_once(Attempt(function, work, run_dir))
+                if said is None or is_refused(run_dir):
+                    break
+            else:
+                raise PipelineError(failure_message(run_dir, said or ""))
+        return result_in(run_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Workers that start together."""
+
+    workers: int
+    backend: Backend
+    hung_after_s: int
+
+    def try_once(self, attempt: Attempt[Work]) -> str | None:
+        """Run an attempt on all workers; return None, or what they printed where one failed."""
+        with tempfile.TemporaryDirectory(prefix="iak-workers-") as name:
+            server, meeting = worker_server(), Path(name)
+            processes = [
+                server.Process(target=_work, args=(rank, self, meeting, attempt))
+                for rank in range(self.workers)
+            ]
+            try:
+                for process in processes:
+                    process.start()
+                if _have_ended_well(processes):
+                    return None
+            finally:
+                for process in processes:
+                    _end(process)
+            return _printed_in(meeting)
+
+
+def _have_ended_well(processes: Sequence[BaseProcess]) -> bool:
+    """Wait for all processes; after one has failed, only as long as its peers need to notice."""
+    deadline: float | None = None
+    while waiting := [process for process in processes if process.exitcode is None]:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not wait([process.sentinel for process in waiting], timeout):
+            return False
+        if deadline is None and any(process.exitcode for process in processes):
+            deadline = time.monotonic() + OWN_ERROR_WITHIN_S
+    return not any(process.exitcode for process in processes)
+
+
+def _end(process: BaseProcess) -> None:
+    """End a process that may not have started, run still, or be stopped."""
+    if process.pid is not None:
+        process.kill()
+        process.join()
+
+
+def _printed_in(meeting: Path) -> str:
+    """Return the last lines that workers printed."""
+    files = sorted(meeting.glob("*.txt"))
+    return "\n".join(
+        f"{path.stem}:\n{path.read_text(errors='replace')[-_LAST_SAID:]}" for path in files
+    )
+
+
+def _work(rank: int, group: _Group, meeting: Path, attempt: Attempt[Work]) -> None:
+    """Do a worker's part in a process that a fork has just made."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _print_to(meeting / f"worker {rank}.txt")
+    keep_freed_memory()
+    with process_group(
+        rank,
+        group.workers,
+        init_method=f"file://{meeting}/store",
+        backend=group.backend,
+        threads=1,
+        timeout_s=group.hung_after_s,
+    ) as worker:
+        attempt_on(worker, attempt)
+
+
+def _end_with_parent() -> None:
+    """End this process when the command that started it is gone, also where that was killed."""
+    parent = parent_process()
+    assert parent is not None, "a worker is a child"
+    parent.join()
+    os._exit(1)
+
+
+def _print_to(path: Path) -> None:
+    """Let this process print to a file, so that libraries' lines do not disturb the console."""
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()  # a crash of a library leaves its place

@@ -1,0 +1,43 @@
+"""What an attempt leaves in the folder of a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from iak.jobs._attempt import RESULT, Attempt, attempt_on, attempts_in, failure_message, result_in
+from iak.pipeline.errors import BadLog
+from tests.unit.workers import outcomes
+
+
+def test_worker_0_leaves_the_result_and_begins_without_an_older_one(tmp_path):
+    (tmp_path / RESULT).write_text('{"old": 1}')
+    attempt = Attempt(lambda worker, work, _: {"rank": worker.rank} | work, {"a": 2}, tmp_path)
+    with attempts_in(tmp_path, "t", lambda _: None):
+        assert not (tmp_path / RESULT).exists()
+        assert outcomes(lambda worker: attempt_on(worker, attempt), 2) == [None, None]
+    assert result_in(tmp_path) == {"rank": 0, "a": 2}
+
+
+def refuse(*_):
+    raise BadLog("a hole")
+
+
+def test_a_refusal_is_raised_in_its_class_in_the_place_of_any_story(tmp_path):
+    (error,) = outcomes(lambda worker: attempt_on(worker, Attempt(refuse, 0, tmp_path)), 1)
+    assert isinstance(error, BadLog)
+    for ask in (lambda: result_in(tmp_path), lambda: failure_message(tmp_path, "")):
+        with pytest.raises(BadLog, match="a hole"):
+            ask()
+
+
+def lose_the_disk(*_):
+    raise OSError("stale file handle")
+
+
+def test_the_story_names_the_first_error_and_the_files_of_tracebacks(tmp_path):
+    outcomes(lambda worker: attempt_on(worker, Attempt(lose_the_disk, 0, tmp_path)), 2)
+    story = failure_message(tmp_path, "unused")
+    assert "OSError: stale file handle" in story
+    path = Path(story.rpartition(" ")[2])
+    assert "stale file handle" in json.loads(path.read_text())["traceback"]
