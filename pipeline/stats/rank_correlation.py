@@ -10,9 +10,16 @@ Source: Spearman 1904; ties have their average rank, as in scipy.stats.spearmanr
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
-from iak.pipeline.stats.auc import Array, Floats, Ints, count_per_group, dense_ranks, ratio
+from iak.pipeline.stats.auc import (
+    Array,
+    Floats,
+    Ints,
+    average_ranks,
+    count_per_group,
+    dense_ranks,
+    ratio,
+)
 
 
 class RankCorrelation(NamedTuple):
@@ -64,7 +71,7 @@ def _centred_ranks(scores: Array, group_N: Ints, num_groups: int) -> Floats:
         return np.zeros(0)
     rank_N = dense_ranks(scores)
     # One sort for all groups: the rows of a group lie behind those of all earlier ones.
-    ahead_N = rankdata(group_N * (int(rank_N.max()) + 1) + rank_N)
+    ahead_N = average_ranks(group_N * (int(rank_N.max()) + 1) + rank_N)
     rows_G = count_per_group(group_N, num_groups)
     middle_G = np.cumsum(rows_G) - rows_G + (rows_G + 1) / 2
     centred: Floats = ahead_N - middle_G[group_N]

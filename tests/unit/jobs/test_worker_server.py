@@ -55,7 +55,10 @@ def test_the_server_starts_before_anything_large_is_imported():
     assert done.stdout.strip() == "set()"
 
 
-def test_a_verb_without_a_cluster_imports_no_ray():
-    code = "import sys, iak.jobs.demo; print({'ray'} & {*sys.modules})"
+def test_verbs_on_this_machine_import_neither_ray_nor_the_large_part_of_scipy():
+    code = (
+        "import sys, iak.jobs.demo, iak.pipeline.runs.nightly\n"
+        "print({'ray', 'scipy.stats'} & {*sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -5,9 +5,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
-from iak.pipeline.stats.auc import auc, dense_ranks, gauc, paired_auc, placements
+from iak.pipeline.stats.auc import (
+    CONFIDENCE,
+    HALF_WIDTH,
+    auc,
+    average_ranks,
+    dense_ranks,
+    gauc,
+    paired_auc,
+    placements,
+)
 
 # Few distinct scores make many ties.
 rows = st.lists(st.tuples(st.integers(0, 1), st.integers(-4, 4), st.integers(0, 3)), max_size=60)
@@ -21,6 +31,12 @@ def columns(drawn):
 def brute_auc(labels, scores):
     wins = [(p > n) + 0.5 * (p == n) for p in scores[labels == 1] for n in scores[labels == 0]]
     return float(np.mean(wins)) if wins else None
+
+
+@given(st.lists(st.sampled_from([-1.5, 0.0, 0.25, 7.0, np.inf, np.nan]), max_size=30))
+def test_average_ranks_and_the_width_of_an_interval_are_those_of_scipy_to_the_bit(scores):
+    np.testing.assert_array_equal(average_ranks(np.array(scores)), rankdata(scores))
+    assert norm.ppf(0.5 + CONFIDENCE / 2) == HALF_WIDTH
 
 
 def brute_gauc(labels, scores, users):
