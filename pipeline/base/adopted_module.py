@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import inspect
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +20,7 @@ from iak.pipeline.files import put_file
 from iak.pipeline.model.adopted import NEEDED, AdoptedModel
 from iak.pipeline.sharding.rectangles import FileEntry, verify_file
 from iak.schemas.manifest import BaseManifest
+from iak.schemas.manifest import FileEntry as ManifestEntry
 
 WEIGHTS = "module.safetensors"
 SOURCE = "factory_source"
@@ -119,14 +119,14 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], *, where: str) -
     module.load_state_dict(weights)
 
 
-def write_weights(module: nn.Module, folder: Path) -> dict[str, Any]:
-    """Write a module's weights into a base's folder; return the fields of their `FileEntry`."""
+def write_weights(module: nn.Module, folder: Path) -> ManifestEntry:
+    """Write a module's weights into a base's folder; return their entry of its manifest."""
     # Cloned, because safetensors refuses tied weights, which are two names of one memory.
     weights = {n: t.detach().cpu().contiguous().clone() for n, t in module.state_dict().items()}
     data = safetensors_torch.save(weights)
     put_file(folder / WEIGHTS, data)
     digest = hashlib.sha256(data).hexdigest()
-    return {"path": WEIGHTS, "sha256": digest, "bytes": len(data), "dtype": "as named in the file"}
+    return ManifestEntry(path=WEIGHTS, sha256=digest, bytes=len(data), dtype="as named in the file")
 
 
 def open_module(folder: Path, manifest: BaseManifest, factory: str, *, tasks: int) -> AdoptedModel:

@@ -15,6 +15,7 @@ everything that was read.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.process import Worker
 from iak.pipeline.sealed import SEAL, check_seal, parsed, seal, spelled
 from iak.pipeline.sharding import adagrad_state, base_weights
-from iak.pipeline.sharding.rectangles import FileEntry, opened, save_tensors, together, verify_file
+from iak.pipeline.sharding.rectangles import entries_of, opened, save_tensors, together, verify_file
 
 STATE = "state.json"
 CHECKPOINT_FORMAT = 2
@@ -73,9 +74,9 @@ def save(
         document = {
             "format": CHECKPOINT_FORMAT,
             "step": step,
-            "weights": weights,
-            "momentum": accumulators,
-            "adam": save_tensors(adam, part, ADAM),
+            "weights": [asdict(entry) for entry in weights],
+            "momentum": [asdict(entry) for entry in accumulators],
+            "adam": asdict(save_tensors(adam, part, ADAM)),
             "workers": metas,
         }
         write_state(part, document)
@@ -209,9 +210,10 @@ def load(
         Corrupt: a file is missing or not what was written. All reach every worker.
     """
     document = together(lambda: read_state(folder), worker)[worker.rank]
-    base_weights.read_base_weights(model, folder, document["weights"], worker)
-    lines = adagrad_state.read_accumulators(model, folder, document["momentum"], worker)
-    entry = FileEntry(**document["adam"])
+    weights, momentum = (entries_of(document[part]) for part in ("weights", "momentum"))
+    (entry,) = entries_of([document["adam"]])
+    base_weights.read_base_weights(model, folder, weights, worker)
+    lines = adagrad_state.read_accumulators(model, folder, momentum, worker)
 
     def read_adam() -> None:
         verify_file(folder, entry)

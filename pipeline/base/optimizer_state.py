@@ -34,7 +34,7 @@ def has_state(base: PublishedBase) -> bool:
 
 def write_state(
     model: nn.Module, adam: Mapping[str, Tensor], directory: Path, worker: Worker
-) -> list[dict[str, object]]:
+) -> list[FileEntry]:
     """Write the state below `directory`; a collective call.
 
     Args:
@@ -44,7 +44,7 @@ def write_state(
         worker: this process.
 
     Returns:
-        On rank 0 the fields of a `FileEntry` per file; elsewhere nothing.
+        On rank 0 an entry per file; elsewhere nothing.
     """
     entries = adagrad_state.write_accumulators(model, directory, worker, folder=ACCUMULATORS)
     if worker.rank == 0:
@@ -56,7 +56,7 @@ def read_state(
     model: nn.Module,
     adam: Mapping[str, Tensor],
     directory: Path,
-    entries: Sequence[Mapping[str, object]],
+    entries: Sequence[FileEntry],
     worker: Worker,
     *,
     sizes_before: Mapping[str, tuple[int, int]] | None = None,
@@ -82,11 +82,11 @@ def read_state(
     Raises:
         Corrupt: a file is missing or not what the manifest says.
     """
-    of_adam = [FileEntry(**entry) for entry in entries if entry["path"] == ADAM]  # type: ignore[arg-type]
+    of_adam = [entry for entry in entries if entry.path == ADAM]
     lines = adagrad_state.read_accumulators(
         model,
         directory,
-        [entry for entry in entries if entry["path"] != ADAM],
+        [entry for entry in entries if entry.path != ADAM],
         worker,
         folder=ACCUMULATORS,
         sizes_before=sizes_before,

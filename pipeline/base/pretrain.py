@@ -1,13 +1,12 @@
 """One worker's part in pre-training: train to the end, then measure what lower precision costs."""
 
 import gc
-import json
 from typing import Any
 
 from iak.pipeline.base import precision, published_base, towers
+from iak.pipeline.base.best_weights import read_best
 from iak.pipeline.base.trainer import (
     BEST,
-    WEIGHTS,
     Pretraining,
     PretrainWork,
     local_rows,
@@ -65,7 +64,7 @@ def _measure_precisions(
     """Measure the best weights in every precision on validation rows; a collective call."""
     catalog, best = work.view.catalog, work.run_dir / BEST
     worker.files.fetch(best)
-    weights = json.loads((best / WEIGHTS).read_text())
+    files = read_best(best).files
 
     def base_in(kind: Precision) -> Recommender:
         model = published_base.build_model(catalog, work.encoding, work.model, seed=0)
@@ -74,7 +73,7 @@ def _measure_precisions(
             plan,
             precisions=dict.fromkeys(model.table_sizes, kind),
             directory=best,
-            entries=weights["files"],
+            entries=files,
             worker=worker,
         )
 

@@ -1,16 +1,16 @@
 """Publish what a training run left as a base: its best weights, its encoding, a sealed manifest."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from iak.pipeline.base import published_base
+from iak.pipeline.base.best_weights import WEIGHTS, read_best
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.base.trainer import BEST, WEIGHTS, PretrainWork
+from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.files import replace_folder
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.training import TrainingResult
@@ -57,7 +57,7 @@ def publish_trained(
     sealed = work.run_dir / _SEALED
     shutil.rmtree(sealed, ignore_errors=True)
     shutil.copytree(work.run_dir / BEST, sealed, copy_function=_linked)
-    weights = json.loads((sealed / WEIGHTS).read_text())
+    weights = read_best(sealed)
     (sealed / WEIGHTS).unlink()
     shutil.copytree(
         work.run_dir / published_base.ENCODING,
@@ -68,8 +68,10 @@ def publish_trained(
     manifest = published_base.seal(
         sealed,
         {
-            **published_base.contents(catalog, work.encoding, work.model, weights),
-            "optimizer": weights["optimizer"],
+            **published_base.contents(
+                catalog, work.encoding, work.model, weights.files, weights.digest
+            ),
+            "optimizer": [asdict(entry) for entry in weights.optimizer],
             "parent": parent.manifest.fingerprint if parent else None,
             "spec": {**provenance.spec, "model": work.model.model_dump(mode="json")},
             "snapshot": dict(provenance.snapshot),

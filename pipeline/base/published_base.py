@@ -11,7 +11,7 @@ A pre-training run publishes the folder `base/`:
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from iak.pipeline.model.trunks.mlp import Mlp
 from iak.pipeline.model.trunks.ple import Ple
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.growth import Growth
+from iak.pipeline.sharding.rectangles import FileEntry, entries_of
 from iak.pipeline.storage.working_copy import read_copy
 from iak.schemas.feature import meaning_of, table_of
 from iak.schemas.job import ModelSpec
@@ -238,7 +239,11 @@ def _build_trunk(spec: ModelSpec, *, embeddings: Sequence[int], numbers: int, ta
 
 
 def contents(
-    catalog: Catalog, encoding: Encoding, model: ModelSpec, weights: Mapping[str, Any]
+    catalog: Catalog,
+    encoding: Encoding,
+    model: ModelSpec,
+    files: Sequence[FileEntry],
+    digest: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the fields of a base's manifest that describe its files.
 
@@ -246,7 +251,8 @@ def contents(
         catalog: catalogue of the log that the base was trained on.
         encoding: encoding of that log's ids and numbers.
         model: sizes of the base.
-        weights: the document that training wrote beside the weights: files and digest.
+        files: entries of its files.
+        digest: digest of each tensor.
     """
     shapes = table_shapes(catalog, encoding, width=model.width)
     return {
@@ -255,8 +261,8 @@ def contents(
             {"name": s.name, "rows": s.rows, "width": s.width, "features": list(s.features)}
             for s in shapes
         ],
-        "files": weights["files"],
-        "digest": weights["digest"],
+        "files": [asdict(entry) for entry in files],
+        "digest": dict(digest),
         "catalog": catalog.model_dump(mode="json"),
     }
 
@@ -466,9 +472,14 @@ def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Gr
     )
 
 
-def files_of(base: PublishedBase) -> list[dict[str, Any]]:
-    """Return the fields of a `FileEntry` for each file of the base's weights."""
-    return [entry.model_dump() for entry in base.manifest.files]
+def files_of(base: PublishedBase) -> list[FileEntry]:
+    """Return the entries of the base's weights."""
+    return entries_of(entry.model_dump() for entry in base.manifest.files)
+
+
+def optimizer_files_of(base: PublishedBase) -> list[FileEntry]:
+    """Return the entries of the optimisers' state; empty where the base has none."""
+    return entries_of(entry.model_dump() for entry in base.manifest.optimizer)
 
 
 def check_loads(

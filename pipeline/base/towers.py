@@ -79,10 +79,10 @@ def tune_towers(training: Pretraining) -> TunedTowers:
         What changes in the run's result.
     """
     worker, tasks = training.worker, training.tasks
-    document = training.load_best()
+    written = training.load_best()
     # A worker may have died after the towers were written.
-    if "tuned" in document:
-        return TunedTowers.model_validate(document["tuned"])
+    if written.tuned is not None:
+        return written.tuned
     model = unwrap(training.model)
     model.eval()
     heads = copy.deepcopy(model.heads).requires_grad_(True)
@@ -128,7 +128,7 @@ def _write_best_towers(training: Pretraining, best: Best) -> TunedTowers:
         )
     )
     tuned = TunedTowers(towers=towers, best_valid_loss=result.loss, best_tasks=result.tasks)
-    training.write_best(tuned=tuned.model_dump(mode="json"))
+    training.write_best(tuned)
     return tuned
 
 

@@ -3,7 +3,6 @@
 Shapes: B rows of this worker, T tasks.
 """
 
-import json
 import logging
 import math
 import time
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from iak.pipeline.base import checkpoint, optimizer_state, published_base
+from iak.pipeline.base.best_weights import BestWeights, read_best
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.validation import Validation, validate
 from iak.pipeline.collectives import total
@@ -28,7 +28,7 @@ from iak.pipeline.data.reader import Cursor, Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.events import BaseValidated, NotLoaded, Report, TrainingResumed, TrainingStep
-from iak.pipeline.files import put_file, replace_folder
+from iak.pipeline.files import replace_folder
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import base_weights
@@ -44,13 +44,11 @@ from iak.pipeline.sharding.shard import (
 from iak.schemas.job import BaseOptimSpec, ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
-from iak.schemas.training import TaskQuality, TrainingResult
+from iak.schemas.training import TaskQuality, TrainingResult, TunedTowers
 
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
 """Batches that are read ahead of the step."""
-WEIGHTS = "weights.json"
-"""File beside the best weights that lists them."""
 BEST, CHECKPOINTS = ".best", "checkpoints"
 """Folders of a run, while it trains."""
 _REPORT_EVERY_S = 2.0
@@ -369,13 +367,13 @@ class Pretraining:
             )
         )
 
-    def write_best(self, **facts: object) -> None:
+    def write_best(self, tuned: TunedTowers | None = None) -> None:
         """Write the weights in their published form, and replace the best ones so far.
 
         A collective call. The folder is complete whenever it exists.
 
         Args:
-            facts: plain data to write beside them.
+            tuned: what training the towers further brought; None where they were not.
         """
         built, best = self.work.run_dir / f"{BEST}.part", self.work.run_dir / BEST
         checkpoint.make_folder(built, self.worker)
@@ -384,19 +382,16 @@ class Pretraining:
         optimizer = optimizer_state.write_state(self.model, adam, built, self.worker)
         digest = digest_model(self.model, self.worker)
         if self.worker.rank == 0:
-            document: dict[str, object] = {
-                "files": files,
-                "optimizer": optimizer,
-                "digest": dict(digest.by_name),
-            }
-            document |= facts
-            put_file(built / WEIGHTS, json.dumps(document))
+            written = BestWeights(
+                files=files, optimizer=optimizer, digest=dict(digest.by_name), tuned=tuned
+            )
+            written.write(built)
         checkpoint.gather(built, self.worker)
         if self.worker.rank == 0:
             self.worker.files.there(replace_folder, built, best)
         checkpoint.barrier(self.worker)
 
-    def load_best(self) -> dict[str, Any]:
+    def load_best(self) -> BestWeights:
         """Load the best weights and their optimisers' state; a collective call.
 
         Returns:
@@ -404,11 +399,11 @@ class Pretraining:
         """
         best = self.work.run_dir / BEST
         self.worker.files.fetch(best)
-        document: dict[str, Any] = json.loads((best / WEIGHTS).read_text())
-        base_weights.read_base_weights(self.model, best, document["files"], self.worker)
+        written = read_best(best)
+        base_weights.read_base_weights(self.model, best, written.files, self.worker)
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
-        optimizer_state.read_state(self.model, adam, best, document["optimizer"], self.worker)
-        return document
+        optimizer_state.read_state(self.model, adam, best, written.optimizer, self.worker)
+        return written
 
     def _report_step(self, loss: float, rows_per_s: float) -> None:
         """Report a step."""
@@ -453,7 +448,7 @@ class Pretraining:
                 self.model,
                 adam,
                 opened.folder,
-                [entry.model_dump() for entry in opened.manifest.optimizer],
+                published_base.optimizer_files_of(opened),
                 self.worker,
                 sizes_before={t.name: (t.rows, t.width) for t in opened.manifest.tables},
                 growth=growth,

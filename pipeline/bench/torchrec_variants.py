@@ -100,7 +100,7 @@ class Continued(Pretraining):
     def to_the_base(self) -> None:
         """Go back to the published weights, with fresh optimisers."""
         opened = published_base.open_base(self.setup.base)
-        files = [entry.model_dump() for entry in opened.manifest.files]
+        files = published_base.files_of(opened)
         base_weights.read_base_weights(self.model, opened.folder, files, self.worker)
         with torch.no_grad():
             for state in tables_state(self.model):

@@ -103,7 +103,7 @@ def write_base(
         Corrupt: a file is not what was published.
     """
     precisions = precisions_of(base.manifest, tables)
-    entries = [FileEntry(**fields) for fields in files_of(base)]
+    entries = files_of(base)
     written = [_write(folder, "encoding.safetensors", _encoding(base))]
     written.append(_write(folder, "dense.safetensors", _dense(base, entries)))
     source = Source(base.folder, entries)
@@ -231,4 +231,4 @@ def _stored(rows_RW: Tensor, precision: Precision, table: str) -> Tensor:
 def _write(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
     """Write a file of tensors; return its name and its SHA-256."""
     whole = {tensor_name: tensor.contiguous() for tensor_name, tensor in tensors.items()}
-    return name, str(save_tensors(whole, folder, name)["sha256"])
+    return name, save_tensors(whole, folder, name).sha256

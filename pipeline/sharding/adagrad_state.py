@@ -10,7 +10,6 @@ another band has other squares. There it starts at zero, and a warning says so.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,7 +75,7 @@ def write_accumulators(
     *,
     folder: str = FOLDER,
     max_file_bytes: int = MAX_FILE_BYTES,
-) -> list[dict[str, object]]:
+) -> list[FileEntry]:
     """Write the state under `directory`, in `folder`; a collective call.
 
     Args:
@@ -87,7 +86,7 @@ def write_accumulators(
         max_file_bytes: most bytes of one file.
 
     Returns:
-        On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
+        On rank 0 an entry per file, in order of path; elsewhere nothing.
 
     Raises:
         BadRequest: the disk refuses a write; on every rank alike.
@@ -99,13 +98,13 @@ def write_accumulators(
         worker,
     )
     entries = sorted((entry for part in by_rank for entry in part), key=lambda entry: entry.path)
-    return [] if worker.rank else [asdict(entry) for entry in entries]
+    return [] if worker.rank else entries
 
 
 def read_accumulators(
     model: nn.Module,
     directory: Path,
-    entries: Sequence[Mapping[str, object]],
+    entries: Sequence[FileEntry],
     worker: Worker,
     *,
     folder: str = FOLDER,
@@ -131,9 +130,8 @@ def read_accumulators(
         BadRequest: a table's state is missing, or has another number of rows.
         Corrupt: a file is missing or not what its entry says. All reach every rank.
     """
-    files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
     by_table: dict[str, list[FileEntry]] = {}
-    for entry in files:
+    for entry in entries:
         by_table.setdefault(str(entry.table), []).append(entry)
     sizes = unwrap(model).table_sizes
     before = sizes if sizes_before is None else sizes_before
@@ -144,7 +142,7 @@ def read_accumulators(
             for name, (rows, width) in before.items()
             if name in sizes
         }
-        source, bands, anew = Source(directory, files), _bands_owned(model), []
+        source, bands, anew = Source(directory, entries), _bands_owned(model), []
         for part in local_accumulators(model):
             name = part.table
             now = _Size(*sizes[name], bands[name])

@@ -11,7 +11,6 @@ Shapes: R rows, W columns of a shard.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -52,7 +51,7 @@ NOTHING_GROWN = Growth()
 
 def write_base_weights(
     model: nn.Module, directory: Path, worker: Worker, *, max_file_bytes: int = MAX_FILE_BYTES
-) -> list[dict[str, object]]:
+) -> list[FileEntry]:
     """Write the model's weights under `directory`; a collective call where it is sharded.
 
     Args:
@@ -62,7 +61,7 @@ def write_base_weights(
         max_file_bytes: bytes of weights in one table file, at most.
 
     Returns:
-        On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
+        On rank 0 an entry per file, in order of path; elsewhere nothing.
 
     Raises:
         BadRequest: a table's name cannot be a path, or the disk refuses a write; on every rank
@@ -72,19 +71,18 @@ def write_base_weights(
     def write() -> list[FileEntry]:
         entries = write_rectangles(local_shards(model), directory, max_file_bytes=max_file_bytes)
         if worker.rank == 0:
-            dense = save_tensors(dense_state(model), directory, DENSE_PATH)
-            entries.append(FileEntry(**dense))
+            entries.append(save_tensors(dense_state(model), directory, DENSE_PATH))
         return entries
 
     by_rank = together(write, worker)
     entries = sorted((entry for part in by_rank for entry in part), key=lambda entry: entry.path)
-    return [] if worker.rank else [asdict(entry) for entry in entries]
+    return [] if worker.rank else entries
 
 
 def read_base_weights(
     model: nn.Module,
     directory: Path,
-    entries: Sequence[Mapping[str, object]],
+    entries: Sequence[FileEntry],
     worker: Worker,
     *,
     allow: Collection[str] = (),
@@ -112,12 +110,11 @@ def read_base_weights(
             not make up whole tables, or a value is outside the range of a frozen table's precision.
         Corrupt: a file is missing or not what its entry says. All reach every rank.
     """
-    files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
 
     def read() -> list[str]:
-        tables, source = unwrap(model).tables, Source(directory, files)
+        tables, source = unwrap(model).tables, Source(directory, entries)
         is_frozen = isinstance(tables, FrozenTables)
-        findings, lines = _audited(model, directory, files, () if is_frozen else allow, growth)
+        findings, lines = _audited(model, directory, entries, () if is_frozen else allow, growth)
         # Reversed: of two differences of an entry the first counts, which is that of its shape.
         kinds = {(finding.part, finding.name): finding.kind for finding in reversed(findings)}
         if isinstance(tables, FrozenTables):
@@ -134,7 +131,7 @@ def read_base_weights(
 def audit_base(
     model: nn.Module,
     directory: Path,
-    entries: Sequence[Mapping[str, object]],
+    entries: Sequence[FileEntry],
     *,
     allow: Collection[str] = (),
     growth: Growth = NOTHING_GROWN,
@@ -147,8 +144,7 @@ def audit_base(
         BadRequest: see `read_base_weights`.
         Corrupt: the dense part is missing or not what its entry says.
     """
-    files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
-    return _audited(model, directory, files, allow, growth)[1]
+    return _audited(model, directory, entries, allow, growth)[1]
 
 
 def read_frozen_base(
@@ -157,7 +153,7 @@ def read_frozen_base(
     *,
     precisions: Mapping[str, Precision],
     directory: Path,
-    entries: Sequence[Mapping[str, object]],
+    entries: Sequence[FileEntry],
     worker: Worker,
     mapped_at: MapFolder | None = None,
 ) -> Recommender:

@@ -10,7 +10,7 @@ Shapes: R rows, W columns of a part.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,11 @@ class FileEntry:
     dtype: str
     sha256: str
     bytes: int
+
+
+def entries_of(documents: Iterable[Mapping[str, Any]]) -> list[FileEntry]:
+    """Return the entries that a document lists, each as the fields of one."""
+    return [FileEntry(**fields) for fields in documents]
 
 
 def verify_file(directory: Path, entry: FileEntry) -> None:
@@ -183,10 +188,10 @@ def _path_of(folder: str, table: str, row_offset: int, col_offset: int) -> str:
     return f"{folder}/{table}/r{row_offset}-c{col_offset}.safetensors"
 
 
-def save_tensors(tensors: Mapping[str, Tensor], directory: Path, path: str) -> dict[str, Any]:
-    """Write whole tensors, by name, to one file, and return the fields of its `FileEntry`."""
+def save_tensors(tensors: Mapping[str, Tensor], directory: Path, path: str) -> FileEntry:
+    """Write whole tensors, by name, to one file, and return its entry."""
     sha256, num_bytes = _save(tensors, directory / path)
-    entry = FileEntry(
+    return FileEntry(
         path=path,
         table=None,
         row_offset=0,
@@ -197,7 +202,6 @@ def save_tensors(tensors: Mapping[str, Tensor], directory: Path, path: str) -> d
         sha256=sha256,
         bytes=num_bytes,
     )
-    return asdict(entry)
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, int]:

@@ -202,19 +202,17 @@ def test_rows_keep_their_memory_when_a_table_grows_and_new_ones_have_none(log, t
 
 def shortened(folder, opened, rows):
     """The base's state, as if the users' table had had fewer rows."""
-    from dataclasses import asdict
-
     from safetensors.torch import load_file
 
     from iak.pipeline.model.tables import LocalShard
-    from iak.pipeline.sharding.rectangles import write_rectangles
+    from iak.pipeline.sharding.rectangles import entries_of, write_rectangles
 
-    others = [e.model_dump() for e in opened.manifest.optimizer if e.table != "user_id"]
+    others = entries_of(e.model_dump() for e in opened.manifest.optimizer if e.table != "user_id")
     (entry,) = (e for e in opened.manifest.optimizer if e.table == "user_id")
     part = load_file(folder / entry.path)["weight"][:rows].clone()
     shard = LocalShard(table="user_id", row_offset=0, col_offset=0, tensor_RW=part)
     written = write_rectangles([shard], folder, folder=optimizer_state.ACCUMULATORS)
-    return [*others, *map(asdict, written)]
+    return [*others, *written]
 
 
 def test_moments_of_inputs_that_moved_go_with_them(log, tmp_path):
@@ -232,7 +230,7 @@ def test_moments_of_inputs_that_moved_go_with_them(log, tmp_path):
             whole.model,
             adam,
             folder,
-            [entry.model_dump() for entry in opened.manifest.optimizer],
+            bases.optimizer_files_of(opened),
             worker,
             growth=Growth(
                 inputs=input_origin(inputs, [Input("new", inputs[0].width), *inputs[1:]])

@@ -1,15 +1,15 @@
 """Publishing what was trained: sealed whole, again after a death, and never in parts."""
 
 import dataclasses
-import json
 import shutil
 
 import pytest
 
 from iak.pipeline.base import publish, published_base
+from iak.pipeline.base.best_weights import read_best
 from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
-from iak.pipeline.base.trainer import BEST, WEIGHTS
+from iak.pipeline.base.trainer import BEST
 from iak.pipeline.process import process_group
 from tests.builders import write_log
 from tests.unit.base.test_pretrain import pytestmark, work_of  # noqa: F401 - the same warnings
@@ -45,8 +45,7 @@ def test_the_published_base_is_what_was_trained(work, trained):
     assert manifest.parent is None
     assert manifest.metrics[0] == {"name": "valid_loss", "value": result.best_valid_loss}
     assert manifest.metrics[-1] == {"name": "extra", "value": 1.5}
-    weights = json.loads((work.run_dir / BEST / WEIGHTS).read_text())
-    assert manifest.digest == weights["digest"]
+    assert manifest.digest == read_best(work.run_dir / BEST).digest
 
 
 def test_publishing_again_gives_the_same_base(work, trained):

@@ -82,10 +82,9 @@ def published(folder, kind):
     model = model_of(catalog, encoding, spec, seed=1)
     files = write_base_weights(model, folder, ALONE)
     digest = dict(digest_model(model, ALONE).by_name)
-    weights = {"files": files, "digest": digest}
     vocabulary.save(encoding, folder / published_base.ENCODING)
     document = {
-        **published_base.contents(catalog, encoding, spec, weights),
+        **published_base.contents(catalog, encoding, spec, files, digest),
         "spec": {"model": spec.model_dump(mode="json")}, "snapshot": {}, "versions": {},
         "metrics": [], "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }  # fmt: skip

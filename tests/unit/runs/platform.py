@@ -50,11 +50,11 @@ def write_base(folder, days):
     encoding = vocabulary.fit(rows, catalog)
     spec = ModelSpec.model_validate(MODEL)
     model = model_of(catalog, encoding, spec, seed=0)
-    weights = {"files": write_base_weights(model, folder / "base", ALONE)}
-    weights["digest"] = dict(digest_model(model, ALONE).by_name)
+    files = write_base_weights(model, folder / "base", ALONE)
+    digest = digest_model(model, ALONE).by_name
     vocabulary.save(encoding, folder / "base" / published_base.ENCODING)
     document = {
-        **published_base.contents(catalog, encoding, spec, weights),
+        **published_base.contents(catalog, encoding, spec, files, digest),
         "spec": {"model": spec.model_dump(mode="json")},
         "snapshot": {"splits": {"pretrain": days}} if days else {},
         "versions": {}, "metrics": [], "created_at": datetime(2026, 10, 2, tzinfo=UTC),

@@ -218,20 +218,20 @@ def test_a_damaged_file_is_refused_by_every_worker(tmp_path):
     """Worker 1 alone reads the damaged file."""
     cut = Cut((5,), 1, (0, 1))
     entries, _ = written(tmp_path, 2, cut, max_file_bytes=2**20)
-    path = tmp_path / entries[-1]["path"]
+    path = tmp_path / entries[-1].path
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     told = outcomes(lambda w: read_accumulators(cut.model(w.rank), tmp_path, entries, w), 2)
     assert [type(error) for error in told] == [Corrupt, Corrupt]
-    assert entries[-1]["path"] in str(told[0])
+    assert entries[-1].path in str(told[0])
 
 
 def test_two_runs_may_keep_theirs_in_one_directory(tmp_path):
     model = WHOLE.model(0, memory_RB=matrix())
     for folder in ("one", "two"):
         (entry,) = write_accumulators(model, tmp_path, ALONE, folder=folder)
-        assert Path(entry["path"]).parts[0] == folder
+        assert Path(entry.path).parts[0] == folder
     other = WHOLE.model(0)
     assert read_accumulators(other, tmp_path, [entry], ALONE, folder="two") == []
     assert torch.equal(other.memories[0], matrix().flatten())

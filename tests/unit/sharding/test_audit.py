@@ -1,6 +1,7 @@
 """Every kind of difference between a base and a model is refused, and passes when it is named."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,17 +81,17 @@ def other_tensors(change):
         tensors = load_file(directory / "dense.safetensors")
         change(tensors)
         dense = save_tensors(tensors, directory, "dense.safetensors")
-        return model, [e if e["table"] else dense for e in entries], Growth()
+        return model, [e if e.table else dense for e in entries], Growth()
 
     return rewrite
 
 
 def half_tables(model, directory, entries):
     half = directory / "half"
-    for entry in entries:
-        if entry["table"] == "hour":
-            path = directory / entry["path"]
-            entry.update(rectangles_entry(path, half), dtype="float16")
+    for number, entry in enumerate(entries):
+        if entry.table == "hour":
+            path = directory / entry.path
+            entries[number] = replace(entry, **rectangles_entry(path, half), dtype="float16")
             (half / "x").replace(path)
     return model, entries, Growth()
 
@@ -98,7 +99,7 @@ def half_tables(model, directory, entries):
 def rectangles_entry(path, folder):
     """The same rectangle in fp16, in `folder`; what its entry says of its bytes."""
     found = save_tensors({"weight": load_file(path)["weight"].half()}, folder, "x")
-    return {name: found[name] for name in ("sha256", "bytes")}
+    return {"sha256": found.sha256, "bytes": found.bytes}
 
 
 def wider_x(model, _directory, entries):
@@ -237,7 +238,7 @@ def test_why_a_table_cannot_grow_is_told(base):
 
 def test_files_of_two_types_make_no_table(base):
     entries = [
-        {**entry, "dtype": "float16"} if entry["path"].endswith("user/r0-c0.safetensors") else entry
+        replace(entry, dtype="float16") if entry.path.endswith("user/r0-c0.safetensors") else entry
         for entry in base[1]
     ]
     with pytest.raises(BadRequest, match="other files of the table"):
@@ -245,7 +246,7 @@ def test_files_of_two_types_make_no_table(base):
 
 
 def test_a_dense_part_elsewhere_is_refused(base):
-    entries = [e if e["table"] else {**e, "path": "other.safetensors"} for e in base[1]]
+    entries = [e if e.table else replace(e, path="other.safetensors") for e in base[1]]
     with pytest.raises(BadRequest, match=r"expected 1, dense\.safetensors"):
         read_base_weights(small_model(), base[0], entries, ALONE)
 

@@ -28,7 +28,7 @@ def test_what_is_written_is_what_is_read(tmp_path, max_file_bytes):
     other = small_model(seed=1)
     read_base_weights(other, tmp_path, entries, ALONE)
     assert digest_model(other, ALONE) == digest_model(small_model(), ALONE)
-    assert {e["path"] for e in entries} == {
+    assert {e.path for e in entries} == {
         str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.safetensors")
     }
 
@@ -38,7 +38,7 @@ def test_what_is_written_is_what_is_read(tmp_path, max_file_bytes):
 def test_any_flipped_byte_is_refused(published, data):
     directory, entries = published
     entry = data.draw(st.sampled_from(entries))
-    path = directory / entry["path"]
+    path = directory / entry.path
     good = path.read_bytes()
     place = data.draw(st.integers(0, len(good) - 1))
     bad = bytearray(good)
@@ -63,7 +63,7 @@ def test_a_missing_file_is_named(tmp_path):
     [
         pytest.param(lambda es: es[1:], "0 dense parts", id="no dense part"),
         pytest.param(
-            lambda es: [e for e in es if e["table"] != "hour"],
+            lambda es: [e for e in es if e.table != "hour"],
             "table:hour:missing: published nothing, model 7 x 8 float32",
             id="gone",
         ),
@@ -74,22 +74,22 @@ def test_a_missing_file_is_named(tmp_path):
         ),
         pytest.param(lambda es: [*es, es[-1]], "do not make up 101 rows", id="rows twice"),
         pytest.param(
-            lambda es: [*es, {**es[-1], "table": "extra"}],
+            lambda es: [*es, dataclasses.replace(es[-1], table="extra")],
             "table:extra:unexpected: published .*, model nothing",
             id="unexpected",
         ),
         pytest.param(
-            lambda es: [{**e, "cols": 4} if e["table"] == "user" else e for e in es],
+            lambda es: [dataclasses.replace(e, cols=4) if e.table == "user" else e for e in es],
             "table:user:changed: published 101 x 4 float32, model 101 x 8",
             id="narrower",
         ),
         pytest.param(
-            lambda es: [{**e, "dtype": "float16"} for e in es],
+            lambda es: [dataclasses.replace(e, dtype="float16") for e in es],
             "table:user:dtype: published 101 x 8 float16",
             id="another type",
         ),
         pytest.param(
-            lambda es: [{**e, "path": "../x"} if e["table"] else e for e in es],
+            lambda es: [dataclasses.replace(e, path="../x") if e.table else e for e in es],
             "should be tables/",
             id="a path elsewhere",
         ),

@@ -1,7 +1,7 @@
 """Matrices in files: any rectangle is read back from any cut, and no damage goes unseen."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from unittest import mock
 
@@ -137,7 +137,7 @@ def test_a_missing_file_is_named_with_what_to_do(tmp_path):
 def test_a_file_that_may_not_be_read_is_no_damage(tmp_path):
     entry = written(tmp_path)[0]
     with (
-        mock.patch.object(rectangles, "_sha256", side_effect=PermissionError(13, "denied")),
+        mock.patch.object(rectangles, "sha256_of_file", side_effect=PermissionError(13, "denied")),
         pytest.raises(NotPermitted),
     ):
         verify_file(tmp_path, entry)
@@ -218,7 +218,8 @@ def test_an_error_of_the_program_itself_is_not_disguised():
 
 
 def test_whole_tensors_lie_beside_the_tables_without_a_rectangle(tmp_path):
-    fields = rectangles.save_tensors({"w": torch.ones(2)}, tmp_path, "dense.safetensors")
-    assert fields["table"] is None
-    assert fields["bytes"] == os.stat(tmp_path / "dense.safetensors").st_size  # noqa: PTH116
-    verify_file(tmp_path, rectangles.FileEntry(**fields))
+    entry = rectangles.save_tensors({"w": torch.ones(2)}, tmp_path, "dense.safetensors")
+    assert entry.table is None
+    assert entry.bytes == os.stat(tmp_path / "dense.safetensors").st_size  # noqa: PTH116
+    verify_file(tmp_path, entry)
+    assert rectangles.entries_of([asdict(entry)]) == [entry]

@@ -1,0 +1,50 @@
+"""Read and write what a run says of the best weights that it keeps beside it while it trains."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from iak.pipeline.files import put_file
+from iak.pipeline.sharding.rectangles import FileEntry, entries_of
+from iak.schemas.training import TunedTowers
+
+WEIGHTS = "weights.json"
+"""File beside the best weights that lists them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestWeights:
+    """The files of the best weights, and what became of the towers."""
+
+    files: list[FileEntry]
+    """Tables and dense weights."""
+    optimizer: list[FileEntry]
+    """State of the optimisers."""
+    digest: Mapping[str, str]
+    """Digest of each tensor."""
+    tuned: TunedTowers | None = None
+    """What training the towers further brought; None where they were not."""
+
+    def write(self, folder: Path) -> None:
+        """Write this document beside the weights."""
+        document: dict[str, object] = {
+            "files": [asdict(entry) for entry in self.files],
+            "optimizer": [asdict(entry) for entry in self.optimizer],
+            "digest": dict(self.digest),
+        }
+        if self.tuned is not None:
+            document["tuned"] = self.tuned.model_dump(mode="json")
+        put_file(folder / WEIGHTS, json.dumps(document))
+
+
+def read_best(folder: Path) -> BestWeights:
+    """Return the document beside the best weights."""
+    document = json.loads((folder / WEIGHTS).read_text())
+    tuned = document.get("tuned")
+    return BestWeights(
+        files=entries_of(document["files"]),
+        optimizer=entries_of(document["optimizer"]),
+        digest=document["digest"],
+        tuned=None if tuned is None else TunedTowers.model_validate(tuned),
+    )
