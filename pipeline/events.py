@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+Plain = str | int | float | bool | None
+"""A value of an event that a line of JSON has as it is."""
+Numbers = Mapping[str, Plain]
+"""Values of an event that stand beside its fields, by name."""
 Report = Callable[[Mapping[str, Any]], None]
 """Takes one event at a time. Workers call it from their own threads and processes."""
 
@@ -178,7 +182,7 @@ class WorkDone(WorkerEvent):
     """Parts that are done."""
     of: int
     """All parts."""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
     """Further values of this part."""
 
 
@@ -273,7 +277,7 @@ class LevelAdvanced(WorkerEvent):
 
     part_of_name: ClassVar[str] = "level"
     level: int
-    numbers: Mapping[str, Any]
+    numbers: Numbers
     """Losses and counts of the epoch, or of the level."""
 
     @property
@@ -298,7 +302,7 @@ class BenchAdvanced(WorkerEvent):
     part_of_name: ClassVar[str] = "what"
     what: str
     """What it did, in words."""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def event(self) -> str:

@@ -10,7 +10,6 @@ Shapes: K slots of the level, n rows of this worker.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from iak.pipeline.activations.buffer import ChosenRows
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
-from iak.pipeline.events import KernelFailed, LevelAdvanced, LevelResumed, Report, WorkDone
+from iak.pipeline.events import KernelFailed, LevelAdvanced, LevelResumed, Numbers, Report, WorkDone
 from iak.pipeline.iak.bank import Bank
 from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage, Tuned, Validated, valid_losses
 
@@ -177,14 +176,14 @@ class _RowsBySlot:
         )
 
 
-def _reporter(report: Report, level: int, cohort: slice, slots: int) -> Report:
+def _reporter(report: Report, level: int, cohort: slice, slots: int) -> Callable[[Numbers], None]:
     """Return a function that reports a level's epochs, or its cohorts where it has several."""
     if cohort == slice(0, slots):
         return lambda line: report(LevelAdvanced(level, line))
     return lambda line: report(WorkDone(f"level {level}", cohort.start, slots, line))
 
 
-def _summary(tuned: Tuned, cohorts: Sequence[slice]) -> dict[str, Any]:
+def _summary(tuned: Tuned, cohorts: Sequence[slice]) -> Numbers:
     gains = [start - best for start, best in zip(tuned.start_loss, tuned.best_loss, strict=True)]
     return {
         "kernels": tuned.kernels,

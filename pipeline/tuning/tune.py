@@ -19,7 +19,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from torch import distributed as dist
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
 from iak.pipeline.divergence import loss_words
+from iak.pipeline.events import Numbers
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.bank import Bank
@@ -282,7 +283,7 @@ class CohortTuner:
     def run(
         self,
         *,
-        report: Callable[[dict[str, Any]], None],
+        report: Callable[[Numbers], None],
         save: Callable[["CohortTuner"], None] = lambda _: None,
         validated: Validated | None = None,
     ) -> Tuned:
@@ -566,7 +567,7 @@ class CohortTuner:
         waited_K = progress.epoch - progress.best_epoch_K
         progress.is_active_K = active_K & (waited_K < self.stage.spec.patience)
 
-    def _summary(self, train_loss: float) -> dict[str, Any]:
+    def _summary(self, train_loss: float) -> Numbers:
         progress = self.progress
         gain = (progress.start_loss_K - progress.best_loss_K).to(torch.float64)
         return {
