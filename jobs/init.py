@@ -222,13 +222,13 @@ def _splits(guess: LogDescription) -> Iterator[str]:
     yield f"# guessed: {toml_comment(guess.splits_why)}"
     for name, cut in guess.splits.items():
         yield f"[splits.{name}]"
-        if "days" in cut:
-            yield _pair("days", cut["days"])
-        if "where" in cut:
-            pairs = ", ".join(f"{toml_value(c)} = {toml_value(v)}" for c, v in cut["where"].items())
+        if cut.days:
+            yield _pair("days", cut.days)
+        if cut.where:
+            pairs = ", ".join(f"{toml_value(c)} = {toml_value(v)}" for c, v in cut.where.items())
             yield f"where = {{ {pairs} }}"
-        if "slice" in cut:
-            yield _pair("slice", cut["slice"])
+        if cut.slice:
+            yield _pair("slice", cut.slice)
         yield ""
 
 

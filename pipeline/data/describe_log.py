@@ -65,6 +65,20 @@ class TimeGuess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SplitCut:
+    """The rows of one split, as a catalogue declares them."""
+
+    share: float
+    """Approximate share of the log's rows."""
+    days: tuple[int, int] | None = None
+    """First and last day; days before the last one count backwards from -1."""
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column -> the values that rows of the split have."""
+    slice: tuple[float, float] | None = None
+    """Part of the rows' hash; None for all of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogDescription:
     """A guessed catalogue of a log, each guess with its reason."""
 
@@ -75,7 +89,7 @@ class LogDescription:
     domain_keys: tuple[str, ...]
     domain_parent: tuple[str, ...]
     min_rows: int
-    splits: Mapping[str, Mapping[str, Any]]
+    splits: Mapping[str, SplitCut]
     splits_why: str
     date_key: Guess | None = None
     time: TimeGuess | None = None
@@ -378,11 +392,11 @@ def _domain(
     return Guess(column=name, why=why), (name,)
 
 
-def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, Mapping[str, Any]]) -> int:
+def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, SplitCut]) -> int:
     """Return half the tuning rows of a median domain, between 50 and 500."""
     counts = sample.rows.group_by(list(keys)).aggregate([([], "count_all")]).column("count_all")
     scale = sample.snapshot.rows / len(sample.rows)
-    typical = float(np.median(counts.to_numpy())) * scale * cut["tune"]["share"]
+    typical = float(np.median(counts.to_numpy())) * scale * cut["tune"].share
     return int(np.clip(typical / 2, 50, 500) // 10 * 10)
 
 
@@ -391,11 +405,11 @@ def _splits(
     date_key: Guess | None,
     time: TimeGuess | None,
     columns: Mapping[str, Mapping[str, tuple[str, ...]]],
-) -> tuple[dict[str, dict[str, Any]], str]:
+) -> tuple[dict[str, SplitCut], str]:
     """Cut splits by days where folders are dated, else by a split column, event times, or hashes.
 
     Returns:
-        Split -> its settings, with `share`, its approximate share of the log's rows; and why.
+        Split -> its rows; and why.
     """
     by_day = _rows_by_day(sample, date_key, None)
     if len(by_day) > 2:
@@ -410,7 +424,7 @@ def _splits(
     cuts = (0.0, 0.6, 0.65, 0.8, 0.85, 0.9, 1.0)
     names = ("pretrain", "pretrain_valid", "tune", "valid", "gate", "test")
     return {
-        name: {"slice": (low, high), "share": high - low}
+        name: SplitCut(slice=(low, high), share=high - low)
         for name, low, high in zip(names, cuts, cuts[1:], strict=False)
     }, "no dates and no split column were found: slices of the rows' hash"
 
@@ -445,7 +459,7 @@ def _rows_by_day(
     return {day: counts[day] for day in ordered}
 
 
-def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str]:
+def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, SplitCut], str]:
     """Cut days: the last tenth of the rows to test, a fifth before it to tune, the rest before."""
     days, total = list(by_day), sum(by_day.values())
     last = days[-1]
@@ -466,7 +480,7 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str
         "test": (back[test], -1),
     }
     shares = {"pretrain": share(0, tune), "tune": share(tune, test), "test": share(test, len(days))}
-    cuts: dict[str, dict[str, Any]] = {}
+    cuts: dict[str, SplitCut] = {}
     for name, window, low, high in (
         ("pretrain", "pretrain", 0.0, 0.95),
         ("pretrain_valid", "pretrain", 0.95, 1.0),
@@ -475,14 +489,20 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str
         ("gate", "tune", 0.85, 1.0),
         ("test", "test", 0.0, 1.0),
     ):
-        cut = {"days": windows[window], "share": shares[window] * (high - low)}
-        cuts[name] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
+        cuts[name] = SplitCut(
+            days=windows[window], slice=_part(low, high), share=shares[window] * (high - low)
+        )
     return cuts, f"{len(days):,} days from {days[0]} to {last}"
+
+
+def _part(low: float, high: float) -> tuple[float, float] | None:
+    """Return a slice; None for all rows."""
+    return None if (low, high) == (0.0, 1.0) else (low, high)
 
 
 def _by_column(
     name: str, parts: Mapping[str, tuple[str, ...]], rows: pa.Table
-) -> tuple[dict[str, dict[str, Any]], str]:
+) -> tuple[dict[str, SplitCut], str]:
     """Cut splits by a column; a part that it lacks is a slice of the training rows."""
     counts = dict(Counter(rows.column(name).to_pylist()))
     share = {p: sum(counts[v] for v in values) / len(rows) for p, values in parts.items()}
@@ -503,10 +523,12 @@ def _by_column(
             ("gate", "valid", 0.75, 1.0),
             ("test", "test", 0.0, 1.0),
         )
-    splits_by_name: dict[str, dict[str, Any]] = {}
-    for split, part, low, high in cuts:
-        cut = {"where": {name: parts[part]}, "share": share[part] * (high - low)}
-        splits_by_name[split] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
+    splits_by_name = {
+        split: SplitCut(
+            where={name: parts[part]}, slice=_part(low, high), share=share[part] * (high - low)
+        )
+        for split, part, low, high in cuts
+    }
     return splits_by_name, f"the column {name} says " + ", ".join(parts)
 
 

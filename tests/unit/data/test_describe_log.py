@@ -28,7 +28,7 @@ def test_the_time_of_the_event_is_found_with_its_unit(unit, times, tmp_path):
     write(tmp_path, shop(event_time=times(seconds)))
     guess = described(tmp_path)
     assert (guess.time.column, guess.time.unit) == ("event_time", unit)
-    assert guess.splits["test"]["days"][1] == -1
+    assert guess.splits["test"].days[1] == -1
 
 
 def test_the_zone_is_the_one_in_which_times_fall_on_their_folders_dates(tmp_path):
@@ -44,7 +44,7 @@ def test_windows_are_cut_where_the_rows_are(tmp_path):
     for day in range(10):
         write(tmp_path, shop(100, seed=day), folder=f"region=a/dt=2026-10-{day + 1:02d}")
     guess = described(tmp_path)
-    days = {name: cut["days"] for name, cut in guess.splits.items()}
+    days = {name: cut.days for name, cut in guess.splits.items()}
     assert days["test"] == (-1, -1)
     assert days["tune"] == days["gate"] == (-3, -2)
     assert days["pretrain"] == (0, -4)
@@ -55,13 +55,13 @@ def test_a_split_column_is_followed_and_is_no_feature(tmp_path):
     parts = np.random.default_rng(0).choice(["train", "val", "test"], 2_000, p=[0.8, 0.1, 0.1])
     write(tmp_path, shop(event_time=None, fold=parts))
     guess = described(tmp_path)
-    assert guess.splits["gate"]["where"] == {"fold": ("val",)}
+    assert guess.splits["gate"].where == {"fold": ("val",)}
     assert "fold" not in {f.column for f in guess.features}
 
 
 def test_without_dates_and_split_columns_rows_are_cut_by_their_hash(tmp_path):
     write(tmp_path, shop(event_time=None))
-    cuts = [cut["slice"] for cut in described(tmp_path).splits.values()]
+    cuts = [cut.slice for cut in described(tmp_path).splits.values()]
     assert [low for low, _ in cuts] == [0.0, *(high for _, high in cuts[:-1])]
     assert cuts[-1][1] == 1.0
 
