@@ -112,8 +112,8 @@ class TrainState:
     """Best validation loss after at least one step."""
     parent_loss: float | None = None
     """Validation loss of the base that is continued, before the first step; None without one."""
-    best_tasks: list[dict[str, Any]] = field(default_factory=list)
-    """Each task on validation rows, at the best step: the fields of `TaskQuality`."""
+    best_tasks: tuple[TaskQuality, ...] = ()
+    """Each task on validation rows, at the best step."""
     is_over: bool = False
     """Whether patience is spent."""
     loaded: list[str] = field(default_factory=list)
@@ -191,7 +191,7 @@ class Pretraining:
             labelled=dict(zip((t.name for t in self.tasks), state.labelled, strict=False)),
             best_step=state.best_step,
             best_valid_loss=state.best_loss,
-            best_tasks=tuple(map(TaskQuality.model_validate, state.best_tasks)),
+            best_tasks=state.best_tasks,
             parent_valid_loss=state.parent_loss,
             is_parent_best=state.parent_loss is not None and state.best_step == 0,
             best_child_loss=state.child_loss if math.isfinite(state.child_loss) else None,
@@ -318,7 +318,7 @@ class Pretraining:
         self._report_validation("validated", result, best=is_best)
         if is_best:
             state.best_loss, state.best_step, state.waited = result.loss, state.step, 0
-            state.best_tasks = result.as_documents()
+            state.best_tasks = result.tasks
             self.write_best()
             return
         state.waited += 1
@@ -329,7 +329,7 @@ class Pretraining:
         state, result = self.state, self.measure()
         state.validations += 1
         state.best_loss, state.best_step = result.loss, 0
-        state.best_tasks, state.parent_loss = result.as_documents(), result.loss
+        state.best_tasks, state.parent_loss = result.tasks, result.loss
         self._report_validation("parent", result, best=True)
 
     def measure(self) -> Validation:
@@ -363,7 +363,7 @@ class Pretraining:
                 step=self.state.step,
                 valid_loss=result.loss,
                 best=best,
-                tasks=result.as_documents(),
+                tasks=[quality.model_dump() for quality in result.tasks],
             )
         )
 
@@ -413,7 +413,7 @@ class Pretraining:
 
     def _save(self) -> None:
         """Write a checkpoint; a collective call."""
-        meta = asdict(self.state) | {"steps_per_epoch": self.steps_per_epoch}
+        meta = meta_of(self.state, self.steps_per_epoch)
         folder = self.work.run_dir / CHECKPOINTS
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
         checkpoint.save(folder, self.state.step, self.model, adam, meta, worker=self.worker)
@@ -467,6 +467,17 @@ class Pretraining:
             self.report(NotLoaded(line))
 
 
+def meta_of(state: TrainState, steps_per_epoch: int) -> dict[str, object]:
+    """Return the state of a worker as plain data, as a checkpoint contains it.
+
+    Args:
+        state: progress of the run.
+        steps_per_epoch: steps of an epoch of this run.
+    """
+    tasks = [quality.model_dump() for quality in state.best_tasks]
+    return asdict(state) | {"best_tasks": tasks, "steps_per_epoch": steps_per_epoch}
+
+
 def restored_state(
     metas: Sequence[Mapping[str, Any]], steps_per_epoch: int, worker: Worker
 ) -> tuple[TrainState, list[str]]:
@@ -485,7 +496,8 @@ def restored_state(
     """
     meta = dict(metas[worker.rank if worker.rank < len(metas) else 0])
     per_epoch = meta.pop("steps_per_epoch")
-    state = TrainState(**meta | {"cursor": Cursor(**meta["cursor"])})
+    tasks = tuple(map(TaskQuality.model_validate, meta.get("best_tasks", ())))
+    state = TrainState(**meta | {"cursor": Cursor(**meta["cursor"]), "best_tasks": tasks})
     if len(metas) == worker.world:
         return state, []
     epoch, begun = divmod(state.step, per_epoch)

@@ -35,10 +35,6 @@ class Validation:
     tasks: tuple[TaskQuality, ...]
     """Measured on MAX_ROWS rows of all workers at most."""
 
-    def as_documents(self) -> list[dict[str, Any]]:
-        """Return the tasks as plain data, for the record."""
-        return [quality.model_dump() for quality in self.tasks]
-
 
 @torch.no_grad()
 def validate(
