@@ -12,11 +12,10 @@ L levels.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -186,17 +185,12 @@ class RowSource:
         )
 
 
-def scope_of(key: Mapping[str, Any]) -> str:
-    """Return the scope of the cache for everything that activations depend on besides the rows."""
-    return key_of(what="activations", **key)[:16]
-
-
 def activations_of(
     rows: SplitRows,
     source: RowSource,
     base: StandardizedBase,
     *,
-    key: Mapping[str, Any],
+    scope: str,
     dtype: torch.dtype,
     spill: Path | None,
     worker: Worker,
@@ -207,7 +201,7 @@ def activations_of(
         rows: rows of one split. Their features are released, so that memory need not hold both.
         source: source of these rows.
         base: computes the missing activations.
-        key: everything that activations depend on besides the rows' features.
+        scope: digest of everything that they depend on besides the rows' features.
         dtype: type in which they are stored.
         spill: folder for a file of them; None for memory.
         worker: this process.
@@ -216,7 +210,7 @@ def activations_of(
         DoesNotFit: `spill` has no room for them.
     """
     a_nA = memory_for(len(rows), base.width, dtype, spill=spill, device=worker.device)
-    cached = _CachedSplit(rows, source.store, scope_of(key))
+    cached = _CachedSplit(rows, source.store, scope)
     lacking = {index: cached.lacking_chunks(read, a_nA) for index, read in enumerate(rows.pieces)}
     # Of chunks that are not stored as they are, single rows may be: in chunks of other files.
     is_present_n = cached.find_rows([c for chunks in lacking.values() for c in chunks], a_nA)

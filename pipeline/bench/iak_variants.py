@@ -196,7 +196,7 @@ def tuning_rows(
         replace(known.rows, pieces=pieces),
         known.source,
         base_,
-        key={},
+        scope="",
         dtype=DTYPES[inputs.keeps],
         spill=None,
         worker=worker,

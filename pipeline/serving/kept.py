@@ -14,14 +14,13 @@ from torch import Tensor
 
 from iak.pipeline.activations.cache import Store
 from iak.pipeline.activations.represent import DTYPES
-from iak.pipeline.activations.rows import scope_of
 from iak.pipeline.activations.standardizer import Standardizer
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data.feature_keys import feature_keys
 from iak.pipeline.publish.bundle import read_manifest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.publish.bundle_set import live_kernels
-from iak.pipeline.tuning.finetune import activations_key, base_key, keep_to_budget
+from iak.pipeline.tuning.finetune import activations_scope, keep_to_budget
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
 
 
@@ -77,10 +76,11 @@ class KeptActivations:
         )
         if live is None:
             return None
-        key = base_key(manifest.fingerprint, tables, kernel)
         return cls(
             store=Store(config.folder, run=config.run, uri=config.uri),
-            scope=scope_of(activations_key(key, live.standard, config.precision)),
+            scope=activations_scope(
+                manifest.fingerprint, tables, kernel, live.standard, config.precision
+            ),
             standard=live.standard.to(base.worker.device),
             precision=config.precision,
         )

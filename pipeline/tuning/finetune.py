@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import torch
@@ -352,7 +352,7 @@ def _exact_gate_rows(
         known,
         replace(source, store=None),
         exact,
-        key={},
+        scope="",  # nothing of it is stored
         dtype=torch.float32,
         spill=work.cache.folder / "spill" if is_large else None,
         worker=worker,
@@ -441,7 +441,7 @@ def _standardised_base(
         The base, and where its standardisation comes from.
     """
     reads_x = work.kernel.reads == "hx"
-    key = cache.key_of(what="standard", **_base_key(work))
+    key = standard_key(work.base.manifest.fingerprint, work.tables, work.kernel)
     stored = _stored_standard(store, key, worker) if work.live is None else None
     if work.live is not None:
         standard, origin = work.live.standard, "live kernels"
@@ -496,34 +496,48 @@ def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
     return joined(parts, source.reader.catalog)
 
 
-def _base_key(work: FinetuneWork) -> dict[str, Any]:
-    return base_key(work.base.manifest.fingerprint, work.tables, work.kernel)
+def _parts_of_base(
+    fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec
+) -> dict[str, object]:
+    """Return everything that activations depend on besides rows and standardisation."""
+    stored = tables.model_dump(include={"precision", "precisions", "products"})
+    return {"base": fingerprint, "tables": stored, **kernel.model_dump(include={"reads", "narrow"})}
 
 
-def base_key(fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec) -> dict[str, Any]:
-    """Return everything that activations depend on besides rows and standardisation.
+def standard_key(fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec) -> str:
+    """Return the cache's key of the standardisation.
 
     Args:
         fingerprint: the base.
         tables: how its tables are stored, and the type of the trunk's products.
         kernel: what kernels read of a row.
     """
-    stored = tables.model_dump(include={"precision", "precisions", "products"})
-    return {"base": fingerprint, "tables": stored, **kernel.model_dump(include={"reads", "narrow"})}
+    return cache.key_of(what="standard", **_parts_of_base(fingerprint, tables, kernel))
 
 
-def activations_key(
-    base: Mapping[str, Any], standard: Standardizer, precision: str
-) -> dict[str, Any]:
-    """Return everything that stored activations depend on besides their rows.
+def activations_scope(
+    fingerprint: str,
+    tables: FrozenTablesSpec,
+    kernel: KernelSpec,
+    standard: Standardizer,
+    precision: str,
+) -> str:
+    """Return the cache's scope of activations: a digest of what they depend on besides rows.
 
     Args:
-        base: from `base_key`.
+        fingerprint: the base.
+        tables: how its tables are stored, and the type of the trunk's products.
+        kernel: what kernels read of a row.
         standard: standardisation under which they are stored.
         precision: type in which they are stored.
     """
-    digest = cache.digest_of(*standard.tensors().values())
-    return {**base, "standard": digest, "precision": precision}
+    key = cache.key_of(
+        what="activations",
+        **_parts_of_base(fingerprint, tables, kernel),
+        standard=cache.digest_of(*standard.tensors().values()),
+        precision=precision,
+    )
+    return key[:16]
 
 
 def _rows_by_split(
@@ -576,7 +590,13 @@ def _tuning_rows(
         known,
         source,
         base,
-        key=activations_key(_base_key(work), base.standard, config.precision),
+        scope=activations_scope(
+            work.base.manifest.fingerprint,
+            work.tables,
+            work.kernel,
+            base.standard,
+            config.precision,
+        ),
         dtype=dtype,
         spill=config.folder / "spill" if is_large else None,
         worker=worker,

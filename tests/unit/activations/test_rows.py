@@ -79,7 +79,7 @@ def night(
     rows = source.read()
     opened = sum(piece.features is not None for piece in rows.pieces)
     activations = tuning.activations_of(
-        rows, source, through, key={"base": base}, dtype=torch.float32, spill=None, worker=ALONE
+        rows, source, through, scope=base, dtype=torch.float32, spill=None, worker=ALONE
     )  # fmt: skip
     index = torch.arange(len(rows)) if order is None else torch.tensor(order(len(rows)))
     result = activations.of(index)
@@ -133,7 +133,7 @@ def unread_buffer(log):
     source, through = RowSource(reader=reader, store=None, contract=Counter()), PlainBase()
     rows = source.read()
     activations = tuning.activations_of(
-        rows, source, through, key={}, dtype=torch.float32, spill=None, worker=ALONE
+        rows, source, through, scope="", dtype=torch.float32, spill=None, worker=ALONE
     )
     return activations, through, len(rows)
 
