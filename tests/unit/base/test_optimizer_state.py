@@ -52,7 +52,7 @@ def read(folder, now, entries, **settings):
 
 def test_what_is_written_is_read_in_place(tmp_path):
     entries = write_state(Model(), adam(), tmp_path, ALONE)
-    assert [entry["path"] for entry in entries] == [ADAM]
+    assert [entry.path for entry in entries] == [ADAM]
     now = adam(start=0.0)
     assert read(tmp_path, now, entries) == ["table t: anew"]
     assert all(torch.equal(now[name], tensor) for name, tensor in adam().items())
