@@ -300,7 +300,7 @@ def test_tables_are_mapped_and_not_read(tmp_path, base):
 def manifest_of(base, **changes):
     names = ("catalog", "model", "manifest", "encoding")
     fields = {name: getattr(base, name) for name in names}
-    return SimpleNamespace(place="here", **fields | changes)
+    return SimpleNamespace(location="here", **fields | changes)
 
 
 def test_what_the_runtime_cannot_express_is_refused_with_the_reason(base):
