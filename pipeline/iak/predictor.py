@@ -3,7 +3,8 @@
 Tuning moves weights in every step. Here they stay, so what follows from weights alone is computed
 once, and only kernels that have rows cost time.
 
-Shapes: K slots, B rows, P slots that have rows, I inputs, O outputs, and the letters of kernel.py.
+Shapes: K slots, B rows, P slots that have rows, G segments of S rows, I inputs, O outputs, and the
+letters of kernel.py.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ SEGMENT_ROWS = 8
 """Rows of a slot come in multiples of this number, and a product has so many rows, neither more nor
 less. Products of other numbers of rows may round a row otherwise: with 512 inputs and 64 outputs
 one of 8 rows differs from one of 16 (MKL of torch 2.13, one thread)."""
+_MAX_COPIED = 4096
+"""Entries up to which matrices are copied segment by segment, so that one call multiplies all of
+them. Larger ones are multiplied slot by slot: reading them once costs less than copying them."""
 _FLOATS = 4
 """Inputs and outputs of a product are filled up to a multiple of so many floats, 16 bytes: where
 rows begin elsewhere, a product may round them otherwise."""
@@ -70,26 +74,33 @@ class SlotLinear:
         if any(missing):
             w_KOI = pad(w_KOI, (0, missing[0], 0, missing[1]))
         self._missing_inputs = missing[0]
-        self._w_KIO = w_KOI.transpose(1, 2)
+        self._w_KOI = w_KOI
         # Views are made once: 1,000 of them cost as much as the products of a small batch.
-        self._by_slot = self._w_KIO.unbind()
+        self._by_slot = w_KOI.transpose(1, 2).unbind() if w_KOI[0].numel() > _MAX_COPIED else None
 
     def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
         """Return w[k] x[b] for each row b of each slot k, `y_BO`."""
         if self._missing_inputs:
             x_BI = pad(x_BI, (0, self._missing_inputs))
-        if x_BI.device.type == "cpu":
-            # On a CPU grouped_mm walks through all K slots, and lets a row round by its neighbours
-            # (torch 2.13). `expand` copies no matrix.
-            runs = x_BI.unflatten(0, (-1, SEGMENT_ROWS)).split(rows.runs)
-            products = [
-                torch.bmm(run, self._by_slot[slot].expand(len(run), -1, -1))
-                for run, slot in zip(runs, rows.slots, strict=True)
-            ]
-            y_BO = torch.cat(products).flatten(0, 1)
+        # On a CPU grouped_mm walks through all K slots, and lets a row round by the rows beside it
+        # (torch 2.13).
+        if x_BI.device.type != "cpu":
+            w_PIO = self._w_KOI[rows.present].transpose(1, 2)
+            y_BO = grouped_mm(x_BI, w_PIO, offs=rows.ends)
         else:
-            y_BO = grouped_mm(x_BI, self._w_KIO[rows.present], offs=rows.ends)
+            y_BO = self._by_segments(x_BI.unflatten(0, (-1, SEGMENT_ROWS)), rows).flatten(0, 1)
         return y_BO[:, : self.outputs] if y_BO.shape[1] > self.outputs else y_BO
+
+    def _by_segments(self, x_GSI: Tensor, rows: SortedRows) -> Tensor:
+        """Return the product of each segment of `SEGMENT_ROWS` rows, `y_GSO`."""
+        if self._by_slot is None:
+            w_GOI = self._w_KOI[rows.owners_B[::SEGMENT_ROWS]]
+            return torch.bmm(x_GSI, w_GOI.transpose(1, 2))
+        # `expand` copies no matrix.
+        parts = zip(x_GSI.split(rows.runs), rows.slots, strict=True)
+        return torch.cat(
+            [torch.bmm(run, self._by_slot[slot].expand(len(run), -1, -1)) for run, slot in parts]
+        )
 
 
 class Added(NamedTuple):

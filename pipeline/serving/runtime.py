@@ -47,6 +47,8 @@ vector register, round otherwise (torch 2.13)."""
 SEGMENT_ROWS = 8
 """Rows of a kernel are filled up to a multiple of this, and each product has so many: one of more
 or fewer rows may round a row otherwise (MKL of torch 2.13)."""
+MAX_COPIED = 4096
+"""Entries up to which a kernel's matrices are copied, so that one call multiplies all of them."""
 LEAST_OUTPUTS = 12
 """Outputs of a product from which a row's result does not depend on the other rows (MKL)."""
 LARGEST = float(np.finfo(np.float32).max)
@@ -447,17 +449,22 @@ class SlotLinear:
         """Take the matrices; rows and columns are filled up to multiples of four floats."""
         self.outputs = w_KOI.shape[1]
         w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, -self.outputs % 4))
-        self.by_slot = w_KOI.transpose(1, 2).unbind()
+        self.w_KOI = w_KOI
+        self.by_slot = w_KOI.transpose(1, 2).unbind() if w_KOI[0].numel() > MAX_COPIED else None
 
     def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
         """Return w[k] x[b] for each row b of each kernel k."""
         x_BI = functional.pad(x_BI, (0, -x_BI.shape[1] % 4))
-        runs = x_BI.unflatten(0, (-1, SEGMENT_ROWS)).split(rows.runs)
-        products = [
-            torch.bmm(run, self.by_slot[slot].expand(len(run), -1, -1))
-            for run, slot in zip(runs, rows.slots, strict=True)
-        ]
-        return torch.cat(products).flatten(0, 1)[:, : self.outputs]
+        x_GSI = x_BI.unflatten(0, (-1, SEGMENT_ROWS))
+        if self.by_slot is None:
+            w_GOI = self.w_KOI[rows.owners[::SEGMENT_ROWS]]
+            y_GSO = torch.bmm(x_GSI, w_GOI.transpose(1, 2))
+        else:
+            parts = zip(x_GSI.split(rows.runs), rows.slots, strict=True)
+            y_GSO = torch.cat(
+                [torch.bmm(run, self.by_slot[slot].expand(len(run), -1, -1)) for run, slot in parts]
+            )
+        return y_GSO.flatten(0, 1)[:, : self.outputs]
 
 
 class Bank:
