@@ -225,7 +225,9 @@ def _nights(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
         ax.set_xlabel("night")
         ax.set_ylabel("AUC over the base's, next day")
         ax.set_title(task)
-    axes[0].legend(loc="upper center", bbox_to_anchor=(1.1, -0.18), ncols=6, fontsize=8)
+    # A legend of the first panel that is wider than it would push the panels apart.
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
 
 
 def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:

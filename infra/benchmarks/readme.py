@@ -39,10 +39,24 @@ def chapter(folder: Path) -> str:
         "scaling": _scaling,
     }
     records = _records(folder, parts)
-    chapters = [parts[name](record, _subfolder(folder)) for name, record in records.items()]
-    elsewhere = [_records(subfolder, parts) for subfolder in sorted(folder.parent.iterdir())]
-    others = [other for other in elsewhere if other and other != records]
-    return "\n".join([*chapters, *_elsewhere(records, others)]).rstrip()
+    elsewhere = {
+        other: _records(other, parts)
+        for other in sorted(folder.parent.iterdir())
+        if other != folder
+    }
+    sections = []
+    for name, text in parts.items():
+        if name in records:
+            sections.append(text(records[name], _subfolder(folder)))
+            continue
+        # Another machine's record has its section where this one's is missing, but a second run
+        # beside its own first one does not.
+        for other, found in elsewhere.items():
+            if name in found and found[name]["bench"] == name:
+                sections.append(text(found.pop(name), _subfolder(other)))
+                break
+    others = [other for other in elsewhere.values() if other]
+    return "\n".join([*sections, *_elsewhere(records, others)]).rstrip()
 
 
 def _records(folder: Path, names: Iterable[str]) -> dict[str, Record]:
