@@ -322,10 +322,15 @@ def test_a_kernel_that_diverges_is_given_up_and_the_others_are_as_without_it(
     lines = []
     done = broken(**changes).run(report=lines.append)
     without = tune(train=WITHOUT_B, **changes)
-    assert torch.equal(done.bank.flat_KN[[0, 2]], without.bank.flat_KN[[0, 2]])
+    # To the rounding of sums: under autograd a product may round a row by the number of rows.
+    torch.testing.assert_close(
+        done.bank.flat_KN[[0, 2]], without.bank.flat_KN[[0, 2]], atol=1e-5, rtol=1e-5
+    )
     assert (done.epochs, max(done.best_epoch) > 0) == (without.epochs, True)
-    for numbers in ("start_loss", "best_loss", "best_epoch"):
-        assert getattr(done, numbers)[::2] == getattr(without, numbers)[::2]
+    assert done.best_epoch[::2] == without.best_epoch[::2]
+    for losses in ("start_loss", "best_loss"):
+        expected = pytest.approx(getattr(without, losses)[::2], rel=1e-5)
+        assert getattr(done, losses)[::2] == expected
     assert torch.equal(done.bank.flat_KN[1], stack(SHAPE, parents()).flat_KN[1])
     assert (done.best_epoch[1], done.start_loss[1]) == (0, done.best_loss[1])
     assert list(done.failed) == ["b"]
