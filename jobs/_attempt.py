@@ -82,12 +82,12 @@ def result_in(run_dir: Path) -> dict[str, Any]:
     return result
 
 
-def failure_message(run_dir: Path, said: str) -> str:
+def failure_message(run_dir: Path, output: str) -> str:
     """Return a message with the error that ended the run.
 
     Args:
         run_dir: folder of the run.
-        said: what is known where workers left no error of their own.
+        output: what the workers printed, or Ray's error, for want of an error of their own.
 
     Raises:
         PipelineError: a worker ended the run, in the class of its error.
@@ -95,6 +95,6 @@ def failure_message(run_dir: Path, said: str) -> str:
     raise_refusal(run_dir)
     files = tracebacks(run_dir)
     if not files:
-        return message_without_error(run_dir, said)
+        return message_without_error(run_dir, output)
     paths = ", ".join(map(str, files))
     return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {paths}"

@@ -143,15 +143,15 @@ def cause_of_failure(run_dir: Path) -> str:
     return own[0] if own else KILLED
 
 
-def message_without_error(run_dir: Path, said: str) -> str:
+def message_without_error(run_dir: Path, output: str) -> str:
     """Return a message about workers that left no error, and write what is known to a file.
 
     Args:
         run_dir: folder of the run.
-        said: Ray's error or what the workers printed, which has many lines.
+        output: Ray's error or what the workers printed, which has many lines.
     """
     path = run_dir / UNSEEN
-    write_document(path, {"error": KILLED, "traceback": said})
+    write_document(path, {"error": KILLED, "traceback": output})
     return f"training failed on the workers: {KILLED}. All that is known of it is in {path}"
 
 

@@ -27,7 +27,7 @@ from iak.pipeline.events import Report
 from iak.pipeline.launcher import Work, WorkerFunction, backend_of_machine
 from iak.pipeline.process import OWN_ERROR_WITHIN_S, Backend, keep_freed_memory, process_group
 
-_LAST_SAID = 4000
+_LAST_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def _printed_in(meeting: Path) -> str:
     """Return the last lines that workers printed."""
     files = sorted(meeting.glob("*.txt"))
     return "\n".join(
-        f"{path.stem}:\n{path.read_text(errors='replace')[-_LAST_SAID:]}" for path in files
+        f"{path.stem}:\n{path.read_text(errors='replace')[-_LAST_CHARACTERS:]}" for path in files
     )
 
 

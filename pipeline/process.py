@@ -33,7 +33,7 @@ Backend = Literal["gloo", "nccl"]
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """glibc's names of two settings of `mallopt` (malloc.h)."""
 _LARGEST_INT = 2**31 - 1
-_LAST_SAID = 4000
+_LAST_CHARACTERS = 4000
 GLOO_ERROR = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
 """Beginning of an error of gloo that another worker's end causes (torch 2.13)."""
 OWN_ERROR_WITHIN_S = 10.0
@@ -221,8 +221,8 @@ def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
             *(f"--rdzv-endpoint={meeting}/agents", "--rdzv-conf=store_type=file"),
             *("--rdzv-id=iak", "-m", module, *words),
         ]
-        said = Path(meeting) / "said"
-        with said.open("wb") as file:
+        printed = Path(meeting) / "printed"
+        with printed.open("wb") as file:
             agent = subprocess.Popen(
                 command, env=_torchrun_environment(), stdout=file, stderr=subprocess.STDOUT
             )
@@ -232,8 +232,8 @@ def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
                 agent.terminate()  # it ends its workers
                 agent.wait()
         if code != 0:
-            story = said.read_text(errors="replace")[-_LAST_SAID:]
-            raise PipelineError(f"torchrun ended with {code}:\n{story}")
+            lines = printed.read_text(errors="replace")[-_LAST_CHARACTERS:]
+            raise PipelineError(f"torchrun ended with {code}:\n{lines}")
 
 
 def _torchrun_environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report, silent
 from iak.pipeline.runs.chosen_rows import ChosenRows, open_chosen_rows
 from iak.pipeline.runs.predict import to_score
-from iak.pipeline.serving.encoded import ID, encode_to_score
+from iak.pipeline.serving.encode import ID, encode_to_score
 from iak.pipeline.serving.explain import explain
 from iak.schemas.explaining import ExplainedRow, ExplainSpec, ExplanationsDocument
 from iak.schemas.log import SCORED, Catalog

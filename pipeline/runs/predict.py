@@ -32,7 +32,7 @@ from iak.pipeline.runs.preflight import (
 )
 from iak.pipeline.runs.record import PARTS, OpenRecord, run_record
 from iak.pipeline.runs.stored_run import ACTIVATIONS, local_cache, local_run
-from iak.pipeline.serving.kept import KeepingConfig
+from iak.pipeline.serving.activation_writer import ActivationWriterConfig
 from iak.pipeline.serving.parts import ScoreWork, read_document, score_parts
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import score_stream
@@ -184,14 +184,14 @@ def score_work(
         part_rows=spec.part_rows,
         tables=spec.tables,
         placement=spec.placement.resolved(),
-        keeping=_keeping(spec, opened) if spec.keep_activations else None,
+        writer_config=_writer_config(spec, opened) if spec.keep_activations else None,
     )
 
 
-def _keeping(spec: PredictSpec, opened: PublishedBase) -> KeepingConfig:
+def _writer_config(spec: PredictSpec, opened: PublishedBase) -> ActivationWriterConfig:
     """Return where activations are stored: beside the base, unless the spec names a folder."""
     folder = local_cache(spec.cache) or opened.folder.parent / ACTIVATIONS
-    return KeepingConfig(
+    return ActivationWriterConfig(
         folder=folder.absolute(),
         precision=spec.cache.precision,
         budget_bytes=int(spec.cache.budget_gib * 2**30),

@@ -13,7 +13,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report, silent
 from iak.pipeline.runs.chosen_rows import ChosenRows, open_chosen_rows
 from iak.pipeline.runs.predict import to_score
-from iak.pipeline.serving.encoded import encode_to_score
+from iak.pipeline.serving.encode import encode_to_score
 from iak.pipeline.serving.shadow import (
     CANDIDATE,
     LIVE,

@@ -29,8 +29,8 @@ from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.files import putting_file
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
-from iak.pipeline.serving.encoded import encode_to_score
-from iak.pipeline.serving.kept import KeepingConfig, KeptActivations
+from iak.pipeline.serving.activation_writer import ActivationWriter, ActivationWriterConfig
+from iak.pipeline.serving.encode import encode_to_score
 from iak.pipeline.serving.scorer import Scorer
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.log import SCORED
@@ -59,7 +59,7 @@ class ScoreWork:
     part_rows: int
     tables: FrozenTablesSpec
     placement: ResolvedPlacement
-    keeping: KeepingConfig | None = None
+    writer_config: ActivationWriterConfig | None = None
     """Where activations are stored; None stores none."""
 
     @property
@@ -94,9 +94,9 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     base = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = base.digest()
     scorer = Scorer.of(base, work.view.catalog, bundles=work.bundles, tables=work.tables)
-    if work.keeping is not None and work.bundles is not None:
-        kept = KeptActivations.of(work.keeping, base, work.bundles, work.tables)
-        scorer = replace(scorer, kept=kept)
+    if work.writer_config is not None and work.bundles is not None:
+        writer = ActivationWriter.of(work.writer_config, base, work.bundles, work.tables)
+        scorer = replace(scorer, activation_writer=writer)
     # Parts go to the workers in turn, so that each one knows its own without asking others.
     own = {n: part for n, part in enumerate(work.parts) if n % worker.world == worker.rank}
     missing = {number: part for number, part in own.items() if not work.path(number).exists()}
@@ -110,8 +110,8 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     # A lookup in sharded tables is a collective call: take part without rows.
     for _ in range(rounds - steps):
         scorer.score(pa.table({}))
-    if scorer.kept is not None and work.keeping is not None:
-        scorer.kept.close(work.keeping, is_first=worker.is_first_here)
+    if scorer.activation_writer is not None and work.writer_config is not None:
+        scorer.activation_writer.close(work.writer_config, is_first=worker.is_first_here)
     if base.digest() != before:
         raise PipelineError("tables or trunk changed while they predicted; the result is void")
 
@@ -163,8 +163,8 @@ def _write_part(
             contract=dict(contract),
         )
         out.add_key_value_metadata({DOCUMENT: document.model_dump_json()})
-        if scorer.kept is not None:
-            scorer.kept.store.flush()  # a resumed run does not look at this part again
+        if scorer.activation_writer is not None:
+            scorer.activation_writer.store.flush()  # a resumed run does not look at this part again
 
 
 def _encoded(work: ScoreWork, part: Part, contract: Counter[str]) -> Iterator[pa.RecordBatch]:

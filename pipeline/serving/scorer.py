@@ -25,8 +25,8 @@ from iak.pipeline.model.loss import probabilities
 from iak.pipeline.model.recommender import Representation
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
-from iak.pipeline.serving.encoded import BREACH, ID
-from iak.pipeline.serving.kept import KeptActivations
+from iak.pipeline.serving.activation_writer import ActivationWriter
+from iak.pipeline.serving.encode import BREACH, ID
 from iak.pipeline.serving.routes import RoutedRows, Routes
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.log import Catalog
@@ -48,7 +48,7 @@ class Scorer:
     routes: Routes
     products: torch.dtype
     """Type of the trunk's matrix products."""
-    kept: KeptActivations | None = None
+    activation_writer: ActivationWriter | None = None
     """Where the activations of predicted rows are stored; None stores none."""
     kernels: BundlePredictor | None = None
     """The kernels of `routes` at work; None where the base predicts alone."""
@@ -146,8 +146,8 @@ class Scorer:
     def _logits(self, rows: pa.Table, routed: RoutedRows) -> Tensor:
         """Return the logits of the rows and of those that fill the batch up."""
         h_BH, x_BX = self.represent(rows)
-        if self.kept is not None:
-            self.kept.add(rows, h_BH, x_BX)
+        if self.activation_writer is not None:
+            self.activation_writer.add(rows, h_BH, x_BX)
         if self.kernels is None:
             logits_BT: Tensor = self.base.heads(h_BH)
             return logits_BT

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import torch
 
-from iak.pipeline.serving.encoded import check_columns, encode_to_score, identity_of, raw_batch
+from iak.pipeline.serving.encode import check_columns, encode_to_score, identity_of, raw_batch
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import plain_schema
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.publish.predictions import task_columns
-from iak.pipeline.serving.encoded import ID
+from iak.pipeline.serving.encode import ID
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import plain_schema
 from iak.pipeline.stats.metrics import ALL, POOLED, MetricRow, evaluate_methods

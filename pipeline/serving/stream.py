@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from iak.pipeline.data.reader import rebatch
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.serving.encoded import check_columns, encode_to_score, identity_of, raw_batch
+from iak.pipeline.serving.encode import check_columns, encode_to_score, identity_of, raw_batch
 from iak.pipeline.serving.scorer import Scorer
 
 

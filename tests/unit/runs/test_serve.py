@@ -7,7 +7,7 @@ import pytest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.promote import Run
 from iak.pipeline.runs.serve import serving
-from iak.pipeline.serving.kept import kernel_of
+from iak.pipeline.serving.activation_writer import kernel_of
 from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.serving import ServeSpec
 from tests.unit.registry.nights import promote

@@ -8,7 +8,7 @@ import pytest
 from iak.pipeline.data import parquet
 from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.publish.bundle import bundle_name, read_manifest
-from iak.pipeline.serving.encoded import encode_to_score
+from iak.pipeline.serving.encode import encode_to_score
 from iak.pipeline.serving.explain import explain
 from iak.schemas.log import SCORED
 from tests.unit.serving.conftest import scorer_of

@@ -18,7 +18,7 @@ from iak.pipeline.publish.bundle_index import read_index, write_index
 from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.pipeline.serving import export, routes, runtime
-from iak.pipeline.serving.encoded import encode_to_score, identity_of, raw_batch
+from iak.pipeline.serving.encode import encode_to_score, identity_of, raw_batch
 from iak.pipeline.serving.scorer import Scorer
 from iak.schemas.job import EvaluatedTablesSpec, ModelSpec
 from iak.schemas.log import SplitSpec

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from iak.pipeline.data import features, hashing
 from iak.pipeline.model.batch_invariant import LEAST_OUTPUTS
 from iak.pipeline.serving import runtime
-from iak.pipeline.serving.encoded import raw_batch
+from iak.pipeline.serving.encode import raw_batch
 from iak.schemas.feature import FIRST_ROW
 from iak.schemas.log import SplitSpec
 from tests.builders import encoding_of, small_catalog

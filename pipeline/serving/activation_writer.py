@@ -25,7 +25,7 @@ from iak.schemas.job import FrozenTablesSpec, KernelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeepingConfig:
+class ActivationWriterConfig:
     """Where activations are stored, and as what."""
 
     folder: Path
@@ -40,7 +40,7 @@ class KeepingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptActivations:
+class ActivationWriter:
     """The activations that one worker stores."""
 
     store: Store
@@ -50,7 +50,11 @@ class KeptActivations:
 
     @classmethod
     def of(
-        cls, config: KeepingConfig, base: FrozenBase, bundles: Path, tables: FrozenTablesSpec
+        cls,
+        config: ActivationWriterConfig,
+        base: FrozenBase,
+        bundles: Path,
+        tables: FrozenTablesSpec,
     ) -> Self | None:
         """Return a place for activations as a night reads them that starts from these bundles.
 
@@ -98,7 +102,7 @@ class KeptActivations:
         a_BA = self.standard.of(h_BH, x_BX)[: len(rows)].to(DTYPES[self.precision]).cpu()
         self.store.write(self.scope, feature_keys(batch), a_BA, computed=len(batch))
 
-    def close(self, config: KeepingConfig, *, is_first: bool) -> None:
+    def close(self, config: ActivationWriterConfig, *, is_first: bool) -> None:
         """Finish writing; the first worker keeps the cache to its budget."""
         self.store.close()
         if is_first:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.serving.encoded import (
+from iak.pipeline.serving.encode import (
     BREACH,
     ID,
     check_columns,
