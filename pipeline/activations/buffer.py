@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent_rows
-from iak.pipeline.activations.standardizer import Read, Standardizer
+from iak.pipeline.activations.standardizer import KernelInputs, Standardizer
 from iak.pipeline.collectives import greatest
 from iak.pipeline.data import features
 from iak.pipeline.data.feature_keys import FeatureKeys
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 class Activations(Protocol):
     """What kernels read of this worker's rows."""
 
-    def of(self, index_B: Tensor) -> Read:
+    def of(self, index_B: Tensor) -> KernelInputs:
         """Return what kernels read of these rows; a collective call.
 
         Args:
@@ -80,7 +80,7 @@ class StandardizedBase:
         )
         return self.standard.of(h_BH, x_BX)[: len(rows)]
 
-    def read(self, a_BA: Tensor) -> Read:
+    def read(self, a_BA: Tensor) -> KernelInputs:
         """Return stored activations as kernels read them."""
         return self.standard.read(a_BA.to(self.device, self.dtype), self.units)
 
@@ -95,7 +95,7 @@ class Recomputed:
     dtype: torch.dtype
     """Type in which they would be stored."""
 
-    def of(self, index_B: Tensor) -> Read:
+    def of(self, index_B: Tensor) -> KernelInputs:
         """Return the rows' activations from the frozen tables and trunk; a collective call."""
         a_BA = self.base.look_up(self.rows.take(pa.array(index_B.numpy())))
         # Rounded as the buffer rounds, so that kernels come out the same with or without one.
@@ -110,7 +110,7 @@ class ChosenRows:
     index_n: Tensor
     """Index of each chosen row among all rows."""
 
-    def of(self, index_B: Tensor) -> Read:
+    def of(self, index_B: Tensor) -> KernelInputs:
         """Return what kernels read of some of the chosen rows; a collective call."""
         return self.whole.of(self.index_n[index_B])
 
@@ -176,7 +176,7 @@ class ActivationBuffer:
         self.stops = torch.tensor([block.stop for block in missing], dtype=torch.int64)
         self.is_whole = False
 
-    def of(self, index_B: Tensor) -> Read:
+    def of(self, index_B: Tensor) -> KernelInputs:
         """Return the rows' activations, after their missing blocks are computed.
 
         A collective call, until no worker has a missing block.

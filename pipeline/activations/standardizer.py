@@ -25,7 +25,7 @@ _BLOCK_ROWS = 512
 """Rows of x that are centred and narrowed at a time, or up to twice as many."""
 
 
-class Read(NamedTuple):
+class KernelInputs(NamedTuple):
     """The inputs of a kernel for B rows."""
 
     h_BH: Tensor
@@ -82,7 +82,7 @@ class Standardizer:
         # inputs, products of up to 128 rows round otherwise than larger ones (MKL of torch 2.13).
         return (self.narrow_XN / self.scale_A[-len(self.narrow_XN) :, None]).T.contiguous()
 
-    def read(self, a_BA: Tensor, units: int) -> Read:
+    def read(self, a_BA: Tensor, units: int) -> KernelInputs:
         """Return encoder inputs as they are, and the base units computed back from them.
 
         So h need not be stored beside a.
@@ -92,7 +92,7 @@ class Standardizer:
             units: H; h is the first H of the inputs. It comes out in fp32.
         """
         h_BH = torch.addcmul(self.mean_A[:units], a_BA[:, :units].float(), self.scale_A[:units])
-        return Read(h_BH=h_BH, a_BA=a_BA)
+        return KernelInputs(h_BH=h_BH, a_BA=a_BA)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that a file stores of it, on the CPU."""

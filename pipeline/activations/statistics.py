@@ -18,7 +18,7 @@ from torch import distributed as dist
 
 from iak.pipeline.activations.buffer import Activations
 from iak.pipeline.activations.cache import Store, key_of
-from iak.pipeline.activations.standardizer import Read
+from iak.pipeline.activations.standardizer import KernelInputs
 from iak.pipeline.collectives import total
 from iak.pipeline.data.splits import Selection
 from iak.pipeline.fresh.counts import Tables, count_file, table_widths
@@ -76,10 +76,10 @@ class WithStatistics:
     s_nS: Tensor
     """Standardised statistics of all rows, on the CPU."""
 
-    def of(self, index_B: Tensor) -> Read:
+    def of(self, index_B: Tensor) -> KernelInputs:
         """Return what kernels read of these rows; a collective call."""
         h_BH, a_BA = self.whole.of(index_B)
-        return Read(h_BH=h_BH, a_BA=torch.cat([a_BA, self.s_nS[index_B].to(a_BA)], dim=1))
+        return KernelInputs(h_BH=h_BH, a_BA=torch.cat([a_BA, self.s_nS[index_B].to(a_BA)], dim=1))
 
 
 def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker) -> State:

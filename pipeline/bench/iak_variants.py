@@ -139,7 +139,7 @@ def only(known: Known, domains: Sequence[str]) -> Known:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KernelInputs:
+class InputVariant:
     """Inputs of the kernels, and how they are stored and computed."""
 
     reads: Reads
@@ -158,7 +158,7 @@ class KernelInputs:
 
 
 def through_base(
-    model: nn.Module, known: Known, view: LogView, inputs: KernelInputs, worker: Worker
+    model: nn.Module, known: Known, view: LogView, inputs: InputVariant, worker: Worker
 ) -> StandardizedBase:
     """Return the frozen base with a standardizer fitted on some rows."""
     some: list[pa.RecordBatch] = [
@@ -183,7 +183,7 @@ def through_base(
 
 
 def tuning_rows(
-    base_: StandardizedBase, known: Known, inputs: KernelInputs, worker: Worker
+    base_: StandardizedBase, known: Known, inputs: InputVariant, worker: Worker
 ) -> TuningRows:
     """Return the rows as kernels read them, computed at each use or kept after the first."""
     names = [(POOLED,), known.domains]

@@ -10,7 +10,7 @@ from torch import distributed as dist
 from iak.pipeline.base import published_base as bases
 from iak.pipeline.bench import iak_variants, setup, torchrec_variants
 from iak.pipeline.bench.counters import cost_of
-from iak.pipeline.bench.iak_variants import KernelInputs
+from iak.pipeline.bench.iak_variants import InputVariant
 from iak.pipeline.bench.torchrec_variants import Continued, FullFineTune, TorchRecKernel
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
@@ -80,7 +80,7 @@ def ask_ours(worker, ground):
     before = digest_model(model, worker).combined
     answers = {"names": names, "counts": whole.counts, "rows": 0}
     for keeps in ("recompute", "fp32"):
-        inputs = KernelInputs(reads="hx", keeps=keeps)
+        inputs = InputVariant(reads="hx", keeps=keeps)
         through = iak_variants.through_base(model, known, view, inputs, worker)
         rows = iak_variants.tuning_rows(through, known, inputs, worker)
         slices = iak_variants.slices_of(ground, through, rows, known.domains, worker)

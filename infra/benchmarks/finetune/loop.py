@@ -11,7 +11,7 @@ from torch import distributed as dist
 
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
-from iak.pipeline.bench.iak_variants import KernelInputs
+from iak.pipeline.bench.iak_variants import InputVariant
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.process import Worker
@@ -19,7 +19,7 @@ from iak.schemas.base import Spec
 
 SECONDS = 20.0
 """Approximate time of the loop."""
-_INPUTS = KernelInputs(reads="hx", keeps="recompute")
+_INPUTS = InputVariant(reads="hx", keeps="recompute")
 
 
 class LoopResult(Spec):

@@ -21,7 +21,7 @@ from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants, torchrec_variants
 from iak.pipeline.bench.counters import Cost, cost_of
-from iak.pipeline.bench.iak_variants import KernelInputs, Slices
+from iak.pipeline.bench.iak_variants import InputVariant, Slices
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import (
     Continued,
@@ -42,12 +42,12 @@ _COUNTED_STEPS = 2
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int4")
 _ENTRY_BYTES = {"fp32": 4.0, "int8": 1.0, "int4": 0.5}
 _KEPT = {
-    "e[hx]": KernelInputs(reads="hx", keeps="bf16"),
-    "e[hx] kept in fp32": KernelInputs(reads="hx", keeps="fp32"),
-    "e[hx] encoded in bf16": KernelInputs(reads="hx", keeps="bf16", product="bf16"),
-    "e[h, x to 256]": KernelInputs(reads="hx", keeps="bf16", narrow=256),
-    "e[h]": KernelInputs(reads="h", keeps="bf16"),
-    "e[h] kept in fp32": KernelInputs(reads="h", keeps="fp32"),
+    "e[hx]": InputVariant(reads="hx", keeps="bf16"),
+    "e[hx] kept in fp32": InputVariant(reads="hx", keeps="fp32"),
+    "e[hx] encoded in bf16": InputVariant(reads="hx", keeps="bf16", product="bf16"),
+    "e[h, x to 256]": InputVariant(reads="hx", keeps="bf16", narrow=256),
+    "e[h]": InputVariant(reads="h", keeps="bf16"),
+    "e[h] kept in fp32": InputVariant(reads="h", keeps="fp32"),
 }
 
 
@@ -259,7 +259,7 @@ class _IakVariants:
         self.sizes = _sizes(trainer, trainer.batches(1))
         self.first_pass_s: dict[str, float] = {}
         self.twins: dict[str, Slices] = {}
-        self.rows: dict[KernelInputs, TuningRows] = {}
+        self.rows: dict[InputVariant, TuningRows] = {}
         self.variants = []
         for precision in PRECISIONS:
             model = iak_variants.open_frozen(setup, worker, precision)
@@ -274,7 +274,7 @@ class _IakVariants:
     def _uncached(
         self, model: nn.Module, precision: Precision, *, trunk: Literal["fp32", "bf16"] = "fp32"
     ) -> Variant:
-        slices = self._slices(model, KernelInputs(reads="hx", keeps="recompute", trunk=trunk))
+        slices = self._slices(model, InputVariant(reads="hx", keeps="recompute", trunk=trunk))
         is_lower = trunk != "fp32"
         row_bytes = _ENTRY_BYTES[precision] * self.sizes.width
         floor = roofline.lookups(self.sizes, row_bytes=row_bytes, trained=False)
@@ -287,7 +287,7 @@ class _IakVariants:
             tables=iak_variants.frozen_bytes(model),
         )
 
-    def _cached(self, name: str, model: nn.Module, inputs: KernelInputs) -> Variant:
+    def _cached(self, name: str, model: nn.Module, inputs: InputVariant) -> Variant:
         slices = self._slices(model, inputs)
         seconds, _ = _timed(slices.epoch)
         is_first = inputs.product == "fp32"
@@ -315,7 +315,7 @@ class _IakVariants:
             tables=0,
         )
 
-    def _slices(self, model: nn.Module, inputs: KernelInputs) -> Slices:
+    def _slices(self, model: nn.Module, inputs: InputVariant) -> Slices:
         """Return slices of kernels with these inputs.
 
         Kernels with the same inputs share one bank. Those stored alike also share one memory.

@@ -32,7 +32,7 @@ from iak.pipeline.activations.buffer import Activations, StandardizedBase
 from iak.pipeline.activations.rows import TuningRows, tuning_rows
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
-from iak.pipeline.bench.iak_variants import KernelInputs, Known, Slices
+from iak.pipeline.bench.iak_variants import InputVariant, Known, Slices
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import kernel_shape
 from iak.pipeline.data.batch import to_batch
@@ -118,7 +118,7 @@ def _look(
     model: nn.Module, known: Known, valid: Known, view: LogView, worker: Worker, *, narrow: int
 ) -> BaseOutput:
     """Pass every row through the base once, and store what a night's kernels read."""
-    inputs = KernelInputs(reads="hx", keeps="bf16", narrow=narrow)
+    inputs = InputVariant(reads="hx", keeps="bf16", narrow=narrow)
     whole = iak_variants.through_base(model, known, view, replace(inputs, narrow=0), worker)
     kept, started = [], time.perf_counter()
     through = iak_variants.through_base(model, known, view, inputs, worker)

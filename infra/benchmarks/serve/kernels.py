@@ -11,7 +11,7 @@ import torch
 from iak.pipeline.activations.standardizer import Standardizer
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
-from iak.pipeline.bench.iak_variants import KernelInputs
+from iak.pipeline.bench.iak_variants import InputVariant
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.iak.kernel import KernelShape, fresh
 from iak.pipeline.process import Worker
@@ -46,7 +46,7 @@ def kernels_on_worker(worker: Worker, setup: BenchSetup, scratch: Path) -> Kerne
     known = iak_variants.read_split(opened, view, "tune", worker)
     model = iak_variants.open_frozen(setup, worker, "int8")
     spec = setup.spec.kernel
-    inputs = KernelInputs(reads=spec.reads, keeps="recompute", narrow=spec.narrow)
+    inputs = InputVariant(reads=spec.reads, keeps="recompute", narrow=spec.narrow)
     standard = iak_variants.through_base(model, known, view, inputs, worker).standard
     shape = KernelShape.on(model.heads, spec, inputs=standard.width)
     (key,) = view.catalog.domain.keys

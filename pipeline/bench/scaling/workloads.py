@@ -15,10 +15,10 @@ import pyarrow as pa
 from torch import Tensor
 
 from iak.pipeline.activations.buffer import Activations, Recomputed
-from iak.pipeline.activations.standardizer import Read
+from iak.pipeline.activations.standardizer import KernelInputs
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
-from iak.pipeline.bench.iak_variants import KernelInputs, Slices
+from iak.pipeline.bench.iak_variants import InputVariant, Slices
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import Continued
 from iak.pipeline.data.batch import Batch, to_batch
@@ -30,8 +30,8 @@ from iak.pipeline.process import Worker
 PRETRAINING, UNCACHED, CACHED = "pre-training", "tuning, nothing kept", "tuning, kept"
 NAMES = (PRETRAINING, UNCACHED, CACHED)
 _INPUTS = {
-    UNCACHED: KernelInputs(reads="hx", keeps="recompute"),
-    CACHED: KernelInputs(reads="hx", keeps="bf16"),
+    UNCACHED: InputVariant(reads="hx", keeps="recompute"),
+    CACHED: InputVariant(reads="hx", keeps="bf16"),
 }
 _PREFETCHED = 4
 
@@ -188,7 +188,7 @@ class Gathered:
     def __init__(self, inner: Activations) -> None:
         self.inner, self.seconds = inner, 0.0
 
-    def of(self, index_B: Tensor) -> Read:
+    def of(self, index_B: Tensor) -> KernelInputs:
         """Return what kernels read of these rows."""
         started = time.perf_counter()
         if isinstance(self.inner, Recomputed):

@@ -16,7 +16,7 @@ from iak.pipeline.activations import buffer
 from iak.pipeline.activations import rows as tuning
 from iak.pipeline.activations.cache import Store
 from iak.pipeline.activations.rows import RowSource
-from iak.pipeline.activations.standardizer import Read, Standardizer
+from iak.pipeline.activations.standardizer import KernelInputs, Standardizer
 from iak.pipeline.data.feature_keys import feature_keys
 from iak.pipeline.errors import BadRequest
 from tests.builders import (
@@ -86,7 +86,7 @@ def night(
     activations.complete()
     store.close()
     keys = np.stack([rows.known.column(name).to_numpy() for name in tuning.KEYS], axis=1)
-    assert isinstance(result, Read)
+    assert isinstance(result, KernelInputs)
     assert torch.equal(result.a_BA[:, 0], number_of(keys)[index])
     return len(rows), len(through.looked_up), opened, store.usage
 

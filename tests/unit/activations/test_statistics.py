@@ -8,7 +8,7 @@ import torch
 
 from iak.pipeline.activations import statistics as room
 from iak.pipeline.activations.cache import Store
-from iak.pipeline.activations.standardizer import Read
+from iak.pipeline.activations.standardizer import KernelInputs
 from iak.pipeline.activations.statistics import (
     RowStatistics,
     StatisticsStandard,
@@ -82,7 +82,7 @@ class Stored:
 
     def of(self, index_B):
         h_BH = index_B[:, None].float()
-        return Read(h_BH=h_BH, a_BA=torch.cat([h_BH, h_BH], dim=1).bfloat16())
+        return KernelInputs(h_BH=h_BH, a_BA=torch.cat([h_BH, h_BH], dim=1).bfloat16())
 
 
 def test_an_encoder_reads_activations_and_standardised_statistics():

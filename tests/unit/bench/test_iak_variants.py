@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.bench.iak_variants import KernelInputs, Known, some_of, stage_of
+from iak.pipeline.bench.iak_variants import InputVariant, Known, some_of, stage_of
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.wide_log import WideKnobs
 from iak.schemas.bench import BenchSetupSpec
@@ -46,10 +46,10 @@ def test_all_domains_are_taken_where_more_rows_are_wanted_than_there_are():
 
 
 def test_kernels_with_the_same_inputs_share_a_bank_whatever_keeps_them():
-    kept, computed = (KernelInputs(reads="hx", keeps=how) for how in ("bf16", "recompute"))
+    kept, computed = (InputVariant(reads="hx", keeps=how) for how in ("bf16", "recompute"))
     assert kept.inputs == computed.inputs == "hx"
-    assert KernelInputs(reads="hx", keeps="bf16", narrow=256).inputs == "hx256"
-    assert KernelInputs(reads="h", keeps="bf16").inputs == "h"
+    assert InputVariant(reads="hx", keeps="bf16", narrow=256).inputs == "hx256"
+    assert InputVariant(reads="h", keeps="bf16").inputs == "h"
 
 
 def test_a_stage_is_the_setting_s_with_what_the_benchmark_changes():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from iak.pipeline.activations.rows import TuningRows
-from iak.pipeline.activations.standardizer import Read, Standardizer
+from iak.pipeline.activations.standardizer import KernelInputs, Standardizer
 from iak.pipeline.iak.kernel import KernelShape, fresh
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape
@@ -55,7 +55,7 @@ class Kept:
 
     def of(self, index_B):
         h_BH, x_BX = self.h[index_B], self.x[index_B]
-        return Read(h_BH=h_BH, a_BA=standard().of(h_BH, x_BX))
+        return KernelInputs(h_BH=h_BH, a_BA=standard().of(h_BH, x_BX))
 
 
 def tuning_rows(count, domains, seed=0, *, first=0, last=None, slots=None):
