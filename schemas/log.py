@@ -256,10 +256,11 @@ class Catalog(Spec):
         Args:
             rows: the rows that are scored.
         """
-        # Statistics name the rates that they read, since no task will say them.
+        # The base's statistics name the rates that they read, since no task will say them. Those of
+        # kernels stay: the definition that bundles are bound to has them as they were written.
         fresh = tuple(
             spec.model_copy(update={"tasks": rates_of(spec, self.tasks)})
-            if isinstance(spec, CountsSpec)
+            if isinstance(spec, CountsSpec) and spec.use == "base"
             else spec
             for spec in self.fresh
         )

@@ -5,6 +5,7 @@ import pytest
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.fresh.state import STATISTICS, definition_of, read_state
 from iak.schemas.fresh import MOST_KEYS
+from iak.schemas.log import SplitSpec
 from tests.unit.fresh.small import dated_catalog, drawn, state_of, statistics, undated_catalog
 
 CATALOG = dated_catalog()
@@ -74,3 +75,8 @@ def test_a_bound_on_keys_changes_the_definition_unless_it_is_the_default():
 def test_what_changes_no_number_leaves_the_definition():
     other = dated_catalog(splits={"pretrain": {"slice": [0, 0.5]}}, domain__min_rows=7)
     assert definition_of(other) == definition_of(CATALOG)
+
+
+def test_rows_that_are_scored_read_statistics_under_the_definition_of_their_kernels():
+    scored = CATALOG.to_score(SplitSpec()).model_copy(update={"tasks": CATALOG.tasks})
+    assert definition_of(scored) == definition_of(CATALOG)
