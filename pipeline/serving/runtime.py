@@ -446,9 +446,10 @@ class SlotLinear:
     """A matrix for each kernel, and its product with that kernel's rows."""
 
     def __init__(self, w_KOI: Tensor) -> None:
-        """Take the matrices; rows and columns are filled up to multiples of four floats."""
+        """Take the matrices; inputs and outputs are filled up to multiples of four floats."""
         self.outputs = w_KOI.shape[1]
-        w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, -self.outputs % 4))
+        missing = max(LEAST_OUTPUTS - self.outputs, 0) or -self.outputs % 4
+        w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, missing))
         self.w_KOI = w_KOI
         self.by_slot = w_KOI.transpose(1, 2).unbind() if w_KOI[0].numel() > MAX_COPIED else None
 
