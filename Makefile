@@ -29,8 +29,8 @@ test: .venv/.ready ## unit tests, on a CPU, in parallel
 # Files run two at a time, but those that start a Ray one after the other: of two Rays on one machine
 # only the first has a job agent.
 test-long: .venv/.ready ## the rest: faults, whole nights, Ray (and gpu where there is one)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "(slow or night or faults or gpu) and not ray"
-	@$(PYTHON) -m pytest -m ray
+	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "(slow or night or faults or gpu) and not ray" --durations=10
+	@$(PYTHON) -m pytest -m ray --durations=10
 
 bench-smoke: .venv/.ready ## every benchmark at a size that shows that it runs (minutes)
 	@for bench in sharding scaling; do \
