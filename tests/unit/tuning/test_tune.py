@@ -307,29 +307,36 @@ def broken_from_its_start(**changes):
 
 
 @pytest.mark.parametrize(
-    ("broken", "compression_epochs", "step_rows", "seen"),
+    ("broken", "compression_epochs", "step_rows", "tolerance", "seen"),
     [
-        (broken_by_labels, 2, 10**6, "the training loss of compression, at step 1 of epoch 1, is"),
-        (broken_by_labels, 0, 20, r"the training loss of matching, at step \d+ of epoch 1, is"),
-        (broken_by_rate, 0, 10**6, "the training loss of matching, at step 2 of epoch 1, is"),
-        (broken_from_its_start, 0, 20, "the validation loss before tuning is"),
+        (
+            broken_by_labels,
+            2,
+            10**6,
+            0,
+            "the training loss of compression, at step 1 of epoch 1, is",
+        ),
+        (broken_by_labels, 0, 20, 0, r"the training loss of matching, at step \d+ of epoch 1, is"),
+        # Domain b takes part in a step here. A product of more rows may round a row otherwise: on
+        # an Intel Xeon with AVX-512 a weight differs by 6e-8.
+        (broken_by_rate, 0, 10**6, 1e-6, "the training loss of matching, at step 2 of epoch 1, is"),
+        (broken_from_its_start, 0, 20, 0, "the validation loss before tuning is"),
     ],
 )
 def test_a_kernel_that_diverges_is_given_up_and_the_others_are_as_without_it(
-    broken, compression_epochs, step_rows, seen
+    broken, compression_epochs, step_rows, tolerance, seen
 ):
     changes = {"compression_epochs": compression_epochs, "step_rows": step_rows}
     lines = []
     done = broken(**changes).run(report=lines.append)
     without = tune(train=WITHOUT_B, **changes)
-    # To the rounding of sums: under autograd a product may round a row by the number of rows.
     torch.testing.assert_close(
-        done.bank.flat_KN[[0, 2]], without.bank.flat_KN[[0, 2]], atol=1e-5, rtol=1e-5
+        done.bank.flat_KN[[0, 2]], without.bank.flat_KN[[0, 2]], atol=tolerance, rtol=tolerance
     )
     assert (done.epochs, max(done.best_epoch) > 0) == (without.epochs, True)
     assert done.best_epoch[::2] == without.best_epoch[::2]
     for losses in ("start_loss", "best_loss"):
-        expected = pytest.approx(getattr(without, losses)[::2], rel=1e-5)
+        expected = pytest.approx(getattr(without, losses)[::2], rel=tolerance, abs=0)
         assert getattr(done, losses)[::2] == expected
     assert torch.equal(done.bank.flat_KN[1], stack(SHAPE, parents()).flat_KN[1])
     assert (done.best_epoch[1], done.start_loss[1]) == (0, done.best_loss[1])
