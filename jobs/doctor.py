@@ -196,19 +196,27 @@ def _python(versions: Versions) -> Check:
     found = versions["python"] or "absent"
     is_ok = _numbers(found) >= (3, 11)
     note = "" if is_ok else "3.11 or newer is needed; install it, then a new environment"
-    return Check(name="python", found=found, is_ok=is_ok, note=note, remedy=_anew(versions))
+    return Check(
+        name="python", found=found, is_ok=is_ok, note=note, remedy=_new_environment(versions)
+    )
 
 
 def _torch(versions: Versions) -> Check:
     found = versions.get("torch")
     if found is None:
         return Check(
-            name="torch", found="absent", is_ok=False, note="needed", remedy=_anew(versions)
+            name="torch",
+            found="absent",
+            is_ok=False,
+            note="needed",
+            remedy=_new_environment(versions),
         )
     is_ok = _minor(found) in {family[0] for family in FAMILIES}
     known = ", ".join(family[0] for family in FAMILIES)
     note = "" if is_ok else f"known to work here: {known}"
-    return Check(name="torch", found=found, is_ok=is_ok, note=note, remedy=_anew(versions))
+    return Check(
+        name="torch", found=found, is_ok=is_ok, note=note, remedy=_new_environment(versions)
+    )
 
 
 def _torchrec(versions: Versions) -> Check:
@@ -216,7 +224,7 @@ def _torchrec(versions: Versions) -> Check:
     expected = family[1]
     is_ok = found is not None and _minor(found) == expected
     note = "" if is_ok else f"torch {_minor(versions.get('torch'))} needs torchrec {expected}"
-    remedy = _anew(versions)
+    remedy = _new_environment(versions)
     if family is FAMILIES[0]:
         # Named beside its fbgemm: alone, it would bring one of pip's choosing.
         remedy = _pip(f"{_PINS} torchrec=={expected}.0 {_fbgemm_build(versions)}")
@@ -297,7 +305,7 @@ def _fbgemm_kind(versions: Versions) -> tuple[Literal["absent", "cpu", "gpu", "b
 def _fbgemm_remedy(versions: Versions) -> str:
     """Return the command that leaves one fbgemm: the right build in the project's version."""
     if _family(versions) is not FAMILIES[0]:
-        return _anew(versions)
+        return _new_environment(versions)
     remove = f"{sys.executable} -m pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu"
     return f"{remove} && {_pip(f'{_PINS} {_fbgemm_build(versions)}')}"
 
@@ -313,11 +321,11 @@ def _reinstall(owner: str, versions: Versions) -> str:
         return _fbgemm_remedy(versions)
     found = versions.get(owner)
     if owner == "torch" or found is None:
-        return _anew(versions)
+        return _new_environment(versions)
     return _pip(f"--force-reinstall --no-deps {owner}=={found}")
 
 
-def _anew(versions: Versions) -> str:
+def _new_environment(versions: Versions) -> str:
     """Return the command that installs a new environment, for the same accelerator."""
     is_cpu = _is_cpu(versions.get("torch")) or _fbgemm_kind(versions)[0] == "cpu"
     kind = "cpu" if is_cpu else "cuda"

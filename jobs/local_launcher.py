@@ -1,4 +1,4 @@
-"""Run a function on processes of this machine, which all start anew when one of them dies.
+"""Run a function on processes of this machine, which all start again when one of them dies.
 
 Workers are forked from a server that has imported their libraries (`_worker_server.py`). They
 compute in a process group of their own, gloo on CPUs and NCCL on GPUs.

@@ -26,7 +26,7 @@ from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.registry.verify import verify_registry
-from iak.pipeline.storage.store import Store, at_once, open_store
+from iak.pipeline.storage.store import Store, map_concurrently, open_store
 from iak.schemas.chain import ChainState
 from iak.schemas.forget import ForgetReport, TouchedCache
 from iak.schemas.nightly import NightlySpec
@@ -85,7 +85,7 @@ def list_pointers(spec: RegistryListSpec) -> tuple[int, Document]:
     head = read_head(store)
     document: Document = {"registry": store.uri, "generation": _generation(head)}
     for alias in [spec.alias] if spec.alias else ALIASES:
-        rows = list(at_once(store, partial(_pointer_row, store), _pointers(head, alias)))
+        rows = list(map_concurrently(store, partial(_pointer_row, store), _pointers(head, alias)))
         document[alias] = rows
         if rows:
             _show_pointers(alias, rows)
@@ -202,7 +202,7 @@ def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
         pointer = pointer_of(head, alias, folder)
         assert pointer is not None, "folder_of refuses a domain without a pointer"
         pointers = [pointer, *earlier_pointers(store, alias, folder, pointer)]
-        rows = list(at_once(store, partial(_pointer_row, store), pointers))
+        rows = list(map_concurrently(store, partial(_pointer_row, store), pointers))
         document[alias] = rows
         _show_pointers_of(alias, pointer.name, rows, is_cut=pointers[-1].before is not None)
         show_facts(f"lineage of the {alias}", _lineage(read_entry(store, pointer.stored)))

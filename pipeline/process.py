@@ -87,7 +87,7 @@ def torchrun_rank() -> tuple[int, int]:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory it frees, for the next step to use again.
 
-    By default glibc maps a large buffer anew each time and returns it to the system when it is
+    By default glibc maps new pages for each large buffer and returns it to the system when it is
     freed. So every step pays for the same pages again, for PyTorch's and NumPy's buffers alike. The
     cost of this setting is that the process's memory stays at its peak.
 

@@ -97,7 +97,7 @@ class SparseSpec(Spec):
         return {key: value for key, value in handler(self).items() if key not in unset}
 
 
-MOST_SHOWN = 200
+MAX_SHOWN_CHARACTERS = 200
 
 
 def redacted(text: str) -> str:
@@ -107,9 +107,9 @@ def redacted(text: str) -> str:
 
 def shortened(text: str) -> str:
     """Return a text for a message. A very long text is cut, and its length is added."""
-    if len(text) <= MOST_SHOWN:
+    if len(text) <= MAX_SHOWN_CHARACTERS:
         return text
-    return f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
+    return f"{text[:MAX_SHOWN_CHARACTERS]}... ({len(text):,} characters)"
 
 
 def without_userinfo(uri: str) -> str:

@@ -17,7 +17,7 @@ from iak.schemas.task import TaskSpec
 Use = Literal["kernel", "base"]
 Keys = tuple[str, ...]
 """Columns whose values together are counted; none for all rows together."""
-MOST_KEYS = 10_000_000
+DEFAULT_MAX_KEYS = 10_000_000
 """Keys of a table that a state has where no setting says otherwise."""
 Window = Literal["all"] | Annotated[timedelta, Field(ge=timedelta(days=1), le=timedelta(3_660))]
 
@@ -28,7 +28,8 @@ class CountsSpec(Spec):
     kind: Literal["counts"] = "counts"
     use: Use = "kernel"
     """Who reads it: `kernel`, beside what the base computes; or `base`, as numbers among its own
-    inputs, for which the base is trained anew. A base keeps what was counted when it was trained.
+    inputs, for which the base must be trained again. A base keeps what was counted when it was
+    trained.
     """
     keys: Annotated[tuple[Column, ...], Field(min_length=1), AfterValidator(without_repeats)]
     """Columns whose values together are the key. A rarer key borrows from its parent, which is the
@@ -45,7 +46,7 @@ class CountsSpec(Spec):
     task: of a conversion the one over all rows."""
     prior: Size = 20.0
     """Rows that the parent's rate counts for."""
-    most_keys: Count = MOST_KEYS
+    most_keys: Count = DEFAULT_MAX_KEYS
     """Keys that are kept, those with most rows; the others read their parent's rate. It bounds the
     file of statistics that is published with kernels."""
 

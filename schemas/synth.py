@@ -33,7 +33,7 @@ REGION_NAMES = (
 
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 Rate = Annotated[Number, Field(gt=0.0, lt=1.0)]
-MOST_REGIONS = 1_000
+MAX_REGIONS = 1_000
 RegionName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
@@ -52,7 +52,7 @@ class SynthSpec(Spec):
     """Days in the log; day 1 is `start_date`."""
     start_date: date = date(2026, 10, 1)
     """The first day, UTC."""
-    regions: Annotated[tuple[RegionName, ...], Field(min_length=1, max_length=MOST_REGIONS)] = (
+    regions: Annotated[tuple[RegionName, ...], Field(min_length=1, max_length=MAX_REGIONS)] = (
         region_names(8)
     )
     """Region names, largest first; a number asks for that many ready names."""
@@ -104,7 +104,7 @@ class SynthSpec(Spec):
         if isinstance(value, str):
             return (value,)
         if isinstance(value, int) and not isinstance(value, bool):
-            return region_names(min(value, MOST_REGIONS + 1))
+            return region_names(min(value, MAX_REGIONS + 1))
         return value
 
     @model_validator(mode="after")

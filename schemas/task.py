@@ -9,7 +9,7 @@ from iak.schemas.base import Column, Spec, Value, without_repeats
 from iak.schemas.feature import Name
 from iak.schemas.numbers import Count, Weight
 
-MOST_DAYS = timedelta(days=3_660)
+MAX_RIPENING = timedelta(days=3_660)
 """Longest time that a label may take to ripen."""
 
 
@@ -26,7 +26,7 @@ class TaskSpec(Spec):
     a plain label over all rows. `binary`: any other label."""
     weight: Weight = 1.0
     """Weight of this task's loss."""
-    matures_after: Annotated[timedelta, Field(ge=timedelta(0), le=MOST_DAYS)] | None = None
+    matures_after: Annotated[timedelta, Field(ge=timedelta(0), le=MAX_RIPENING)] | None = None
     """A label younger than this at the job's `as_of` is not ripe, and masked."""
 
     @field_validator("matures_after", mode="before")

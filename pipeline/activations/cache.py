@@ -16,7 +16,7 @@ the same rows is found by its name. Rows that are in other blocks today are foun
 Nothing is overwritten or invalidated in place. A file gets its name when it is whole, and carries a
 digest of all its bytes in their order. A damaged file is removed and counts as absent. A file that
 this user may not read is left alone. The number of the format is in every key and every entry, so
-that what another version wrote is computed anew.
+that what another version wrote is computed again.
 
 Shapes: n rows that are looked for, B rows of a block, A units of a row's activations.
 """

@@ -108,7 +108,7 @@ def _read_adam(
     """Copy Adam's moments and counts; return a line for each parameter that starts at zero."""
     along = unwrap(model).along_x()
     origin = growth.inputs if growth.inputs is not None and not growth.inputs.is_same else None
-    anew: dict[str, None] = {}
+    zeroed: dict[str, None] = {}
     for entry in entries:
         verify_file(folder, entry)
     with opened(folder / ADAM) as file, torch.no_grad():
@@ -118,15 +118,15 @@ def _read_adam(
             before = file.get_tensor(name) if name in stored else None
             moves = origin is not None and parameter in along and what != "step"
             if before is None:
-                anew[parameter] = None
+                zeroed[parameter] = None
             elif moves and origin and origin.fits(along[parameter], tensor.shape, before.shape):
                 carry_over(tensor, before, along[parameter], origin)
             elif before.shape == tensor.shape:
                 tensor.copy_(before)
             else:
-                anew[parameter] = None
+                zeroed[parameter] = None
         # Moments and count of a parameter belong together: where one cannot be read, all are zero.
         for name, tensor in adam.items():
-            if name.rpartition(".")[0] in anew:
+            if name.rpartition(".")[0] in zeroed:
                 tensor.zero_()
-    return [f"dense {name}: its Adam starts anew" for name in anew]
+    return [f"dense {name}: its Adam state starts at zero" for name in zeroed]

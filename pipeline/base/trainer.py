@@ -455,7 +455,7 @@ class Pretraining:
             )
         else:
             lines.append(
-                "weights only: the base has no optimiser's state, so Adagrad and Adam start anew"
+                "weights only: the base has no optimiser's state, so Adagrad and Adam start at zero"
             )
         self._note_loaded(lines)
 

@@ -46,7 +46,7 @@ _DOMAIN_WORDS = words_of(
     "region country market city province state segment scene channel site daypart platform "
     "tenant locale language store app domain"
 )
-_MOST_DOMAIN_VALUES = 50
+_MAX_DOMAIN_VALUES = 50
 _STRAY_DAYS = 30
 _STRAY_SHARE = 0.001
 _NULLS = 0.01
@@ -376,7 +376,7 @@ def _domain(
         if feature.kind != "categorical":
             continue
         counts = pc.value_counts(column).field("counts").to_numpy()
-        is_few = 2 <= len(counts) <= _MOST_DOMAIN_VALUES
+        is_few = 2 <= len(counts) <= _MAX_DOMAIN_VALUES
         is_named = bool(words_of(feature.column) & _DOMAIN_WORDS)
         spread = float(counts.max() / counts.sum()) if len(counts) else 1.0
         rank = (is_few and not column.null_count, is_named, -spread, feature.column)

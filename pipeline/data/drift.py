@@ -34,8 +34,8 @@ _BINS = 10
 """Bins of a number, equally full in the older window."""
 _TOP_VALUES = 20
 """Ids that have a bin of their own."""
-_MOST_GROUPS = 32
-"""Most row groups of a split that are sampled."""
+_MAX_ROW_GROUPS = 32
+"""Row groups of a split that are sampled at most."""
 _HALF = 0.5
 """Rows that are added to each bin."""
 Word = Literal["stable", "moved", "changed"]
@@ -103,7 +103,7 @@ def sampled_rows(selection: Selection, catalog: Catalog, rows: int) -> list[pa.R
         catalog: the log's catalogue.
         rows: about how many rows to read.
     """
-    indices = evenly(len(selection.groups), _MOST_GROUPS)
+    indices = evenly(len(selection.groups), _MAX_ROW_GROUPS)
     groups = [selection.groups[index] for index in indices]
     total = sum(count for _, _, count in groups)
     sample: list[pa.RecordBatch] = []
@@ -191,15 +191,15 @@ def _keys(
             yield table, keys, counts
 
 
-def spread_groups(selection: Selection, most_rows: int) -> Iterator[Piece]:
+def spread_groups(selection: Selection, max_rows: int) -> Iterator[Piece]:
     """Yield whole row groups: all of them, or evenly spread ones.
 
     Args:
         selection: the rows to read.
-        most_rows: approximate upper bound on the rows to read.
+        max_rows: approximate upper bound on the rows to read.
     """
     groups = selection.groups
-    wanted = max(int(len(groups) * min(most_rows / max(selection.rows, 1), 1.0)), 1)
+    wanted = max(int(len(groups) * min(max_rows / max(selection.rows, 1), 1.0)), 1)
     for index in evenly(len(groups), wanted) if groups else ():
         file, group, rows = groups[index]
         yield Piece(file=file, group=group, start=0, stop=rows)

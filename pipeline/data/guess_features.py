@@ -21,11 +21,11 @@ NUMBER_WORDS = words_of(
     "distance dist rate ratio width height temperature temp avg mean sum total share value "
     "days seconds budget bid ctr cvr affinity weight sales stock rating"
 )
-_FEW = 50
+_MAX_CATEGORIES = 50
 """Distinct whole numbers up to which a column is categorical."""
-_MANY_ROWS = 1_000
+_MIN_ROWS = 1_000
 _NEARLY_UNIQUE = 0.8
-"""Distinct values over rows, of at least `_MANY_ROWS`, above which a column identifies rows."""
+"""Distinct values over rows, of at least `_MIN_ROWS`, above which a column identifies rows."""
 _HASHED = 2**31
 """Size from which on whole numbers look like hashes."""
 _LONG_TEXT = 60
@@ -35,7 +35,7 @@ _SKEWED = 10.0
 _OVERLAP = {"text": 0.2, "whole": 0.5}
 """Least share of a list's values that occur in an id column for both to share a table. It is larger
 for whole numbers, because small ones coincide easily."""
-_LEAST_SHARED = 20
+_MIN_SHARED_IDS = 20
 """Least number of distinct ids that both have."""
 _PADDED_SHARE = 0.05
 """Least share of lists that end, or begin, with the padding."""
@@ -127,7 +127,7 @@ def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> Feature
     counts = f"{distinct:,} distinct values in {len(known):,} sampled rows"
     if owns_lists:
         return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {counts}")
-    if kind != "float" and len(known) >= _MANY_ROWS and distinct > _NEARLY_UNIQUE * len(known):
+    if kind != "float" and len(known) >= _MIN_ROWS and distinct > _NEARLY_UNIQUE * len(known):
         return Guess(column=name, why=f"nearly every row has its own value ({counts})")
     if kind == "text":
         return _text(name, known, counts)
@@ -184,7 +184,7 @@ def _whole(name: str, known: pa.ChunkedArray, distinct: int, counts: str) -> Fea
     words = words_of(name)
     if words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"} and distinct > 2:
         return _number(name, known, f"its name; {counts}")
-    if words & ID_WORDS or distinct <= _FEW:
+    if words & ID_WORDS or distinct <= _MAX_CATEGORIES:
         return FeatureGuess(column=name, kind="categorical", why=f"whole numbers, {counts}")
     ends = pc.min_max(known)
     low, high = ends["min"].as_py(), ends["max"].as_py()
@@ -234,6 +234,6 @@ def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[st
         share = pc.mean(pc.is_in(values, value_set=others).cast(pa.float64())).as_py()
         shared = pc.sum(pc.is_in(own, value_set=others)).as_py() or 0
         alike = shared / (len(own) + len(others) - shared)
-        if share >= _OVERLAP[kind_of(own.type)] and shared >= min(_LEAST_SHARED, len(others)):
+        if share >= _OVERLAP[kind_of(own.type)] and shared >= min(_MIN_SHARED_IDS, len(others)):
             best = max(best or (0.0, "", 0.0), (alike, name, float(share)))
     return best[1:] if best and best[1] else None

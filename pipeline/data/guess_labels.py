@@ -40,7 +40,7 @@ _PERFECT_AUC = 0.99
 """AUC of a column alone from which on it looks like a leak."""
 _PROPERTY_AUC = 0.97
 """AUC of an id from which on a binary column is a property of what has the id."""
-_FEW_VALUES = 100
+_MAX_COMPARED_VALUES = 100
 """Distinct values up to which a column is compared value by value."""
 _EXCEPTIONS = 0.01
 """Share of rows that may contradict an implication."""
@@ -220,13 +220,13 @@ def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | 
     if min(y[known].sum(), (1 - y[known]).sum()) < _PURE_ROWS:
         return None
     codes, count = codes_of(column)
-    if kind != "text" and count > _FEW_VALUES:
+    if kind != "text" and count > _MAX_COMPARED_VALUES:
         score = auc_of_scores(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
         if max(score, 1 - score) >= _PERFECT_AUC:
             return f"alone it ranks {label.column} with an AUC of {max(score, 1 - score):.3f}"
-    elif count > _FEW_VALUES:
+    elif count > _MAX_COMPARED_VALUES:
         return None
-    if count <= _FEW_VALUES and _separates(column, y, _PERFECT_AUC):
+    if count <= _MAX_COMPARED_VALUES and _separates(column, y, _PERFECT_AUC):
         return f"its value alone says {label.column} (AUC at least {_PERFECT_AUC})"
     counts = np.bincount(codes[known], minlength=count)
     hits = np.bincount(codes[known], weights=y[known], minlength=count)

@@ -28,9 +28,9 @@ Fill = Callable[[Outputs], None]
 SMALL_IDS = 1 << 21
 """Whole numbers below this size are remembered with their rows: at most 32 MiB for a table."""
 _BLOCK = 32_768
-_FEW_WORDS = 512
+_MAX_DICT_WORDS = 512
 """Words of a dictionary up to which a `dict` is faster than hashing all of them again."""
-_MOST_WORDS = 65_536
+_MAX_REMEMBERED_WORDS = 65_536
 _NOTHING = np.zeros(0, np.int64)
 
 
@@ -152,7 +152,7 @@ class Table:
 
     def _rows_of_words(self, words: pa.Array) -> Ids:
         """Return the row of each word of a dictionary, and remember the words of a short one."""
-        if len(words) > _FEW_WORDS:
+        if len(words) > _MAX_DICT_WORDS:
             return self._look_up_words(words)
         known_rows = self.memo.words.setdefault(self.name, {})
         asked = words.to_pylist()
@@ -160,7 +160,7 @@ class Table:
             return np.fromiter(map(known_rows.__getitem__, asked), np.int64, len(asked))
         except KeyError:
             rows = self._look_up_words(words)
-        if len(known_rows) > _MOST_WORDS:
+        if len(known_rows) > _MAX_REMEMBERED_WORDS:
             known_rows.clear()
         known_rows.update(zip(asked, rows.tolist(), strict=True))
         return rows

@@ -23,7 +23,7 @@ MISSING = "lack it"
 """End of the reason where some files lack a column."""
 _BATCH_ROWS = 65_536
 """Rows that are decoded at a time."""
-_MOST_GROUPS = 64
+_MAX_ROW_GROUPS = 64
 """Most row groups that are read."""
 _RUN_ROWS = 64
 """Consecutive rows that are kept together, so that values which repeat within a request repeat in
@@ -195,7 +195,7 @@ def _rows(
         if count
     ]
     mean = sum(count for _, _, count in groups) / len(groups)
-    most = int(np.clip(_DECODED_ROWS / mean, 1, _MOST_GROUPS))
+    most = int(np.clip(_DECODED_ROWS / mean, 1, _MAX_ROW_GROUPS))
     picked = [groups[index] for index in evenly(len(groups), most)]
     stride = max(sum(count for _, _, count in picked) // wanted, 1)
     readable = {n: t for n, t in inside.items() if not kind_of(t).endswith(("other", "null"))}

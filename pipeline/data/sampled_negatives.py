@@ -19,7 +19,7 @@ from iak.pipeline.data.notice import notice
 from iak.schemas.fresh import Keys
 from iak.schemas.log import Catalog
 
-_FEWEST_MIXED = 30
+_MIN_MIXED_KEYS = 30
 """Keys that should have both labels, by chance, before their absence is a sign."""
 _MIXED_SHARE = 0.01
 """Share of those that may have both labels all the same."""
@@ -57,7 +57,7 @@ class SampledNegatives:
         labels = np.concatenate(self._labels)
         for key in self.keys:
             expected, mixed, rows = _mixed(np.concatenate(self._parts[key]), labels)
-            if expected >= _FEWEST_MIXED and mixed <= _MIXED_SHARE * expected:
+            if expected >= _MIN_MIXED_KEYS and mixed <= _MIXED_SHARE * expected:
                 name = "+".join(key)
                 yield notice(
                     f"a value of {name} has one label alone ({mixed:,} have both, {expected:,.0f} "

@@ -22,7 +22,7 @@ from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import not_permitted
 from iak.pipeline.fresh.counts import Tables, key_bounds, table_widths, within_bound
 from iak.pipeline.fresh.timeline import Entries, Timeline, merge
-from iak.schemas.fresh import MOST_KEYS, CountsSpec, FreshSpec
+from iak.schemas.fresh import DEFAULT_MAX_KEYS, CountsSpec, FreshSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import sha256_of
 
@@ -61,7 +61,7 @@ def _meaning(spec: FreshSpec) -> dict[str, Any]:
     A bound that is as it always was is left out, so that kernels that were published before the
     bound existed keep their definition.
     """
-    is_default = isinstance(spec, CountsSpec) and spec.most_keys == MOST_KEYS
+    is_default = isinstance(spec, CountsSpec) and spec.most_keys == DEFAULT_MAX_KEYS
     return spec.model_dump(mode="json", exclude={"use", *(["most_keys"] if is_default else [])})
 
 

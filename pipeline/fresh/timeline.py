@@ -17,7 +17,7 @@ from iak.pipeline.data.hashing import Keys
 
 Counts = npt.NDArray[np.int64]
 Periods = npt.NDArray[np.int32]
-MOST_WAITING = 2_000_000
+MAX_WAITING_ENTRIES = 2_000_000
 """Entries that may wait to be merged where fewer are merged already."""
 
 
@@ -67,7 +67,7 @@ class RunningSum:
         merged, *waiting = map(len, self.parts)
         # As many may wait as are merged already. Then all merges together cost a few times the
         # last one, and memory is at most twice that of the sum.
-        if sum(waiting) > max(MOST_WAITING, merged):
+        if sum(waiting) > max(MAX_WAITING_ENTRIES, merged):
             self.parts = [merge(self.parts)]
 
     def total(self) -> Entries:

@@ -18,7 +18,7 @@ from torch.nn.functional import grouped_mm, pad
 
 from iak.pipeline.iak.bank import block_diagonal, from_code
 from iak.pipeline.iak.kernel import Weights
-from iak.pipeline.model.batch_invariant import LEAST_OUTPUTS
+from iak.pipeline.model.batch_invariant import MIN_OUTPUTS
 from iak.pipeline.model.heads import Heads, Tail
 
 SEGMENT_ROWS = 8
@@ -71,7 +71,7 @@ class SlotLinear:
     def __init__(self, w_KOI: Tensor) -> None:
         """Take the matrices, (K, O, I); they are copied where they must be filled up."""
         self.outputs, inputs = w_KOI.shape[1:]
-        few = max(LEAST_OUTPUTS - self.outputs, 0)  # see pipeline/model/batch_invariant.py
+        few = max(MIN_OUTPUTS - self.outputs, 0)  # see pipeline/model/batch_invariant.py
         missing = (-inputs % _FLOATS, few or -self.outputs % _FLOATS)
         if any(missing):
             w_KOI = pad(w_KOI, (0, missing[0], 0, missing[1]))

@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 from torch.overrides import TorchFunctionMode
 
-LEAST_OUTPUTS = 12
+MIN_OUTPUTS = 12
 """Outputs of a product from which a row's result does not depend on the other rows."""
 
 
 def batch_invariant() -> AbstractContextManager[object]:
-    """Return a context in which linear layers compute at least `LEAST_OUTPUTS` outputs each.
+    """Return a context in which linear layers compute at least `MIN_OUTPUTS` outputs each.
 
     It reaches every layer that is called inside, also those of a module that was made elsewhere.
     Under autograd it changes nothing: no two steps of a training see a row in the same batch.
@@ -85,7 +85,7 @@ class _EnoughOutputs(TorchFunctionMode):
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return w x + b for each row; the arguments are named as torch names them."""
     outputs = len(weight)
-    missing = LEAST_OUTPUTS - outputs
+    missing = MIN_OUTPUTS - outputs
     if missing <= 0:
         return linear(input, weight, bias)
     padded_bias = None if bias is None else pad(bias, (0, missing))

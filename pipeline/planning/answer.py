@@ -16,7 +16,7 @@ from iak.schemas.job import Precision
 from iak.schemas.plan import Job, PlanDocument
 
 _SMALLER: Mapping[Precision, Precision] = {"fp32": "int8", "fp16": "int8", "int8": "int4"}
-_MOST_MACHINES = 128
+_MAX_MACHINES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ def smallest_change(
                 f"{other.estimate.money:,.2f} {kind.currency}"
             )
     return (
-        f"no shipped cluster of up to {_MOST_MACHINES} machines is enough; "
+        f"no shipped cluster of up to {_MAX_MACHINES} machines is enough; "
         "make tables smaller, or rows fewer"
     )
 
@@ -161,7 +161,7 @@ def smallest_change(
 def _powers() -> Iterator[int]:
     """Yield the numbers of machines that are tried: powers of two."""
     nodes = 1
-    while nodes <= _MOST_MACHINES:
+    while nodes <= _MAX_MACHINES:
         yield nodes
         nodes *= 2
 

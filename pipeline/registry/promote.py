@@ -29,7 +29,7 @@ from iak.pipeline.registry.commits import (
     removed_since,
 )
 from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
-from iak.pipeline.storage.store import Store, at_once
+from iak.pipeline.storage.store import Store, map_concurrently
 from iak.schemas.chain import ChainState
 from iak.schemas.manifest import BundleEntry, BundleManifest
 from iak.schemas.registry import (
@@ -179,7 +179,7 @@ def promote_alias(
     store.check_creates_once()
     with store.one_writer():
         names = [by_name[name].stored for name in domains or by_name]
-        entries = list(at_once(store, lambda stored: verify_stored(store, stored), names))
+        entries = list(map_concurrently(store, lambda stored: verify_stored(store, stored), names))
         held = {domain_name(e.domain): e.reason for e in entries if not e.published and not force}
         _check_held(held, domains)
         kept = [entry for entry in entries if entry.published or force]
@@ -310,7 +310,9 @@ class _Pending:
         gone = set(removed_since(self.store, self.known_head, head))
         self.uploaded = {d: e for d, e in self.uploaded.items() if e.stored not in gone}
         self.known_head = head
-        return list(at_once(self.store, lambda bundle: self._entry(head, bundle), self.bundles))
+        return list(
+            map_concurrently(self.store, lambda bundle: self._entry(head, bundle), self.bundles)
+        )
 
     def _entry(self, head: Commit | None, bundle: _VerifiedBundle) -> Entry:
         """Return the entry of a stored bundle that a pointer points at, or store this one."""

@@ -8,7 +8,7 @@ from iak.pipeline.files import putting_folder, remove_parts
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.registry.commits import read_head
 from iak.pipeline.registry.stored_bundles import fetch_stored, read_entry
-from iak.pipeline.storage.store import Store, at_once
+from iak.pipeline.storage.store import Store, map_concurrently
 from iak.schemas.paths import reference_text
 from iak.schemas.registry import ALIASES, Alias, Commit, Pointer
 
@@ -79,7 +79,7 @@ def alias_of(path: Path, name: str, *, setting: str) -> Alias:
 def manifests_of(store: Store, alias: Alias, *, base_fingerprint: str) -> dict[str, str]:
     """Return folder name -> SHA-256 of the manifest, of the bundles `resolve` would link now."""
     pointers, _ = _pointers(store, read_head(store), alias, base_fingerprint)
-    entries = at_once(store, lambda p: read_entry(store, p.stored), pointers)
+    entries = map_concurrently(store, lambda p: read_entry(store, p.stored), pointers)
     return {e.folder: f.sha256 for e in entries for f in e.files if f.name == "manifest.json"}
 
 
@@ -89,7 +89,7 @@ def _linked(
     pointers, others = _pointers(store, head, alias, base_fingerprint)
     remove_parts(to)
     with putting_folder(to) as built:
-        for _ in at_once(store, lambda p: fetch_stored(store, p.stored, built), pointers):
+        for _ in map_concurrently(store, lambda p: fetch_stored(store, p.stored, built), pointers):
             pass
         write_index(built)
     assert head is not None, "an alias without a commit has no pointer"

@@ -12,7 +12,7 @@ MAX_BARS = 20
 """Bars of a list at most."""
 _MAX_DRIFT = 1.0
 """Drift index of the longest bar; from .25 on an input counts as changed."""
-_FEWEST_DAYS = 8
+_MIN_DAYS = 8
 """Least number of days that the chart has room for, so that a few days are no broad columns."""
 _DAY_KINDS: dict[PartitionState, str] = {
     "complete": "past",
@@ -119,7 +119,7 @@ def days_chart(days: Sequence[LogDay]) -> Chart:
         days: oldest first, at least one.
     """
     width, height, top, bottom = 350.0, 132.0, 26.0, 110.0
-    step = (width - 8) / max(len(days), _FEWEST_DAYS)
+    step = (width - 8) / max(len(days), _MIN_DAYS)
     most = nice_ceiling(max(each.rows for each in days))
     y = Scale(0, most, bottom, top)
     rects, labels = [], [Label(width - 4, 10, f"{short(most)} rows", "end")]

@@ -22,7 +22,7 @@ from iak.pipeline.registry.commits import domain_name, read_head
 from iak.pipeline.registry.stored_bundles import read_entry, stored_bundles
 from iak.pipeline.runs.record import RECORD, read_record
 from iak.pipeline.runs.stored_run import ACTIVATIONS
-from iak.pipeline.storage.store import Store, at_once, open_store
+from iak.pipeline.storage.store import Store, map_concurrently, open_store
 from iak.pipeline.storage.working_copy import local_folder, readable_folder
 from iak.schemas.forget import (
     ForgetReport,
@@ -70,7 +70,9 @@ def find_touched(store: Store, users: Collection[str], *, remove_caches: bool) -
         Corrupt: a document of the registry is damaged.
     """
     head = read_head(store)
-    entries = list(at_once(store, lambda name: read_entry(store, name), stored_bundles(store)))
+    entries = list(
+        map_concurrently(store, lambda name: read_entry(store, name), stored_bundles(store))
+    )
     search = _Search(frozenset(users))
     runs = {e.lineage.run: search.in_run(e.lineage.run, e.lineage.base) for e in entries}
     bases = _bases(entries, search)

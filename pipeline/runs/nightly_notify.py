@@ -10,7 +10,7 @@ from iak.pipeline.report.metrics import write_metrics
 from iak.pipeline.report.nights import earlier_nights, night_folders
 from iak.pipeline.report.webhook import send_summary
 from iak.pipeline.runs.nightly_records import locked_nights, night_folder
-from iak.pipeline.storage.store import Store, at_once
+from iak.pipeline.storage.store import Store, map_concurrently
 from iak.pipeline.storage.working_copy import readable_folder
 from iak.pipeline.tracking.champion import follow_registry, night_of
 from iak.pipeline.tracking.mlflow_run import find_experiment, track_night
@@ -72,7 +72,7 @@ def follow_rollback(spec: NightlySpec, store: Store, *, token: str | None) -> st
     assert spec.notify.tracking is not None, "the caller asks for no server that is not named"
     head = read_head(store)
     pointers = list(head.pointers.get("champion", {}).values()) if head else []
-    entries = at_once(store, lambda pointer: read_entry(store, pointer.stored), pointers)
+    entries = map_concurrently(store, lambda pointer: read_entry(store, pointer.stored), pointers)
     nights = {night for entry in entries if (night := night_of(entry.lineage.run))}
     try:
         server = MlflowServer(spec.notify.tracking, token)

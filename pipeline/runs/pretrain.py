@@ -66,7 +66,7 @@ MAY_DIFFER = ("workers", "placement", "plan", *skipped.MAY_DIFFER)
 MISCALIBRATED = 0.1
 """Distance of predicted/observed from 1 above which a task is reported as miscalibrated. The
 distance must also exceed two standard deviations of the number of positives."""
-FEW_STEPS = 300
+MIN_TRAINED_STEPS = 300
 """Steps below which a miscalibrated task has most likely not been trained long enough."""
 
 
@@ -281,7 +281,7 @@ def advice(result: TrainingResult, recipe: Recipe) -> list[str]:
         ratio, positives = quality.calibration, quality.positives
         if ratio is None or abs(ratio - 1) <= max(MISCALIBRATED, 2 / positives**0.5):
             continue
-        if result.improving_at_the_end or result.steps < FEW_STEPS:
+        if result.improving_at_the_end or result.steps < MIN_TRAINED_STEPS:
             remedy = (
                 f"take more steps: batch_rows={max(recipe.batch_rows // 2, 1)}, or more epochs="
             )

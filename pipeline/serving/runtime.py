@@ -49,7 +49,7 @@ SEGMENT_ROWS = 8
 or fewer rows may round a row otherwise (MKL of torch 2.13)."""
 MAX_COPIED = 4096
 """Entries up to which a kernel's matrices are copied, so that one call multiplies all of them."""
-LEAST_OUTPUTS = 12
+MIN_OUTPUTS = 12
 """Outputs of a product from which a row's result does not depend on the other rows (MKL)."""
 LARGEST = float(np.finfo(np.float32).max)
 _MASK = 2**64 - 1
@@ -370,8 +370,8 @@ class Trunk:
 
 
 def linear(x_BI: Tensor, w_OI: Tensor, b_O: Tensor | None = None) -> Tensor:
-    """Return w x + b for each row, computed with at least `LEAST_OUTPUTS` outputs."""
-    missing = LEAST_OUTPUTS - len(w_OI)
+    """Return w x + b for each row, computed with at least `MIN_OUTPUTS` outputs."""
+    missing = MIN_OUTPUTS - len(w_OI)
     if missing <= 0:
         return functional.linear(x_BI, w_OI, b_O)
     bias = None if b_O is None else functional.pad(b_O, (0, missing))
@@ -448,7 +448,7 @@ class SlotLinear:
     def __init__(self, w_KOI: Tensor) -> None:
         """Take the matrices; inputs and outputs are filled up to multiples of four floats."""
         self.outputs = w_KOI.shape[1]
-        missing = max(LEAST_OUTPUTS - self.outputs, 0) or -self.outputs % 4
+        missing = max(MIN_OUTPUTS - self.outputs, 0) or -self.outputs % 4
         w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, missing))
         self.w_KOI = w_KOI
         self.by_slot = w_KOI.transpose(1, 2).unbind() if w_KOI[0].numel() > MAX_COPIED else None

@@ -142,12 +142,12 @@ def read_accumulators(
             for name, (rows, width) in before.items()
             if name in sizes
         }
-        source, bands, anew = Source(directory, entries), _bands_owned(model), []
+        source, bands, lines = Source(directory, entries), _bands_owned(model), []
         for part in local_accumulators(model):
             name = part.table
             now = _Size(*sizes[name], bands[name])
-            anew += _read_part(part, source, was.get(name), now, growth.rows.get(name))
-        return anew
+            lines += _read_part(part, source, was.get(name), now, growth.rows.get(name))
+        return lines
 
     lines = sorted({line for part in together(read, worker) for line in part})
     for line in lines if worker.rank == 0 else []:
@@ -167,17 +167,17 @@ def _read_part(
     part: LocalShard, source: Source, was: _Size | None, now: _Size, origin: RowOrigin | str | None
 ) -> list[str]:
     """Fill one part of a table's state, and return a line where it starts at zero."""
-    why = _starts_anew(part.table, was, now, origin)
+    why = _why_zero(part.table, was, now, origin)
     if why:
         part.tensor_RW.zero_()
-        return [f"table {part.table}: weights only, its momentum starts anew; {why}"]
+        return [f"table {part.table}: weights only, its Adagrad state starts at zero; {why}"]
     if isinstance(origin, RowOrigin):
         return _read_grown_accumulators(part, source, origin)
     source.read(part.tensor_RW, table=part.table, row=part.row_offset, col=part.col_offset)
     return []
 
 
-def _starts_anew(name: str, was: _Size | None, now: _Size, origin: RowOrigin | str | None) -> str:
+def _why_zero(name: str, was: _Size | None, now: _Size, origin: RowOrigin | str | None) -> str:
     """Return the reason why no row of a table continues a state; empty where rows do."""
     if was is None:
         return "the base had no such table"
@@ -208,7 +208,7 @@ def _read_grown_accumulators(part: LocalShard, source: Source, origin: RowOrigin
     if not is_new_R.any():
         return []
     part.tensor_RW[torch.from_numpy(is_new_R).to(part.tensor_RW.device)] = 0.0
-    return [f"table {part.table}: the momentum of its new rows starts anew"]
+    return [f"table {part.table}: the Adagrad state of its new rows starts at zero"]
 
 
 def _bands_owned(model: nn.Module) -> dict[str, int]:
@@ -228,12 +228,12 @@ def _bands(name: str, rows: int, entries: Sequence[FileEntry], folder: str) -> i
         BadRequest: there are no files, or they do not make up the state of so many rows.
     """
     if not entries:
-        raise BadRequest(f"no momentum of table {name} was written; start a new run")
+        raise BadRequest(f"no Adagrad state of table {name} was written; start a new run")
     matrix = matrix_of(entries)
     problems = list(cover_problems(name, matrix, entries, folder=folder))
     if problems or matrix.shape[0] != rows or matrix.dtype != "float32":
         raise BadRequest(
-            f"the momentum of table {name} is {matrix}, the table has {rows} rows; "
+            f"the Adagrad state of table {name} is {matrix}, the table has {rows} rows; "
             + "; ".join([*problems, "start a new run"])
         )
     return matrix.shape[1]

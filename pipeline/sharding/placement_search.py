@@ -122,7 +122,7 @@ class _Asked:
     """Its own where it is trained; else with fp32 columns that have the bytes of its rows."""
     kinds: tuple[ShardingType, ...]
     """Sharding types to search over."""
-    least_cols: int
+    min_cols: int
     """Least columns of a band."""
 
 
@@ -169,7 +169,7 @@ def _planner(
             sharding_types=list(table.kinds),
             compute_kernels=[EmbeddingComputeKernel.FUSED.value],
             pooling_factors=[wanted.ids[feature] for feature in table.shape.features],
-            min_partition=table.least_cols,
+            min_partition=table.min_cols,
         )
         for table in asked
     }

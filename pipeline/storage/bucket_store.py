@@ -44,8 +44,8 @@ _CLIENT: "ClientConfig" = {
     "connect_timeout": timedelta(seconds=5),
     "timeout": timedelta(seconds=30),
 }
-_MOST_CREATES = 5
-"""Times that a create is sent at most, where the answer is that another request is under way."""
+_MAX_CREATE_ATTEMPTS = 5
+"""Most times that a create is sent while the store answers that another request is under way."""
 _SECRETS = ("access_key_id", "secret_access_key", "session_token", "token")
 
 
@@ -53,7 +53,9 @@ _SECRETS = ("access_key_id", "secret_access_key", "session_token", "token")
 class BucketStore:
     """Files below a prefix of a bucket (`store.py` says what each operation does)."""
 
-    at_once: ClassVar[int] = 16  # a bundle is three small objects, and a night has many bundles
+    max_requests: ClassVar[int] = (
+        16  # a bundle is three small objects, and a night has many bundles
+    )
     uri: str
     client: S3Store = field(repr=False)
     cache: DownloadCache
@@ -97,7 +99,7 @@ class BucketStore:
         again. Where it has our bytes, it is ours. For that no two writers may write the same
         bytes, and none do: a commit, a lease and a version each name their origin.
         """
-        for _ in range(_MOST_CREATES):
+        for _ in range(_MAX_CREATE_ATTEMPTS):
             try:
                 with self._translated_errors(key):
                     obstore.put(self.client, key, content, mode="create", use_multipart=False)
@@ -114,8 +116,8 @@ class BucketStore:
                 ) from error
             return
         raise Unreachable(
-            f"{self.where(key)}: {_MOST_CREATES} times the store answered that another request for "
-            "it was under way, but there is none. Nothing was changed. Try again later"
+            f"{self.where(key)}: {_MAX_CREATE_ATTEMPTS} times the store answered that another "
+            "request for it was under way, but there is none. Nothing was changed. Try again later"
         )
 
     def put(self, files: Mapping[str, bytes]) -> None:

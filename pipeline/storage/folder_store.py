@@ -36,7 +36,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 class FolderStore:
     """Files in a folder (`store.py` says what each operation does)."""
 
-    at_once: ClassVar[int] = 1
+    max_requests: ClassVar[int] = 1
     root: Path
 
     @property
@@ -172,5 +172,5 @@ def not_stored(where: str, what: str) -> Corrupt:
     """
     return Corrupt(
         f"{where} is not what was stored: {what}. Promote the run that made it again, which stores "
-        "it anew, or restore the file from a copy of the registry"
+        "it again, or restore the file from a copy of the registry"
     )

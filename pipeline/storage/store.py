@@ -22,8 +22,8 @@ _Made = TypeVar("_Made")
 class Store(Protocol):
     """Files by key. A key is a relative path with `/` between its parts."""
 
-    at_once: ClassVar[int]
-    """Requests that `at_once` sends at the same time."""
+    max_requests: ClassVar[int]
+    """Requests that `map_concurrently` has under way at the same time."""
 
     @property
     def uri(self) -> str:
@@ -135,16 +135,20 @@ def open_store(location: str | Path) -> Store:
     return FolderStore(Path(text))
 
 
-def at_once(store: Store, do: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
-    """Yield the result for each item, in order. The first error ends it.
+def map_concurrently(
+    store: Store, do: Callable[[_Item], _Made], items: Iterable[_Item]
+) -> Iterator[_Made]:
+    """Apply a function to each item in several threads, and yield the results in order.
+
+    The first error ends it.
 
     Args:
-        store: the store, which limits how many run at once.
+        store: the store. Its `max_requests` is the number of threads; at 1 this is plain `map`.
         do: the function that reads from the store, or writes to it.
-        items: its arguments, one a call.
+        items: the argument of each call.
     """
-    if store.at_once == 1:
+    if store.max_requests == 1:
         yield from map(do, items)
         return
-    with ThreadPoolExecutor(store.at_once) as pool:
+    with ThreadPoolExecutor(store.max_requests) as pool:
         yield from pool.map(do, items)

@@ -30,7 +30,7 @@ from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import putting_file
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
 from iak.pipeline.storage.lease import CLOCKS, LEASES, Lease
-from iak.pipeline.storage.store import Store, at_once
+from iak.pipeline.storage.store import Store, map_concurrently
 from iak.schemas.stored import FileInVersion, FolderVersion
 
 VERSIONS, FILES = "versions", "files"
@@ -133,7 +133,7 @@ class StoredFolder:
         for path in files_below(to, is_wanted):
             if path not in wanted:
                 _remove(to / path, below=to)
-        for _ in at_once(
+        for _ in map_concurrently(
             self.store, lambda item: self._download(to / item[0], item[1]), wanted.items()
         ):
             pass
@@ -215,7 +215,9 @@ class FolderWriter:
         self._lease.check()
         keys = {entry.sha256: entry for entry in self.version.files.values()}
         paths = list(files_below(local, self._is_kept))
-        entries = at_once(self.folder.store, lambda p: (p, self._entry_of(local / p, keys)), paths)
+        entries = map_concurrently(
+            self.folder.store, lambda p: (p, self._entry_of(local / p, keys)), paths
+        )
         files = {path: entry for path, entry in entries if entry is not None}
         if files != self.version.files:
             before = self.version.files

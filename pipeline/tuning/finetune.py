@@ -584,8 +584,8 @@ def _tuning_rows(
     """
     config, dtype = work.cache, DTYPES[work.cache.precision]
     if config.kind == "recompute":
-        anew = recomputed(known, source, base, dtype)
-        return tuning_rows(known.known, anew, work.view.catalog, names)
+        rows = recomputed(known, source, base, dtype)
+        return tuning_rows(known.known, rows, work.view.catalog, names)
     activations = activations_of(
         known,
         source,

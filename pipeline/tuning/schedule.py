@@ -91,7 +91,7 @@ def make_schedule(
     *,
     streams_K: Tensor,
     steps_K: Tensor,
-    most_steps: int,
+    max_steps: int,
     step_rows: int,
     worker: Worker,
 ) -> Schedule:
@@ -103,21 +103,21 @@ def make_schedule(
         slots_n: slot of each row, -1 for none.
         streams_K: key of each slot's draws in this epoch.
         steps_K: steps of each slot; 0 leaves it out.
-        most_steps: steps after which a slot's epoch ends although rows are left. The rows that were
+        max_steps: steps after which a slot's epoch ends although rows are left. The rows that were
             used are a random part of them, another one each epoch.
         step_rows: rows over all workers at which a step is full.
         worker: this process.
     """
-    slots, run_K = len(steps_K), steps_K.clamp(max=most_steps)
+    slots, run_K = len(steps_K), steps_K.clamp(max=max_steps)
     count = int(run_K.max()) if slots else 0
     used = torch.nonzero(slots_n >= 0).squeeze(1)
     used = used[steps_K[slots_n[used]] > 0]
     streams_n = torch.zeros(len(slots_n), dtype=torch.int64)
     streams_n[used] = streams_K[slots_n[used]]
-    # Drawn among all of a slot's steps, not the first `most_steps` alone, so that batches keep
+    # Drawn among all of a slot's steps, not the first `max_steps` alone, so that batches keep
     # their size. Rows with a later step are not used in this epoch.
     step_B = noise.steps_of(identity_n[used], streams_n[used], steps_K[slots_n[used]])
-    in_time = step_B < most_steps
+    in_time = step_B < max_steps
     used, step_B = used[in_time], step_B[in_time]
     slot_B = slots_n[used]
     cell_B = step_B * slots + slot_B

@@ -422,7 +422,7 @@ class CohortTuner:
             self.slots_n,
             streams_K=torch.tensor(streams, dtype=torch.int64),
             steps_K=torch.where(is_run_K, self.steps_K, 0),
-            most_steps=self.stage.spec.max_steps_per_epoch,
+            max_steps=self.stage.spec.max_steps_per_epoch,
             step_rows=self.stage.step_rows,
             worker=self.setting.worker,
         )

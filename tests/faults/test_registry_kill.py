@@ -53,20 +53,20 @@ def after_kills(tmp_path, before, action):
     """
     root = FolderStore(tmp_path / "killed")
 
-    def anew():
+    def restore():
         shutil.rmtree(root.root, ignore_errors=True)
         if before is not None:
             shutil.copytree(before.root, root.root)
 
-    anew()
+    restore()
     writes = writes_of(lambda: action(root))
     assert writes.count("link") >= 1
     for number, name in enumerate(writes):
         for torn in (False, True) if name == "write_bytes" else (False,):
-            anew()
+            restore()
             assert killed_at(lambda: action(root), number, torn=torn), f"write {number} never came"
             yield root
-    anew()
+    restore()
     assert not killed_at(lambda: action(root), len(writes)), "a write was left out"
 
 

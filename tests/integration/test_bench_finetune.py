@@ -71,7 +71,7 @@ def ask_plain(worker, ground):
 
 
 def ask_ours(worker, ground):
-    """Slices of the same kernels, from rows computed anew and kept."""
+    """Slices of the same kernels, from rows computed again and kept."""
     view = ground.view("tune")
     whole = iak_variants.read_split(bases.open_base(ground.base), view, "tune", worker)
     names = iak_variants.some_of(whole, 1_000)
@@ -168,11 +168,11 @@ def test_some_domains_are_small_and_large_ones_and_all_their_rows(with_ours):
         assert len(counts) > len(answers["names"]) > 1
 
 
-def test_kept_rows_tune_the_same_kernels_as_rows_computed_anew(with_ours):
+def test_kept_rows_tune_the_same_kernels_as_rows_computed_again(with_ours):
     for answers in with_ours:
-        anew, kept = answers["recompute"], answers["fp32"]
-        torch.testing.assert_close(anew["bank"], kept["bank"], atol=1e-4, rtol=1e-3)
-        assert anew["steps"] == kept["steps"] > anew["some"] == 1
+        recomputed, kept = answers["recompute"], answers["fp32"]
+        torch.testing.assert_close(recomputed["bank"], kept["bank"], atol=1e-4, rtol=1e-3)
+        assert recomputed["steps"] == kept["steps"] > recomputed["some"] == 1
 
 
 def test_kept_rows_ask_nobody_for_anything_but_gradients(with_ours):

@@ -197,7 +197,7 @@ def test_rows_keep_their_memory_when_a_table_grows_and_new_ones_have_none(log, t
         assert torch.equal(grown.tensor_RW.flatten()[:before], memory_R[:before])
         assert memory_R[:before].count_nonzero() > 0
         assert not grown.tensor_RW[before:].any()
-        assert loaded == ["table user_id: the momentum of its new rows starts anew"]
+        assert loaded == ["table user_id: the Adagrad state of its new rows starts at zero"]
 
 
 def shortened(folder, opened, rows):

@@ -392,7 +392,7 @@ def ask_loading(worker, place, written, precision, mapped_at=None):
 
 
 def forget_peak():
-    """Make VmHWM start anew, from the memory that is resident now; which is returned."""
+    """Reset VmHWM to the memory that is resident now, and return it."""
     Path("/proc/self/clear_refs").write_text("5")
     return memory("VmRSS")
 

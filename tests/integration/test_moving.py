@@ -1,4 +1,4 @@
-"""What W workers wrote under a plan, W' workers read under another: weights, momentum, runs.
+"""What W workers wrote under a plan, W' workers read under another: weights, Adagrad state, runs.
 
 Workers start once for many moves: `write_all` writes under many plans, `read_all` reads them.
 """
@@ -75,13 +75,13 @@ def bands(plan, world, table):
 
 
 def planted(part):
-    """A momentum that no other row, band or table has."""
+    """Accumulators that no other row, band or table has."""
     rows_R = torch.arange(len(part.tensor_RW)) + part.row_offset
     return (rows_R + 1000.0 * (1 + part.col_offset) + 0.25 * NAMES.index(part.table))[:, None]
 
 
 def write_all(worker, root, plans):
-    """Write weights and momentum under each plan; return their entries, by plan."""
+    """Write weights and accumulators under each plan; return their entries, by plan."""
     entries = {}
     for number in plans:
         model = moving_model(worker, PLANS[number])
@@ -102,23 +102,23 @@ class Move(NamedTuple):
 
     digest: str
     loaded: list[str]
-    """What was reported of the momentum."""
+    """What was reported of the accumulators."""
     is_right: bool
-    """Whether every number of the momentum is the one that was promised."""
+    """Whether every number of the accumulators is the one that was promised."""
     numbers: int
-    """Numbers of the momentum that this worker has."""
+    """Numbers of the accumulators that this worker has."""
 
 
 def read_all(worker, root, entries, moves):
     """Read under other plans what was written; return what each move came to."""
     answers = {}
     for (wrote, before), now in moves:
-        folder, (files, momentum) = root / f"{wrote}-{before}", entries[wrote, before]
+        folder, (files, accumulators) = root / f"{wrote}-{before}", entries[wrote, before]
         model = moving_model(worker, PLANS[now], seed=9)
         for part in local_accumulators(model):
             part.tensor_RW.fill_(-1.0)
         read_base_weights(model, folder, files, worker)
-        loaded = read_accumulators(model, folder, momentum, worker)
+        loaded = read_accumulators(model, folder, accumulators, worker)
         is_right = True
         for part in local_accumulators(model):
             cuts = [
@@ -165,20 +165,20 @@ def test_weights_move_between_any_workers_and_plans(moved, world):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_momentum_moves_where_columns_are_cut_alike_and_starts_anew_elsewhere(moved, world):
+def test_adagrad_state_moves_where_columns_are_cut_alike_and_starts_at_zero_elsewhere(moved, world):
     for answers in moved[world]:
         for ((wrote, before), now), move in answers.items():
-            anew = {
+            at_zero = {
                 table
                 for table in NAMES
                 if bands(PLANS[before], wrote, table) != bands(PLANS[now], world, table)
             }
-            assert {line.split()[1].rstrip(":") for line in move.loaded} == anew
+            assert {line.split()[1].rstrip(":") for line in move.loaded} == at_zero
             assert all("weights only" in line for line in move.loaded)
             assert move.is_right, (wrote, PLANS[before], PLANS[now])
 
 
-def test_momentum_is_one_number_a_row_and_band(moved):
+def test_adagrad_state_is_one_number_per_row_and_band(moved):
     for world in WORLDS:
         for before, now in moved[world][0]:
             rows = sum(s.rows * bands(PLANS[now], world, s.name) for s in SHAPES)
@@ -186,7 +186,7 @@ def test_momentum_is_one_number_a_row_and_band(moved):
 
 
 def learning_on(worker, folder):
-    """Weights after training twice as long: without a move, with one, and with lost momentum."""
+    """Weights after training twice as long: without a move, with one, and with no accumulators."""
     still = sharded_model(worker, "rows")
     train(worker, still, "halves")
     entries = [
@@ -461,8 +461,9 @@ def test_a_run_from_a_base_that_grew_reports_what_is_new(grown):
         loaded = starts["grown"].loaded
         accumulators = [line for line in loaded if line.startswith("table ")]
         assert accumulators == [
-            "table user_id: the momentum of its new rows starts anew",
-            "table weekday: weights only, its momentum starts anew; the base had no such table",
+            "table user_id: the Adagrad state of its new rows starts at zero",
+            "table weekday: weights only, its Adagrad state starts at zero; "
+            "the base had no such table",
         ]
         differences = {line.partition(": ")[0] for line in loaded if line not in accumulators}
         assert differences == set(grown[1])

@@ -1,4 +1,4 @@
-"""Labels that are stated again, and rows in other files: read anew, never computed anew."""
+"""Labels that are stated again, and rows in other files: read again, never computed again."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""Gloo workers that stay: each story is a call to them, and not processes that start anew.
+"""Gloo workers that stay: each story is a call to them, and not processes that start again.
 
 `run_on_workers` imports torch in each worker for seconds. Here that is done once a module, so that
 every story can have a fixture of its own.

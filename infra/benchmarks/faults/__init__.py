@@ -42,7 +42,7 @@ from infra.benchmarks.faults.verbs import run_verb
 from infra.benchmarks.faults.workspace import BenchSetup, prepare
 from infra.benchmarks.specs import BenchFaultsSpec
 
-FEWEST_FAULTS, FEWEST_INPUTS = 400, 600
+MIN_FAULTS, MIN_INPUTS = 400, 600
 _DRAWS = 4
 """Times that a fault is drawn until it has something to damage."""
 _NOTES_A_CLASS = 3

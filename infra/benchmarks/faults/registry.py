@@ -57,7 +57,7 @@ class Stage:
     def fresh(self, request: str) -> Answer:
         """Return the answer of an undamaged run over the present inputs.
 
-        It starts anew, and keeps only the standardisation of earlier nights.
+        It starts again, and keeps only the standardisation of earlier nights.
         """
         workspace = self.workspace.with_name(f"{self.workspace.name}-{_RERUN}")
         shutil.copytree(self.workspace, workspace, symlinks=True)

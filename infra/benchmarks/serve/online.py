@@ -27,7 +27,7 @@ BASE, POOLED, ALL = "base alone", "one kernel", "all kernels"
 _WARM_UP = 3
 _FOLLOW_S = 0.5
 """Seconds between a server's looks at the registry."""
-_AT_MOST_S = 120.0
+_MAX_WAIT_S = 120.0
 """Seconds within which a promotion must be followed."""
 
 
@@ -203,8 +203,8 @@ def _promoted(
     promote_run(store, _run(bundles), "champion", domains=[name], force=False)
     started = time.monotonic()
     while _version(client, body) == before:
-        if time.monotonic() - started > _AT_MOST_S:
-            raise PipelineError(f"a promotion was not followed within {_AT_MOST_S:g} s")
+        if time.monotonic() - started > _MAX_WAIT_S:
+            raise PipelineError(f"a promotion was not followed within {_MAX_WAIT_S:g} s")
     return time.monotonic() - started
 
 

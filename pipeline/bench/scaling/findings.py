@@ -29,7 +29,7 @@ from iak.schemas.scaling_result import (
 )
 
 SCALINGS: tuple[Scaling, ...] = ("strong", "weak")
-MOST_ERROR = 0.25
+MAX_ERROR = 0.25
 """Largest error of the simulation, as a share of a measured step, with which it is believed."""
 _KIB = 1024
 Sent = Mapping[int, Mapping[str, tuple[float, Mapping[str, float]]]]
@@ -226,7 +226,7 @@ def targets_of(findings: Findings, lines: Sequence[BenchmarkLine]) -> list[Targe
     worst = max(errors, key=lambda line: abs(line.error))
     error = abs(worst.error)
     note = ""
-    if error > MOST_ERROR:
+    if error > MAX_ERROR:
         note = (
             f"{worst.workload}, {worst.scaling}, {worst.workers} workers: "
             f"{worst.simulated_ms:g} ms foreseen, {worst.measured_ms:g} measured; compute "
@@ -239,9 +239,9 @@ def targets_of(findings: Findings, lines: Sequence[BenchmarkLine]) -> list[Targe
     return [
         Target(
             name=f"largest error of the model on {findings.spec.workers[-1]} measured workers",
-            wanted=f"at most {MOST_ERROR:g}",
+            wanted=f"at most {MAX_ERROR:g}",
             measured=round(error, 4),
-            is_met=error <= MOST_ERROR,
+            is_met=error <= MAX_ERROR,
             note=note,
         )
     ]

@@ -236,7 +236,7 @@ def test_a_new_day_is_the_only_one_that_is_computed(log, tmp_path):
     assert usage.rows_read == rows
 
 
-def test_a_changed_file_is_computed_anew_and_the_others_are_not(log, tmp_path):
+def test_a_changed_file_is_computed_again_and_the_others_are_not(log, tmp_path):
     rows, *_ = night(log, tmp_path / "cache")
     write_log(log, [(*LAYOUT[0][:2], (7, 13)), *LAYOUT[1:]], seed=1)
     again, looked_up, _, _ = night(log, tmp_path / "cache")
@@ -252,14 +252,14 @@ def test_another_base_computes_everything_but_knows_the_rows(log, tmp_path):
     assert (again, looked_up, opened) == (rows, rows, 0)
 
 
-def test_other_domains_are_read_anew_and_nothing_is_computed(log, tmp_path):
+def test_other_domains_are_read_again_and_nothing_is_computed(log, tmp_path):
     night(log, tmp_path / "cache")
     catalog = small_catalog(domain__keys=["region", "scene"])
     _, looked_up, opened, _ = night(log, tmp_path / "cache", catalog=catalog)
     assert looked_up == 0 < opened
 
 
-def test_ripening_labels_are_read_anew_each_night_and_nothing_is_computed(log, tmp_path):
+def test_ripening_labels_are_read_again_each_night_and_nothing_is_computed(log, tmp_path):
     tasks = [
         {"label": "click", "kind": "click"},
         {"label": "order", "kind": "conversion", "matures_after": "P1D"},

@@ -179,7 +179,7 @@ def test_of_many_checkpoints_the_newest_stay(folder):
     assert len(names(folder)) == KEEP
 
 
-def test_what_a_killed_worker_was_writing_is_written_anew(folder):
+def test_what_a_killed_worker_was_writing_is_written_again(folder):
     part = folder / ".step-00000600.part"
     part.mkdir()
     (part / "dense.safetensors").write_bytes(b"half")

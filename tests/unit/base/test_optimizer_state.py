@@ -31,7 +31,7 @@ def _no_tables(monkeypatch):
     for module in (adagrad_state, optimizer_state):
         monkeypatch.setattr(module, "unwrap", lambda model: model)
     monkeypatch.setattr(adagrad_state, "write_accumulators", lambda *_, **__: [])
-    monkeypatch.setattr(adagrad_state, "read_accumulators", lambda *_, **__: ["table t: anew"])
+    monkeypatch.setattr(adagrad_state, "read_accumulators", lambda *_, **__: ["table t: zero"])
 
 
 def adam(w=(2, 3), b=(2,), start=1.0):
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_in_place(tmp_path):
     entries = write_state(Model(), adam(), tmp_path, ALONE)
     assert [entry.path for entry in entries] == [ADAM]
     now = adam(start=0.0)
-    assert read(tmp_path, now, entries) == ["table t: anew"]
+    assert read(tmp_path, now, entries) == ["table t: zero"]
     assert all(torch.equal(now[name], tensor) for name, tensor in adam().items())
 
 
@@ -66,7 +66,7 @@ def test_only_rank_0_writes_the_dense_part(tmp_path):
 def test_a_parameter_of_another_shape_starts_at_zero_with_its_count(tmp_path):
     entries = write_state(Model(), adam(b=(5,)), tmp_path, ALONE)
     now = adam(start=7.0)
-    assert read(tmp_path, now, entries)[1:] == ["dense trunk.b: its Adam starts anew"]
+    assert read(tmp_path, now, entries)[1:] == ["dense trunk.b: its Adam state starts at zero"]
     assert not any(now[f"trunk.b.{what}"].any() for what in ("exp_avg", "exp_avg_sq", "step"))
     assert torch.equal(now["trunk.w.exp_avg"], adam()["trunk.w.exp_avg"])
 
@@ -75,7 +75,7 @@ def test_a_parameter_that_the_base_did_not_have_starts_at_zero(tmp_path):
     before = {name: tensor for name, tensor in adam().items() if not name.startswith("trunk.b")}
     entries = write_state(Model(), before, tmp_path, ALONE)
     now = adam(start=7.0)
-    assert read(tmp_path, now, entries)[1:] == ["dense trunk.b: its Adam starts anew"]
+    assert read(tmp_path, now, entries)[1:] == ["dense trunk.b: its Adam state starts at zero"]
     assert not now["trunk.b.step"].any()
 
 

@@ -64,7 +64,7 @@ def test_a_file_is_counted_the_same_however_few_entries_wait_to_be_merged(tmp_pa
     write_log(tmp_path, [("hangzhou", "2026-10-01", [20] * 8)])
     selection = parquet.select(snapshot_of(tmp_path, CATALOG), EVERYTHING, CATALOG)
     whole = counts.count_file(selection, 0, CATALOG)
-    monkeypatch.setattr(timeline, "MOST_WAITING", 3)
+    monkeypatch.setattr(timeline, "MAX_WAITING_ENTRIES", 3)
     parts = counts.count_file(selection, 0, CATALOG)
     for name, entries in whole.items():
         assert np.array_equal(entries.keys_n, parts[name].keys_n)

@@ -4,7 +4,7 @@ import pytest
 
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.fresh.state import STATISTICS, definition_of, read_state
-from iak.schemas.fresh import MOST_KEYS
+from iak.schemas.fresh import DEFAULT_MAX_KEYS
 from iak.schemas.log import SplitSpec
 from tests.unit.fresh.small import dated_catalog, drawn, state_of, statistics, undated_catalog
 
@@ -67,7 +67,7 @@ def test_what_changes_a_number_changes_the_definition(changes):
 def test_a_bound_on_keys_changes_the_definition_unless_it_is_the_default():
     plain, default, small = (
         definition_of(dated_catalog(fresh=({"keys": ["item_id"]} | bound,)))
-        for bound in ({}, {"most_keys": MOST_KEYS}, {"most_keys": 7})
+        for bound in ({}, {"most_keys": DEFAULT_MAX_KEYS}, {"most_keys": 7})
     )
     assert plain == default != small
 

@@ -38,7 +38,7 @@ def test_a_running_sum_is_the_merge_of_its_parts_however_few_wait(parts, most):
     whole = merge([entries(part) for part in parts])
     running = RunningSum()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timelines, "MOST_WAITING", most)
+        patch.setattr(timelines, "MAX_WAITING_ENTRIES", most)
         for part in parts:
             running.add(entries(part))
             merged, *waiting = map(len, running.parts)

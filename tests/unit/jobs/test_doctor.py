@@ -132,7 +132,7 @@ def test_what_does_not_belong_is_named_with_the_command_that_repairs_it(
     assert found[name].remedy == remedy
 
 
-def test_an_older_torch_beside_newer_libraries_is_made_anew():
+def test_an_older_torch_beside_newer_libraries_needs_a_new_environment():
     found = wrong(GOOD | {"torch": "2.12.0"})
     assert set(found) == {"torchrec", "fbgemm"}
     assert {check.remedy for check in found.values()} == {

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine: who answers, what starts them anew, what ends the run."""
+"""Workers as processes of this machine: who answers, what starts them again, what ends the run."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def test_every_worker_works_worker_0_answers_and_reports_from_another_process(tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["progress.jsonl", "result.json"]
 
 
-def test_a_killed_worker_starts_all_anew_with_a_message_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_killed_worker_starts_all_again_with_a_message_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(local_launcher, "OWN_ERROR_WITHIN_S", 0.5)
     result, events = run(tmp_path, die_once, str(tmp_path))
     assert result == {"begun": 2}

@@ -1,7 +1,7 @@
 """A run on Ray's workers: who answers, what a refusal ends, which error is tried again.
 
 No Ray is started. Its trainer is replaced by one that runs the workers' loop on threads, and starts
-all of them anew when one has failed, as Ray Train does.
+all of them again when one has failed, as Ray Train does.
 """
 
 import json

@@ -11,7 +11,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from iak.pipeline.data.batch import FULL_ROWS
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.batch_invariant import (
-    LEAST_OUTPUTS,
+    MIN_OUTPUTS,
     batch_invariant,
     row_dots,
     task_products,
@@ -37,7 +37,7 @@ some_rows = st.integers(1, 2).flatmap(
 sizes = st.integers(1, 70)
 
 
-@given(sizes, st.integers(1, LEAST_OUTPUTS + 5), some_rows, st.integers(0, 99))
+@given(sizes, st.integers(1, MIN_OUTPUTS + 5), some_rows, st.integers(0, 99))
 def test_a_row_rounds_the_same_among_any_rows(inputs, outputs, chosen, seed):
     torch.manual_seed(seed)
     layer, x_BI = nn.Linear(inputs, outputs), torch.randn(ROWS, inputs)
@@ -69,7 +69,7 @@ def test_a_whole_trunk_rounds_a_row_the_same_among_any_rows(kind, chosen, seed):
 @given(
     st.integers(1, 3),
     sizes,
-    st.integers(1, LEAST_OUTPUTS + 5),
+    st.integers(1, MIN_OUTPUTS + 5),
     st.integers(1, 12),
     st.integers(0, 99),
 )
@@ -148,7 +148,7 @@ def test_every_layer_of_an_adopted_module_computes_enough_outputs():
     """Some processors round rows the same without it, and only this test fails there."""
     with torch.no_grad(), Products() as products:
         AdoptedModel(Foreign(), tasks=2)(KeyedJaggedTensor.empty(), torch.randn(9, 13))
-    assert products.outputs == [LEAST_OUTPUTS] * 3
+    assert products.outputs == [MIN_OUTPUTS] * 3
 
 
 def test_a_layer_may_have_no_bias():

@@ -37,8 +37,8 @@ from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.registry import ALIASES, bundle_digest
 from tests.unit.registry.nights import DOMAINS, NAMES, killed_at, night, promote, served, stored
 
-NIGHTS, MOST_WRITES, MOST_PUTS = 3, 70, 12
-CRASH = st.one_of(st.none(), st.integers(0, MOST_WRITES))
+NIGHTS, MAX_WRITES, MAX_PUTS = 3, 70, 12
+CRASH = st.one_of(st.none(), st.integers(0, MAX_WRITES))
 ALIAS = st.sampled_from(ALIASES)
 
 
@@ -213,7 +213,7 @@ class BucketRegistry(Registry):
 
     def is_killed_at(self, action, number):
         # Far fewer writes than in a folder: three objects a bundle, a probe and a commit.
-        dying = DyingObstore(number % MOST_PUTS)
+        dying = DyingObstore(number % MAX_PUTS)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bucket_store, "obstore", dying)
             with contextlib.suppress(Killed):

@@ -237,7 +237,7 @@ def test_a_bad_request_does_not_open_a_folder_that_holds_work(tmp_path):
     assert "another run" in refused(BadRequest, tmp_path, seed=1)
 
 
-def test_an_attempt_that_left_no_work_starts_anew_on_changed_inputs_and_says_so(tmp_path):
+def test_an_attempt_that_left_no_work_starts_again_on_changed_inputs_and_says_so(tmp_path):
     interrupt(tmp_path, work=False)
     events = []
     again(tmp_path, run_inputs(domain__keys=["scene"]), report=events.append)

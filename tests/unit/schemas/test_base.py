@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError
 
 from iak.schemas.base import (
-    MOST_SHOWN,
+    MAX_SHOWN_CHARACTERS,
     Column,
     FolderText,
     SparseSpec,
@@ -135,11 +135,11 @@ def test_a_uri_without_a_password_is_as_it_is(uri):
     assert without_userinfo(uri) == redacted(uri) == uri
 
 
-@given(letter=st.characters(), length=st.integers(0, 2 * MOST_SHOWN))
+@given(letter=st.characters(), length=st.integers(0, 2 * MAX_SHOWN_CHARACTERS))
 def test_a_long_text_is_shown_by_its_beginning_and_length(letter, length):
     text = letter * length
     shown = shortened(text)
-    if len(text) <= MOST_SHOWN:
+    if len(text) <= MAX_SHOWN_CHARACTERS:
         assert shown == text
     else:
-        assert shown == f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
+        assert shown == f"{text[:MAX_SHOWN_CHARACTERS]}... ({len(text):,} characters)"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.data import features, hashing
-from iak.pipeline.model.batch_invariant import LEAST_OUTPUTS
+from iak.pipeline.model.batch_invariant import MIN_OUTPUTS
 from iak.pipeline.serving import runtime
 from iak.pipeline.serving.encode import raw_batch
 from iak.schemas.feature import FIRST_ROW
@@ -145,4 +145,4 @@ def test_what_is_no_id_is_refused_with_its_column(value):
 
 
 def test_constants_of_rounding_are_those_of_the_package():
-    assert runtime.LEAST_OUTPUTS == LEAST_OUTPUTS
+    assert runtime.MIN_OUTPUTS == MIN_OUTPUTS

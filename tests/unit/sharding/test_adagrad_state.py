@@ -1,4 +1,4 @@
-"""Adagrad's memory moves between workers and cuts by rows bit for bit, else it starts anew."""
+"""Adagrad's state moves between workers and cuts by rows bit for bit, else it starts at zero."""
 
 import logging
 import tempfile
@@ -131,7 +131,7 @@ def read(folder, entries, world, cut, *, rows=ROWS, **how):
 
 @settings(max_examples=25)
 @given(before=WORLDS, now=WORLDS)
-def test_a_memory_moves_to_any_cut_by_rows_and_starts_anew_in_other_bands(before, now):
+def test_the_state_moves_to_any_cut_by_rows_and_starts_at_zero_in_other_bands(before, now):
     with tempfile.TemporaryDirectory() as place:
         entries, memory_RB = written(Path(place), *before)
         found_RB, told = read(Path(place), entries, *now)
@@ -142,7 +142,7 @@ def test_a_memory_moves_to_any_cut_by_rows_and_starts_anew_in_other_bands(before
     else:
         assert not found_RB.any()
         line = (
-            "table t: weights only, its momentum starts anew; it was stored for "
+            "table t: weights only, its Adagrad state starts at zero; it was stored for "
             f"{bands[0]} band(s) of columns, this plan cuts the table into {bands[1]}"
         )
         assert told == [[line]] * now[0]
@@ -170,7 +170,7 @@ def test_a_grown_tables_row_continues_the_row_of_its_id_and_new_ids_start_at_zer
     is_new_R = (torch.arange(rows) >= FIRST_ROW) & (origin_R < FIRST_ROW)
     expected_RB[is_new_R] = 0.0
     assert torch.equal(found_RB, expected_RB)
-    line = "table t: the momentum of its new rows starts anew"
+    line = "table t: the Adagrad state of its new rows starts at zero"
     assert told == [[line] if is_new_R.any() else []] * world
 
 
@@ -190,7 +190,7 @@ WHOLE = Cut((), 1, (0,))
         ),
     ],
 )  # fmt: skip
-def test_a_table_that_is_another_one_starts_anew_and_worker_0_says_why(
+def test_a_table_that_is_another_one_starts_at_zero_and_worker_0_says_why(
     tmp_path, caplog, sizes_before, rows, reason
 ):
     entries, _ = written(tmp_path, 1, WHOLE)
@@ -204,13 +204,13 @@ def test_a_table_that_is_another_one_starts_anew_and_worker_0_says_why(
 
 
 def test_a_memory_that_was_never_written_is_refused(tmp_path):
-    with pytest.raises(BadRequest, match="no momentum of table t was written"):
+    with pytest.raises(BadRequest, match="no Adagrad state of table t was written"):
         read(tmp_path, [], 1, WHOLE)
 
 
 def test_a_memory_of_other_rows_than_its_table_had_is_refused(tmp_path):
     entries, _ = written(tmp_path, 1, WHOLE)
-    with pytest.raises(BadRequest, match=r"momentum of table t is .* the table has 20 rows"):
+    with pytest.raises(BadRequest, match=r"Adagrad state of table t is .* the table has 20 rows"):
         read(tmp_path, entries, 1, WHOLE, rows=20, sizes_before={"t": (20, WIDTH)})
 
 

@@ -15,15 +15,15 @@ from tests.unit.iak.small import ALONE, stage, tuning_rows
     rows=st.integers(0, 60),
     steps=st.lists(st.integers(0, 5), min_size=1, max_size=5),
     step_rows=st.sampled_from([1, 10, 1000]),
-    most_steps=st.sampled_from([2, 99]),
+    max_steps=st.sampled_from([2, 99]),
     seed=st.integers(0, 99),
 )
-def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, step_rows, most_steps, seed):
+def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, step_rows, max_steps, seed):
     data = tuning_rows(rows, len(steps), seed)
     slots_n = data.slots_nL[:, 1]
     schedule = make_schedule(
         data.identity_n, data.mask_nT, slots_n, streams_K=torch.arange(len(steps)) + seed,
-        steps_K=torch.tensor(steps), most_steps=most_steps, step_rows=step_rows, worker=ALONE,
+        steps_K=torch.tensor(steps), max_steps=max_steps, step_rows=step_rows, worker=ALONE,
     )  # fmt: skip
     used, met = [], {k: 0 for k, count in enumerate(steps) if count}
     for step in schedule.steps():
@@ -34,9 +34,9 @@ def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, step_rows,
             assert torch.equal(data.mask_nT[step.index_B[slot_B == slot]].sum(0), labelled_T)
             met[slot] += 1
         used += step.index_B.tolist()
-    assert met == {k: min(steps[k], most_steps) for k in met}
+    assert met == {k: min(steps[k], max_steps) for k in met}
     active = [n for n, slot in enumerate(slots_n.tolist()) if slot in met]
-    assert sorted(used) == active if max(steps) <= most_steps else set(used) <= set(active)
+    assert sorted(used) == active if max(steps) <= max_steps else set(used) <= set(active)
     assert len(set(used)) == len(used)
 
 
