@@ -198,7 +198,7 @@ def test_a_link_opens_the_part_of_its_domain(visit, addresses):
     target = link.get_attribute("href")
     assert not on.page.locator(f"details{target}").evaluate("part => part.open")
     link.press("Enter")
-    # Asked from outside the page: its policy forbids a script that is evaluated from a string there.
+    # Asked from outside the page, whose policy forbids evaluating a script from a string.
     on.page.locator(f"details{target}[open]").wait_for()
 
 
