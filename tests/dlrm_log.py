@@ -1,5 +1,6 @@
 """The log of a DLRM: rows of two regions, and the scores that the model gave them."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +13,54 @@ from tests.builders import write_file
 from tests.plain_dlrm import ITEMS, USERS, train
 
 REGIONS = ("a", "b")
-DOCUMENT = {
-    "log": {"name": "dlrm", "partition_keys": ["region", "dt"], "date_key": "dt",
-            "row_id": "event_id"},
-    "domain": {"keys": ["region"], "min_rows": 50},
-    "base": {"kind": "torch", "factory": "tests.plain_dlrm:build"},
-    "features": [
-        {"kind": "categorical", "name": "user"}, {"kind": "categorical", "name": "item"},
-        {"kind": "numeric", "name": "price", "standardise": False},
-    ],
-    "tables": {
-        "user": {"encoding": "identity", "rows": USERS + 2},
-        "item": {"encoding": "identity", "rows": ITEMS + 2},
-    },
-    "tasks": [{"label": "click", "kind": "click"}],
-    "splits": {
-        "pretrain": {"days": [0, 0]},
-        "tune": {"days": [1, 1], "slice": [0.0, 0.6]},
-        "valid": {"days": [1, 1], "slice": [0.6, 0.8]},
-        "gate": {"days": [1, 1], "slice": [0.8, 1.0]},
-        "test": {"days": [2, 2]},
-    },
-}  # fmt: skip
+CATALOG = f"""
+[log]
+name = "dlrm"
+partition_keys = ["region", "dt"]
+date_key = "dt"
+row_id = "event_id"
+
+[domain]
+keys = ["region"]
+min_rows = 50
+
+[base]
+kind = "torch"
+factory = "tests.plain_dlrm:build"
+
+[[features]]
+kind = "categorical"
+name = "user"
+
+[[features]]
+kind = "categorical"
+name = "item"
+
+[[features]]
+kind = "numeric"
+name = "price"
+standardise = false
+
+[tables.user]
+encoding = "identity"
+rows = {USERS + 2}
+
+[tables.item]
+encoding = "identity"
+rows = {ITEMS + 2}
+
+[[tasks]]
+label = "click"
+kind = "click"
+
+[splits]
+pretrain = {{ days = [0, 0] }}
+tune = {{ days = [1, 1], slice = [0.0, 0.6] }}
+valid = {{ days = [1, 1], slice = [0.6, 0.8] }}
+gate = {{ days = [1, 1], slice = [0.8, 1.0] }}
+test = {{ days = [2, 2] }}
+"""
+DOCUMENT = tomllib.loads(CATALOG)
 
 
 def dlrm_catalog(**changes) -> Catalog:
@@ -52,7 +79,7 @@ def draw(rows: int, region: str, seed: int) -> dict[str, np.ndarray]:
 
 
 def write_dlrm_log(root: Path, rows: int = 1500) -> Path:
-    """Train on the first day; write three days with scores, and the weights of the model."""
+    """Train on the first day; write three days with scores, the model's weights, a catalogue."""
     parts = {
         (region, day): draw(rows, region, 10 * day + number)
         for day in (1, 2, 3)
@@ -60,6 +87,7 @@ def write_dlrm_log(root: Path, rows: int = 1500) -> Path:
     }
     old = [part for (_, day), part in parts.items() if day == 1]
     model = train(*(np.concatenate([part[name] for part in old]) for name in old[0]))
+    (root / "dlrm.toml").write_text(CATALOG)
     safetensors_torch.save_file(model.state_dict(), root / "model.safetensors")
     torch.save(model.state_dict(), root / "model.pt")
     for number, ((region, day), part) in enumerate(parts.items()):

@@ -232,7 +232,7 @@ def _besides_tables(
         kernel, at_once = bank.units * _FP32, _at_once(asked)
         rows = max(rows, LOOKED_UP_ROWS)
         sizes = {
-            "dense": _FP32 * work.dense.parameters,
+            "dense": work.dense.weight_bytes,
             "activations": int(rows * (2 * embedded + 4 * _FP32 * bank.kept_units)),
             "exchange": int(2 * rows * work.ids_a_row * _FP32 * _mean_width(work)),
             # Every kernel at its start and its end; of a cohort also the current and the best ones.

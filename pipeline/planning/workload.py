@@ -18,8 +18,9 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.model.given import identity_towers
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.tables import TableShape
+from iak.pipeline.planning.module_cost import module_cost
 from iak.schemas.feature import FIRST_ROW, ListSpec, table_of
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import KernelSpec, ModelSpec
@@ -31,9 +32,11 @@ _ROWS = (64, 128)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """The trunk and the towers."""
+    """The trunk and the towers, or an adopted module."""
 
     parameters: int
+    weight_bytes: int
+    """Bytes of the parameters on each worker."""
     flops: float
     """FLOPs of a row's forward pass; a multiply and an add count as two."""
     kept_bytes: float
@@ -98,10 +101,7 @@ def workload(
         BadRequest: the rows of a table are not known, or a name is unknown.
     """
     if isinstance(catalog.base, ModuleBaseSpec):
-        raise BadRequest(
-            f"the base is the module of {catalog.base.factory}, whose size no setting states; it "
-            "lies whole on every worker. Run a night on a few rows to see its memory"
-        )
+        return _on_module(catalog, catalog.base, kernel, ids=_ids(catalog, ids), domains=domains)
     if catalog.columns_base is not None:
         return _on_given_base(catalog, kernel, rows=rows, ids=ids, domains=domains)
     shapes = _shapes(catalog, rows, width=model.width)
@@ -111,12 +111,11 @@ def workload(
     with torch.device("meta"):
         trunk = build_trunk(model, embeddings=list(widths.values()), numbers=numbers, tasks=tasks)
         heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
-    h_units = tasks * model.expert_width
     return Workload(
         shapes=shapes,
         ids=_ids(catalog, ids),
         x_units=x_units,
-        h_units=h_units,
+        h_units=heads.units,
         numbers=numbers,
         tasks=tasks,
         dense=_dense(nn.Sequential(trunk, heads), x_units),
@@ -124,7 +123,6 @@ def workload(
             heads,
             kernel,
             x_units=x_units,
-            h_units=h_units,
             statistics=len(catalog.fresh_names),
             domains=domains,
         ),
@@ -143,8 +141,6 @@ def _on_given_base(
     assert catalog.columns_base is not None, "another base is counted by its model"
     numbers, tasks = len(catalog.number_names), len(catalog.tasks)
     x_units = numbers + (catalog.columns_base.units or 0)
-    narrow = kernel.narrow if kernel.narrow < x_units else 0  # a narrower x stays as it is
-    kernel = kernel.model_copy(update={"narrow": narrow})
     towers = identity_towers(tasks)
     return Workload(
         shapes=_shapes(catalog, rows, width=0),
@@ -153,16 +149,56 @@ def _on_given_base(
         h_units=tasks,
         numbers=numbers,
         tasks=tasks,
-        dense=Dense(parameters=0, flops=0.0, kept_bytes=0.0),
+        dense=Dense(parameters=0, weight_bytes=0, flops=0.0, kept_bytes=0.0),
         kernels=_kernels(
             towers,
-            kernel,
+            _not_widened(kernel, x_units),
             x_units=x_units,
-            h_units=tasks,
             statistics=len(catalog.fresh_names),
             domains=domains,
         ),
     )
+
+
+def _on_module(
+    catalog: Catalog,
+    base: ModuleBaseSpec,
+    kernel: KernelSpec,
+    *,
+    ids: Mapping[str, float],
+    domains: int,
+) -> Workload:
+    """Count the workload of kernels on a torch module, which lies whole on every worker."""
+    cost = module_cost(base.factory, catalog, ids=ids)
+    numbers = len(catalog.number_names)
+    return Workload(
+        shapes=(),  # its tables are weights of the module, and are not placed
+        ids=ids,
+        x_units=numbers,
+        h_units=cost.tail.units,
+        numbers=numbers,
+        tasks=len(catalog.tasks),
+        dense=Dense(
+            parameters=cost.weights,
+            weight_bytes=cost.weight_bytes,
+            flops=cost.flops,
+            kept_bytes=0.0,  # it is never trained
+        ),
+        kernels=_kernels(
+            cost.tail,
+            _not_widened(kernel, numbers),
+            x_units=numbers,
+            statistics=len(catalog.fresh_names),
+            domains=domains,
+            tail_flops=cost.tail_flops,
+        ),
+    )
+
+
+def _not_widened(kernel: KernelSpec, x_units: int) -> KernelSpec:
+    """Return a kernel's settings with which an x narrower than its components stays as it is."""
+    narrow = kernel.narrow if kernel.narrow < x_units else 0
+    return kernel.model_copy(update={"narrow": narrow})
 
 
 def _shapes(catalog: Catalog, rows: Mapping[str, int], *, width: int) -> tuple[TableShape, ...]:
@@ -206,17 +242,26 @@ def _ids(catalog: Catalog, ids: Mapping[str, float]) -> dict[str, float]:
 
 
 def _kernels(
-    heads: Heads, spec: KernelSpec, *, x_units: int, h_units: int, statistics: int, domains: int
+    heads: Heads | Tail,
+    spec: KernelSpec,
+    *,
+    x_units: int,
+    statistics: int,
+    domains: int,
+    tail_flops: float = 0.0,
 ) -> Kernels:
-    """Count a kernel's weights, FLOPs and activations."""
+    """Count a kernel's weights, FLOPs and activations; with the FLOPs of a tail, where it has one.
+
+    A tail is no part of a kernel. A row's corrected h goes through it all the same.
+    """
     read_x = (spec.narrow or x_units) if spec.reads == "hx" else 0
-    shape = KernelShape.on(heads, spec, inputs=h_units + read_x + statistics)
+    shape = KernelShape.on(heads, spec, inputs=heads.units + read_x + statistics)
     towers = heads.tasks * heads.hidden * (heads.width + 1)
     return Kernels(
         domains=domains,
         units=bank.units(shape),
-        flops=2.0 * (bank.units(shape) + towers),
-        kept_units=h_units + read_x + statistics,
+        flops=2.0 * (bank.units(shape) + towers) + tail_flops,
+        kept_units=heads.units + read_x + statistics,
     )
 
 
@@ -226,6 +271,7 @@ def _dense(module: nn.Module, x_units: int) -> Dense:
     rows = _ROWS[1] - _ROWS[0]
     return Dense(
         parameters=sum(p.numel() for p in module.parameters()),
+        weight_bytes=sum(p.nbytes for p in module.parameters()),
         flops=(many[0] - few[0]) / rows,
         kept_bytes=(many[1] - few[1]) / rows,
     )

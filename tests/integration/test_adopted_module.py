@@ -1,6 +1,7 @@
 """A plain-torch DLRM, trained by a loop that knows nothing of this project, as a base."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors import torch as safetensors_torch
 
+from iak.jobs import cli
 from iak.pipeline.base import adopted_module, published_base
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt
 from iak.pipeline.launcher import ProcessLauncher
@@ -102,6 +104,21 @@ def test_a_state_dict_of_torch_is_read_as_well(root, tmp_path):
     result = adopt(root, tmp_path / "run", weights=root / "model.pt")
     first = published_base.open_base(root / "base").manifest
     assert result.manifest.files == first.files
+
+
+def test_a_plan_counts_the_module_whole_and_a_night_follows_it(root, tmp_path, capsys):
+    asked = [f"catalog={root / 'dlrm.toml'}", f"base={root / 'base'}", "job=finetune"]
+    files = [f"save={tmp_path / 'plan.json'}", f"json={tmp_path / 'answer.json'}"]
+    sizes = ["rows=1800", "domains=2"]
+    assert cli.run(["plan", *asked, *files, *sizes, "sweep=gpus=1"]) == 0
+    weights = published_base.open_base(root / "base").folder / "module.safetensors"
+    parameters = sum(w.numel() for w in safetensors_torch.load_file(weights).values())
+    assert f"{parameters:,} weights" in " ".join(capsys.readouterr().out.split())
+    (answer,) = json.loads((tmp_path / "answer.json").read_text())["answers"]
+    assert answer["memory"][0]["dense"] == 4 * parameters
+    night(root, "planned", placement={"plan": tmp_path / "plan.json"})
+    planned, unplanned = weights_of(root, "planned"), weights_of(root, "night")
+    assert all(torch.equal(planned[name], weight) for name, weight in unplanned.items())
 
 
 def open_module(base):

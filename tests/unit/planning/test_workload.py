@@ -8,12 +8,14 @@ from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.model.given import identity_towers
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.planning.answer import Frozen, answer
+from iak.pipeline.planning.module_cost import module_cost
 from iak.pipeline.planning.workload import workload
 from iak.pipeline.sharding.placement_search import Wanted
 from iak.pipeline.tuning.cohorts import cohorts_of
 from iak.pipeline.tuning.tune import Stage
 from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec
 from iak.schemas.plan import PlacementRuleSpec
+from tests.dlrm_log import dlrm_catalog
 from tests.given_log import UNITS, given_catalog
 from tests.unit.planning.questions import question
 
@@ -71,6 +73,27 @@ def test_a_base_that_runs_elsewhere_costs_nothing_and_its_kernels_fit():
     assert work.kernels.kept_units == inputs
     unchanged = workload(given_catalog(), ModelSpec(), KernelSpec(), rows={}, ids={}, domains=1000)
     assert unchanged.kernels == work.kernels  # an x narrower than its components stays
+    found = on_cluster(work)
+    assert found.fits
+    assert found.estimate.document.tables == ()
+
+
+def test_an_adopted_module_lies_whole_on_every_worker_and_places_no_table():
+    work = workload(dlrm_catalog(), ModelSpec(), KernelSpec(), rows={}, ids={}, domains=1000)
+    cost = module_cost("tests.plain_dlrm:build", dlrm_catalog(), ids={"user": 1, "item": 1})
+    assert (work.shapes, work.h_units, work.x_units) == ((), cost.tail.units, 1)
+    assert (work.dense.parameters, work.dense.flops) == (cost.weights, cost.flops)
+    inputs = cost.tail.units + 1  # h, and a number
+    shape = KernelShape.on(cost.tail, KernelSpec(), inputs=inputs)
+    assert (work.kernels.units, work.kernels.kept_units) == (bank.units(shape), inputs)
+    assert work.kernels.flops == 2.0 * bank.units(shape) + cost.tail_flops
+    found = on_cluster(work)
+    assert found.fits
+    assert found.estimate.document.tables == ()
+    assert [held["dense"] for held in found.estimate.memory] == 8 * [cost.weight_bytes]
+
+
+def on_cluster(work):
     wanted = Wanted(shapes=(), ids={}, placement=PlacementRuleSpec(), batch_rows=65_536)
     asked = dataclasses.replace(
         question(precision="int8"),
@@ -78,6 +101,4 @@ def test_a_base_that_runs_elsewhere_costs_nothing_and_its_kernels_fit():
         wanted=wanted,
         frozen=Frozen(precision="int8", precisions={}),
     )
-    found = answer(asked, load_cluster("8xH100"))
-    assert found.fits
-    assert found.estimate.document.tables == ()
+    return answer(asked, load_cluster("8xH100"))
