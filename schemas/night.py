@@ -81,8 +81,14 @@ class Decision(Spec):
         return Domain(tuple(self.domain)).name
 
 
+Method = Literal["base", "live", "candidate"]
+"""What predicts the gate's rows: the base alone, the kernel that serves, or tonight's kernel."""
+METHODS: tuple[Method, ...] = ("base", "live", "candidate")
+"""Order of the methods in the fields of `Scores`."""
+
+
 class Scores(Spec):
-    """One task of a domain on the gate's rows, by three methods; null where there is no value."""
+    """One task of a domain on the gate's rows, by each of `METHODS`; null where there is none."""
 
     task: str
     rows: NonNegativeInt

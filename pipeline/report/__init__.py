@@ -1,1 +1,1 @@
-"""Write what a person reads in the morning: the page of a night, the index, one line for chat."""
+"""Report on nights and evaluations: HTML pages, Prometheus metrics, and a line for chat."""

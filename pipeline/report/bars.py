@@ -1,4 +1,4 @@
-"""Prepare lists of bars, and the picture of the log's days."""
+"""Prepare lists of bars, and the chart of the log's days."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MAX_BARS = 20
 _MAX_DRIFT = 1.0
 """Drift index of the longest bar; from .25 on an input counts as changed."""
 _MIN_DAYS = 8
-"""Least number of days that the chart has room for, so that a few days are no broad columns."""
+"""Days that the chart always has room for, so that the columns of a few days are not broad."""
 _DAY_KINDS: dict[PartitionState, str] = {
     "complete": "past",
     "open": "waiting",
@@ -31,28 +31,31 @@ class Bar:
 
     name: str
     text: str
+    """The number, as it is written."""
     length: float
     """Per cent of the longest bar."""
     noise: float | None = None
     """Length that noise alone would give, per cent of the longest bar; None where unknown."""
     kind: str = "past"
+    """Class of the style sheet."""
     word: str = ""
+    """What the number means, beside it; empty for nothing."""
 
 
 def bars_of(
-    values: Mapping[str, float], text: Callable[[float], str], *, most: int = MAX_BARS
+    values: Mapping[str, float], text: Callable[[float], str], *, max_bars: int = MAX_BARS
 ) -> list[Bar]:
-    """Return a bar for each number, the largest first; further ones share a last bar.
+    """Return a bar for each number, the largest first; those beyond `max_bars` share the last.
 
     Args:
         values: by name, none of them negative.
         text: writes a number.
-        most: numbers that have a bar of their own.
+        max_bars: numbers that have a bar of their own.
     """
     names = sorted(values, key=lambda name: -values[name])
-    shown = {name: values[name] for name in names[:most]}
-    if len(names) > most:
-        shown[f"{len(names) - most:,} more"] = sum(values[name] for name in names[most:])
+    shown = {name: values[name] for name in names[:max_bars]}
+    if len(names) > max_bars:
+        shown[f"{len(names) - max_bars:,} more"] = sum(values[name] for name in names[max_bars:])
     longest = max(shown.values(), default=0) or 1.0
     return [
         Bar(name=name, text=text(value), length=round(100 * value / longest, 1))
@@ -126,13 +129,15 @@ def days_chart(days: Sequence[LogDay]) -> Chart:
     for index, each in enumerate(days):
         left = round(4 + index * step, 1)
         # At least 2 units high, so that a day without rows is visible.
-        above = min(y(each.rows), bottom - 2)
+        column_top = min(y(each.rows), bottom - 2)
         late = f", late in {each.late:,} of {each.partitions:,} partitions" if each.late else ""
         title = f"{day(each.day)}: {each.state}{late}, {each.rows:,} rows"
         kind = _DAY_KINDS[each.state]
-        rects.append(Rect(left, above, round(step * 0.8, 1), round(bottom - above, 1), kind, title))
+        rects.append(
+            Rect(left, column_top, round(step * 0.8, 1), round(bottom - column_top, 1), kind, title)
+        )
         if each.late:
-            labels.append(Label(round(left + step * 0.4, 1), above - 3, "late", "middle"))
+            labels.append(Label(round(left + step * 0.4, 1), column_top - 3, "late", "middle"))
     first, last = (f"{d.day.day} {d.day:%b}" for d in (days[0], days[-1]))
     end = round(4 + (len(days) - 0.2) * step, 1)
     states = [each.state for each in days]

@@ -4,7 +4,7 @@ from iak.schemas.tuning import CodeDiagnostics
 
 
 def code_words(rate: float | None, code: CodeDiagnostics | None) -> str:
-    """Return what a code carries, in one sentence; empty where nothing was measured.
+    """Describe a code in one sentence; empty where nothing was measured.
 
     Args:
         rate: its mean rate in nats a row; None without gate rows.
@@ -18,7 +18,7 @@ def code_words(rate: float | None, code: CodeDiagnostics | None) -> str:
     if code.prior_distance is not None:
         parts.append(f"prior {code.prior_distance:.2g} nats from the pooled one")
     parts += [
-        f"of {task} the base tells at least {base:.4f} nats, the kernel {kernel:.4f}"
+        f"information about {task}: base at least {base:.4f} nats, kernel {kernel:.4f}"
         for task, (base, kernel) in code.label_nats.items()
     ]
     return "; ".join(parts)

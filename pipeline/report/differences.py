@@ -14,10 +14,14 @@ class Difference:
     """One difference of a table, with the name of its number."""
 
     of: str
+    """Name of the number."""
     value: float | None
     text: str
+    """The value, as it is written."""
     interval: str
+    """The ends of its interval, as they are written; empty where there is none."""
     mark: IntervalMark | None
+    """The interval, drawn on the column's common scale."""
 
 
 def difference_of(
@@ -31,10 +35,10 @@ def difference_of(
     """Return a difference as a table shows it.
 
     Args:
-        name: what it is of.
-        measured: None where there is no value.
+        name: name of the number.
+        measured: value and ends of its interval; None where there is none.
         scale: of the column.
-        digits: decimals.
+        digits: decimals of the text.
         is_better_below: whether less is better, as of a loss.
     """
     if measured is None:

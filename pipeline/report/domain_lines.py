@@ -1,4 +1,4 @@
-"""Make the lines of the page's table from a night's result for each domain."""
+"""Prepare the lines of a page's table of domains from the record of a night."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from iak.pipeline.report.charts import (
 from iak.pipeline.report.code_words import code_words
 from iak.pipeline.report.differences import Difference, difference_of
 from iak.pipeline.report.evidence_words import evidence_words
-from iak.schemas.night import DomainNight, NightRecord
+from iak.schemas.night import METHODS, DomainNight, Method, NightRecord
 
 MAX_TASKS = 2
 """Tasks that have a column of intervals; the lines below the table have all."""
 MAX_LINES = 500
 """Domains that the page shows; `night.json` has all."""
-URGENCY = {"failed": 0, "held": 1, "promoted": 2, "waiting": 3}
-"""Order of outcomes where not all domains are shown."""
+_URGENCY = {"failed": 0, "held": 1, "promoted": 2, "waiting": 3}
+"""Outcome -> its place in the order by which domains are left out, the last ones first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class DomainLine:
     """One domain of the table, and its details below the table."""
 
     anchor: str
-    """Identifier of its part of the page. Names of domains may hold anything, so it is a number."""
+    """Identifier of its details on the page. It is a number, since names may hold any character."""
     name: str
     night: DomainNight
     differences: tuple[Difference, ...]
@@ -52,7 +52,7 @@ class DomainLine:
 
     @property
     def code(self) -> str:
-        """What its code does on the gate rows; empty where it has none."""
+        """Return what its code does on the gate rows; empty where it has none."""
         return code_words(self.night.rate, self.night.code)
 
     @property
@@ -82,7 +82,7 @@ def shown_domains(record: NightRecord) -> list[DomainNight]:
     Of more than `MAX_LINES`, those that failed or were held come first.
     """
     order = range(len(record.domains))
-    urgent = sorted(order, key=lambda i: (URGENCY[record.domains[i].outcome], i))
+    urgent = sorted(order, key=lambda i: (_URGENCY[record.domains[i].outcome], i))
     return [record.domains[i] for i in sorted(urgent[:MAX_LINES])]
 
 
@@ -108,7 +108,7 @@ def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[Do
             name=domain.decision.name,
             night=domain,
             differences=tuple(_difference(domain, task, scales[task]) for task in tasks),
-            calibration=next((s.calibration[2] for s in domain.scores), None),
+            calibration=candidate_calibration(domain),
             trend=trends.get(domain.decision.name),
             curves=tuple(
                 calibration_chart(
@@ -142,8 +142,14 @@ def _trends(nights: Sequence[NightRecord]) -> Mapping[str, Chart]:
     }
 
 
+def candidate_calibration(domain: DomainNight) -> float | None:
+    """Return predicted over observed positives of a domain's first task, by the candidate."""
+    index = METHODS.index("candidate")
+    return next((scores.calibration[index] for scores in domain.scores), None)
+
+
 def mean_auc(
-    record: NightRecord, task: str, method: int, metric: Literal["auc", "gauc"] = "auc"
+    record: NightRecord, task: str, method: Method, metric: Literal["auc", "gauc"] = "auc"
 ) -> float | None:
     """Return a task's mean AUC over the domains, each weighted by its gate rows.
 
@@ -153,11 +159,12 @@ def mean_auc(
     Args:
         record: the night.
         task: its name.
-        method: 0 the base, 1 the live kernels, 2 the candidates.
+        method: whose AUC.
         metric: AUC over all rows, or the mean AUC within users.
     """
+    index = METHODS.index(method)
     pairs = [
-        (s.rows, values[method])
+        (s.rows, values[index])
         for d in record.domains
         if d.decision.level == "domain"
         for s in d.scores
@@ -169,4 +176,5 @@ def mean_auc(
 
 
 def _has_both(values: Sequence[float | None]) -> bool:
-    return values[0] is not None and values[2] is not None
+    base, _, candidate = values
+    return base is not None and candidate is not None

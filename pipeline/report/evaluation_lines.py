@@ -1,4 +1,4 @@
-"""Make the lines of a page's tables from an evaluation's metrics, task by task."""
+"""Prepare the tables of an evaluation's page from its metrics, task by task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,10 +42,13 @@ class EvaluationLine:
     calibration: tuple[float | None, ...]
     """Of the base and the tuned kernels."""
     gate: str
+    """What the gate decided on the domain's own kernel."""
     served: str
+    """Which published kernel serves the domain."""
     reason: str
     """Why a number is missing; empty where none is."""
     is_summary: bool
+    """Whether it is over domains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +57,16 @@ class TaskPart:
 
     task: str
     anchor: str
+    """Identifier of this part of the page."""
     methods: tuple[str, ...]
+    """Names of the methods that have a column."""
     lines: tuple[EvaluationLine, ...]
     left_out: int
-    """Domains that have no line."""
+    """Number of domains that have no line."""
     sentence: str
-    tally: Chart | None
+    """In how many domains kernels rank better than the base, and in how many worse."""
+    verdict_bar: Chart | None
+    """The same as a bar; none of a base without kernels."""
     calibration: Chart | None
 
 
@@ -87,7 +94,7 @@ def task_part(
         interval_scale(each for row in tuned if (each := _interval(row, name, factor)))
         for name, factor, _ in _DIFFERENCES
     ]
-    sentence, tally = _verdict([row_of[IAK, d] for d in domains if (IAK, d) in row_of])
+    sentence, bar = _verdict([row_of[IAK, d] for d in domains if (IAK, d) in row_of])
     return TaskPart(
         task=rows[0].task,
         anchor=f"t{number}",
@@ -95,7 +102,7 @@ def task_part(
         lines=tuple(_line(d, methods, row_of, scales, result) for d in with_summaries),
         left_out=len(domains) - len(shown),
         sentence=sentence,
-        tally=tally,
+        verdict_bar=bar,
         calibration=_calibration(rows[0].task, curves),
     )
 
@@ -113,18 +120,18 @@ def _verdict(tuned: Sequence[MetricRow]) -> tuple[str, Chart | None]:
     better = sum(row.delta_auc_low is not None and row.delta_auc_low > 0 for row in tuned)
     worse = sum(row.delta_auc_high is not None and row.delta_auc_high < 0 for row in tuned)
     unclear = len(tuned) - better - worse
-    tally = stacked_bar(
+    bar = stacked_bar(
         f"Domains of {tuned[0].task}",
         {
             "better": (better, "promoted"),
-            "not told apart": (unclear, "past"),
+            "unclear": (unclear, "past"),
             "worse": (worse, "failed"),
         },
     )
     return (
         f"The tuned kernels rank better than the base in {better:,} of {len(tuned):,} domains and "
-        f"worse in {worse:,}; {unclear:,} cannot be told apart.",
-        tally,
+        f"worse in {worse:,}; {unclear:,} show no clear difference.",
+        bar,
     )
 
 

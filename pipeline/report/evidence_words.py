@@ -14,7 +14,7 @@ EVIDENCE = (
 def evidence_words(
     log_evidence: float, needed: float | None, nights: int | None, proved_on: date | None
 ) -> str:
-    """Return where a chain stands, in words.
+    """Return the evidence of a chain in words, and how much is needed.
 
     Args:
         log_evidence: natural logarithm of its evidence.

@@ -1,4 +1,4 @@
-"""Make the index: every night of a folder, newest first, and where its page and its run are."""
+"""Make the index: a table of all nights of a folder, newest first, with links to their pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from iak.pipeline.report.charts import Chart, stacked_bar
 from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.nights import HISTORY, PAGE, NightFolder
 from iak.pipeline.report.rendering import render
-from iak.pipeline.report.summary import WORDS, particulars_of
+from iak.pipeline.report.summary import WORDS, failed_and_held
 from iak.pipeline.report.trends import OUTCOMES, trends_of
 from iak.schemas.night import NightRecord
 
@@ -30,11 +30,13 @@ class IndexLine:
     problem: str
     """Why the record cannot be read; empty where it can."""
     sentence: str
+    """Which domains failed or were held, or why the night failed."""
     page: str | None
     """Link to its page; none where it was not written or is gone."""
     has_run: bool
     """Whether its run folder is still there. Old ones are removed; records and pages stay."""
-    tally: Chart | None
+    outcome_bar: Chart | None
+    """How many kernels had each outcome; none where there are no kernels."""
 
     @property
     def glyph(self) -> str:
@@ -69,14 +71,14 @@ def _line(folder: NightFolder, nights: Path) -> IndexLine:
         folder=folder.path.name,
         record=record,
         problem=folder.problem,
-        sentence=particulars_of(record) if record else folder.problem,
+        sentence=failed_and_held(record) if record else folder.problem,
         page=relative_link(folder.path / PAGE, nights),
         has_run=relative_link(record.run_dir, nights) is not None if record else False,
-        tally=_tally(record) if record and record.domains else None,
+        outcome_bar=_outcome_bar(record) if record and record.domains else None,
     )
 
 
-def _tally(record: NightRecord) -> Chart:
+def _outcome_bar(record: NightRecord) -> Chart:
     counts = record.counts
     parts = {WORDS[outcome]: (float(counts[outcome]), outcome) for outcome in OUTCOMES}
     return stacked_bar(f"Kernels of {record.night} by outcome", parts, width=160)

@@ -1,4 +1,4 @@
-"""Write links that work wherever a folder of nights is copied to: relative ones, and only those."""
+"""Write relative links, which work wherever a folder of nights is copied to."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ from urllib.parse import quote
 def relative_link(target: str | Path | None, page_folder: Path) -> str | None:
     """Return a link from a page to a file or folder beside it.
 
-    A page needs no other machine. So a target in an object store, or one that no longer exists, has
-    no link, and the page shows its name as text.
+    A target in an object store, or one that no longer exists, has no link. The page then shows its
+    name as text.
 
     Args:
         target: path or URI; None for nothing.

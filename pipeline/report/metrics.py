@@ -1,9 +1,9 @@
 """Write a night's numbers for Prometheus, as a file of the node exporter's textfile collector.
 
-`metrics_server.py` serves the same numbers to be scraped.
+`metrics_server.py` serves the same numbers over HTTP.
 
-Every metric is a gauge with the label `service`. A rule that watches for nights that do not come
-compares `iak_night_ended_timestamp_seconds` with the clock.
+Every metric is a gauge with the label `service`. An alert for a night that is late compares
+`iak_night_ended_timestamp_seconds` with the current time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,37 +13,41 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from iak.pipeline.files import put_file
-from iak.pipeline.report.domain_lines import falls_back, shown_domains
+from iak.pipeline.report.domain_lines import (
+    candidate_calibration,
+    falls_back,
+    shown_domains,
+)
 from iak.schemas.night import NightRecord
 
 NIGHT_METRICS = {
     "iak_night_date_timestamp_seconds": "Nominal date of the newest night, at midnight UTC.",
     "iak_night_started_timestamp_seconds": "Time at which the newest night began.",
     "iak_night_ended_timestamp_seconds": "Time at which the newest night ended.",
-    "iak_night_deadline_timestamp_seconds": "Time by which it should have ended.",
+    "iak_night_deadline_timestamp_seconds": "Time by which the newest night should have ended.",
     "iak_night_finished": "1 where the newest night finished, 0 where it broke.",
     "iak_night_exit_code": "0 all promoted, 4 some held, 5 some failed, 6 nothing to do, 1 failed.",
     "iak_night_attempts": "Times that the newest night was started.",
-    "iak_night_rows_tuned": "Rows that were tuned on.",
-    "iak_night_rows_from_cache": "Those whose activations came from the cache.",
-    "iak_night_worker_seconds": "Time of all workers together.",
-    "iak_night_cost": "Price of that time, in the currency of nightly.toml.",
+    "iak_night_rows_tuned": "Rows that the newest night tuned on.",
+    "iak_night_rows_from_cache": "Tuned rows whose activations came from the cache.",
+    "iak_night_worker_seconds": "Seconds of all workers together.",
+    "iak_night_cost": "Price of the workers' time, in the currency of nightly.toml.",
     "iak_night_base_age_days": "Age of the base.",
     "iak_night_registry_generation": "Number of the registry's newest commit.",
     "iak_night_fallbacks": "Domains that another kernel than their own serves, or the base alone.",
-    "iak_night_notices": "Notices on the page.",
+    "iak_night_notices": "Notices on the page of the newest night.",
 }
-"""Metric of a whole night -> its description."""
-PART_METRICS = {
+"""Metric with one value per night -> its description."""
+LABELLED_METRICS = {
     "iak_night_kernels": ("outcome", "Kernels by outcome."),
-    "iak_night_phase_seconds": ("phase", "Time of each phase."),
+    "iak_night_phase_seconds": ("phase", "Seconds of each phase."),
     "iak_night_unseen_share": ("table", "Share of the window's ids that the base does not know."),
     "iak_night_drift": ("input", "Drift of each input, and of each label's rate."),
     "iak_night_days": ("state", "Days of the log by state."),
     "iak_domain_gain_nats": ("domain", "Gain of the newest candidate over the base, nats a row."),
     "iak_domain_kernel_age_days": ("domain", "Age of the kernel that served before the night."),
     "iak_domain_calibration": ("domain", "Predicted over observed positives of the first task."),
-    "iak_domain_worker_seconds": ("domain", "Workers' time that the domain took."),
+    "iak_domain_worker_seconds": ("domain", "Seconds of all workers for the domain."),
 }
 """Metric with one more label -> that label, and its description."""
 Parts = Mapping[str, float | None]
@@ -58,11 +62,11 @@ def metrics_text(record: NightRecord) -> bytes:
 def night_registry(record: NightRecord) -> CollectorRegistry:
     """Return a night's numbers as Prometheus's client library collects them."""
     registry = CollectorRegistry()
-    whole = _whole(record)
+    whole = _night_values(record)
     for name, description in NIGHT_METRICS.items():
         _add(registry, name, description, {(record.name,): whole[name]}, ["service"])
-    parts = _parts(record)
-    for name, (label, description) in PART_METRICS.items():
+    parts = _labelled_values(record)
+    for name, (label, description) in LABELLED_METRICS.items():
         values: Values = {(record.name, part): value for part, value in parts[name].items()}
         _add(registry, name, description, values, ["service", label])
     return registry
@@ -95,7 +99,7 @@ def _add(
             gauge.labels(*parts).set(value)
 
 
-def _whole(record: NightRecord) -> dict[str, float | None]:
+def _night_values(record: NightRecord) -> dict[str, float | None]:
     after = record.registry_after
     midnight = datetime.combine(record.night, time(), UTC).timestamp()
     return {
@@ -121,8 +125,11 @@ def _whole(record: NightRecord) -> dict[str, float | None]:
     }
 
 
-def _parts(record: NightRecord) -> dict[str, Parts]:
-    """Return each metric's values by part; of very many domains, those that the page shows."""
+def _labelled_values(record: NightRecord) -> dict[str, Parts]:
+    """Return the values of each labelled metric, by label.
+
+    Of very many domains, only those that the page shows have values.
+    """
     domains = {domain.decision.name: domain for domain in shown_domains(record)}
     states = [each.state for each in record.days]
     return {
@@ -136,7 +143,7 @@ def _parts(record: NightRecord) -> dict[str, Parts]:
         },
         "iak_domain_kernel_age_days": {n: d.decision.age_days for n, d in domains.items()},
         "iak_domain_calibration": {
-            name: next((s.calibration[2] for s in d.scores), None) for name, d in domains.items()
+            name: candidate_calibration(domain) for name, domain in domains.items()
         },
         "iak_domain_worker_seconds": {n: d.worker_seconds for n, d in domains.items()},
     }

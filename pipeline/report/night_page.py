@@ -1,4 +1,4 @@
-"""Make the morning page of one night from its record and the records of the nights before."""
+"""Make the page of a night from its record and the records of earlier nights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from iak.pipeline.report.rendering import render
 from iak.pipeline.report.summary import WORDS, sentence_of
 from iak.pipeline.report.trends import OUTCOMES, trends_of
 from iak.pipeline.report.wording import decimal, duration, percent, short, signed
-from iak.schemas.night import NightRecord
+from iak.schemas.night import Method, NightRecord
 
 MAX_COSTS = 12
 """Domains whose cost is drawn, the most expensive first."""
@@ -29,6 +29,8 @@ MAX_BAD_DAYS = 10
 """Days of single partitions that the page lists."""
 MAX_DAYS = 42
 """Newest days of the log that are drawn."""
+_COMPARED: tuple[Method, ...] = ("base", "candidate")
+"""Methods whose AUC the page compares."""
 
 
 def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path) -> str:
@@ -51,11 +53,11 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         index=f"../{INDEX}",
         words=WORDS,
         outcomes=OUTCOMES,
-        tally=_tally(record),
+        outcome_bar=_outcome_bar(record),
         service=_service(record),
         facts=_facts(record, tasks),
-        behind=sum(falls_back(domain) for domain in record.domains),
-        **_needing_a_look(record, lines),
+        fallbacks=sum(falls_back(domain) for domain in record.domains),
+        **_attention(record, lines),
         lines=lines,
         tasks=[difference.of for difference in lines[0].differences] if lines else [],
         trends=trends_of([*history, record]) if history else None,
@@ -75,7 +77,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
     )
 
 
-def _needing_a_look(record: NightRecord, lines: Sequence[DomainLine]) -> dict[str, object]:
+def _attention(record: NightRecord, lines: Sequence[DomainLine]) -> dict[str, object]:
     """Return the domains and the days of the log that a person should look at, worst first."""
     bad_days = sorted((each for each in record.days if each.reason), key=lambda d: not d.holds)
     return {
@@ -91,12 +93,14 @@ def _needing_a_look(record: NightRecord, lines: Sequence[DomainLine]) -> dict[st
 
 
 def _seconds(record: NightRecord) -> float | None:
+    """Return the time from the night's start to its end; None while it runs."""
     if record.ended_at is None:
         return None
     return (record.ended_at - record.started_at).total_seconds()
 
 
-def _tally(record: NightRecord) -> Chart:
+def _outcome_bar(record: NightRecord) -> Chart:
+    """Return a bar that shows how many kernels had each outcome."""
     counts = record.counts
     return stacked_bar("Kernels by outcome", {WORDS[o]: (counts[o], o) for o in OUTCOMES})
 
@@ -113,7 +117,7 @@ def _facts(record: NightRecord, tasks: Sequence[str]) -> list[tuple[str, str, st
     """Return the night's main numbers: what, value, and a note below it."""
     facts = []
     for task in tasks[:2]:
-        base, candidate = (mean_auc(record, task, method) for method in (0, 2))
+        base, candidate = (mean_auc(record, task, method) for method in _COMPARED)
         if base is not None and candidate is not None:
             ends = f"{base:.4f} to {candidate:.4f}{_within_users(record, task)}"
             facts.append((f"AUC of {task}, over base", signed(candidate - base), ends))
@@ -132,7 +136,7 @@ def _facts(record: NightRecord, tasks: Sequence[str]) -> list[tuple[str, str, st
 
 def _within_users(record: NightRecord, task: str) -> str:
     """Return the gain of a task's mean AUC within users, for a note; empty where there is none."""
-    base, candidate = (mean_auc(record, task, method, "gauc") for method in (0, 2))
+    base, candidate = (mean_auc(record, task, method, "gauc") for method in _COMPARED)
     if base is None or candidate is None:
         return ""
     return f"; within users {signed(candidate - base)}"
@@ -176,7 +180,7 @@ def _code_findings(record: NightRecord) -> list[str]:
 def _costs(record: NightRecord) -> list[Bar]:
     """Return the workers' time of the most expensive domains, and of all others together."""
     seconds = {d.decision.name: d.worker_seconds for d in record.domains if d.worker_seconds}
-    return bars_of(seconds, duration, most=MAX_COSTS)
+    return bars_of(seconds, duration, max_bars=MAX_COSTS)
 
 
 def _links(record: NightRecord, folder: Path) -> list[tuple[str, str, str | None]]:

@@ -1,4 +1,4 @@
-"""Write the pages of a folder of nights: one a night, and the index over them."""
+"""Write the pages of a folder of nights: one for each night, and the index over all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,8 @@ from iak.schemas.night import NightRecord
 def write_pages(folder: Path, record: NightRecord | None = None) -> Path:
     """Write the page of a night and the index over all nights; return the page's path.
 
-    A page follows from records alone, so that it can be made again at any time. A reader sees the
-    old page or the new one.
+    A page depends on records alone, so that it can be made again at any time. A reader sees the old
+    page or the new one, never a part.
 
     Args:
         folder: of the night, beside those of the other nights.

@@ -24,7 +24,7 @@ def render(template: str, **values: Any) -> str:  # noqa: ANN401 - whatever a te
         template: name of its file.
         values: values by their names in the template.
     """
-    style, script = _own("page.css"), _own("page.js")
+    style, script = _asset("page.css"), _asset("page.js")
     return (
         _environment()
         .get_template(template)
@@ -67,7 +67,8 @@ def _environment() -> Environment:
 
 
 @cache
-def _own(name: str) -> str:
+def _asset(name: str) -> str:
+    """Return the text of the style sheet or of the script."""
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 

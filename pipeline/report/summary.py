@@ -24,9 +24,9 @@ def sentence_of(record: NightRecord) -> str:
     counts = record.counts
     parts = [f"{counts['promoted']:,} of {plural(len(record.domains), 'kernel')} promoted"]
     parts += [f"{counts[o]:,} {WORDS[o]}" for o in ("held", "failed", "waiting") if counts[o]]
-    behind = sum(falls_back(domain) for domain in record.domains)
-    if behind:
-        parts.append(f"{behind:,} served by a fallback")
+    fallbacks = sum(falls_back(domain) for domain in record.domains)
+    if fallbacks:
+        parts.append(f"{fallbacks:,} served by a fallback")
     return ", ".join(parts) + "."
 
 
@@ -37,8 +37,8 @@ def summary_of(record: NightRecord) -> str:
     return " ".join(f"{line} {_names(record, 'failed')}".split())
 
 
-def particulars_of(record: NightRecord) -> str:
-    """Return which domains failed or were held, beside numbers that stand elsewhere."""
+def failed_and_held(record: NightRecord) -> str:
+    """Return which domains failed or were held; of an unfinished night, its state."""
     if record.status != "finished":
         return sentence_of(record)
     return f"{_names(record, 'failed')} {_names(record, 'held')}".strip()

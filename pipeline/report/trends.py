@@ -26,15 +26,18 @@ Value = Callable[[NightRecord], float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One number of a night, over nights."""
+    """A number that is drawn over nights."""
 
     title: str
+    """What the number is, with its unit."""
     value: Value
+    """Returns a night's number; None where it has none."""
     text: Callable[[float | None], str]
-    beside: Value | None = None
+    """Writes a number."""
+    reference: Value | None = None
     """A second line on the same scale, such as the base's."""
     is_column: bool = False
-    """Whether it is drawn as columns from zero, as counts and sums should be."""
+    """Whether it is drawn as columns from zero, as counts and sums should be, not as a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,9 @@ class Trends:
 
     charts: tuple[Chart, ...]
     heads: tuple[str, ...]
+    """Headings of the table's columns."""
     rows: tuple[tuple[str, ...], ...]
+    """Cells of the table, a row for each night, oldest first."""
 
 
 def trends_of(nights: Sequence[NightRecord]) -> Trends:
@@ -69,17 +74,18 @@ def trends_of(nights: Sequence[NightRecord]) -> Trends:
 
 
 def _series(newest: NightRecord) -> list[Series]:
+    """Return the numbers that are drawn; the AUC is that of the newest night's first task."""
     task = next(iter(tasks_of(newest)), "")
     return [
         Series(
             title="median gain, 1/1000 nats a row",
-            value=lambda night: _times(1000, _median_gain(night)),
+            value=_median_gain,
             text=lambda value: signed(value, 2),
         ),
         Series(
             title=f"AUC of {task or 'no task'}, dashed: base",
-            value=lambda night: mean_auc(night, task, 2),
-            beside=lambda night: mean_auc(night, task, 0),
+            value=lambda night: mean_auc(night, task, "candidate"),
+            reference=lambda night: mean_auc(night, task, "base"),
             text=decimal,
         ),
         Series(title="rows tuned", value=lambda n: n.rows_tuned, text=short, is_column=True),
@@ -110,17 +116,15 @@ def _series(newest: NightRecord) -> list[Series]:
 
 
 def _median_gain(night: NightRecord) -> float | None:
+    """Return the median gain of the night's kernels, in thousandths of a nat per row."""
     gains = [d.verdict.gain for d in night.domains if d.verdict and d.verdict.gain is not None]
-    return median(gains) if gains else None
+    return 1000 * median(gains) if gains else None
 
 
 def _median_rate(night: NightRecord) -> float | None:
+    """Return the median rate of the kernels' codes, in nats per row."""
     rates = [d.rate for d in night.domains if d.rate is not None]
     return median(rates) if rates else None
-
-
-def _times(factor: float, value: float | None) -> float | None:
-    return None if value is None else factor * value
 
 
 def _outcome_chart(nights: Sequence[NightRecord]) -> Chart:
@@ -155,8 +159,8 @@ def _outcome_chart(nights: Sequence[NightRecord]) -> Chart:
 def _chart(series: Series, nights: Sequence[NightRecord]) -> Chart:
     """Return one number over nights, as a line or as columns."""
     values = [series.value(night) for night in nights]
-    beside = [series.beside(night) for night in nights] if series.beside else []
-    known = [value for value in (*values, *beside) if value is not None]
+    reference = [series.reference(night) for night in nights] if series.reference else []
+    known = [value for value in (*values, *reference) if value is not None]
     last = series.text(values[-1])
     blank = Chart(
         title=series.title,
@@ -180,7 +184,7 @@ def _chart(series: Series, nights: Sequence[NightRecord]) -> Chart:
         summary=summary,
         labels=labels,
         paths=(
-            Path(line_through(beside, x, y), "beside"),
+            Path(line_through(reference, x, y), "beside"),
             Path(line_through(values, x, y), "curve"),
         ),
         dots=() if values[-1] is None else (Dot(x(len(nights) - 1), y(values[-1]), 3, "accent"),),
@@ -197,6 +201,7 @@ def _padded(known: Sequence[float]) -> Scale:
 def _rects(
     values: Sequence[float | None], nights: Sequence[NightRecord], y: Scale, series: Series
 ) -> tuple[Rect, ...]:
+    """Return a column for each night that has a value; the last night's stands out."""
     return tuple(
         Rect(
             left,

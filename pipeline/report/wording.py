@@ -69,7 +69,7 @@ def duration(seconds: float | None) -> str:
 
 
 def money(amount: float | None, currency: str) -> str:
-    """Return an amount with its currency; small ones keep two digits that say something."""
+    """Return an amount with its currency; small ones have four decimals."""
     if amount is None:
         return NONE
     digits = 2 if abs(amount) >= 0.1 or not amount else 4

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from iak.pipeline.report.domain_lines import shown_domains
-from iak.schemas.night import DomainNight, NightRecord, Scores
+from iak.schemas.night import METHODS, DomainNight, NightRecord, Scores
 
 _PLAIN = re.compile(r"[\w-]+")
 _OTHER = re.compile(r"[^\w-]")
@@ -23,7 +23,6 @@ _LONGEST = 48
 """Characters of a word, and of the value of a domain's key, that are shown as they are."""
 _LONGEST_DOMAIN = 140
 """Characters of a domain's part of a name. MLflow refuses names of more than 250."""
-_METHODS = ("base", "live", "candidate")
 
 
 def night_numbers(record: NightRecord) -> dict[str, float]:
@@ -128,7 +127,7 @@ def _of_task(scores: Scores) -> Iterator[tuple[str, float | None]]:
     yield "rows", scores.rows
     yield "positives", scores.positives
     for metric in ("auc", "gauc", "log_loss", "calibration"):
-        for method, value in zip(_METHODS, getattr(scores, metric), strict=True):
+        for method, value in zip(METHODS, getattr(scores, metric), strict=True):
             yield f"{metric}_{method}", value
     if scores.delta_auc is not None:
         yield from zip(

@@ -25,7 +25,7 @@ def part(region, day, rows, state="complete", **fields):
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.floats(0, 1e9), max_size=30))
 def test_bars_are_ordered_and_the_longest_is_whole(values):
-    bars = bars_of(values, str, most=40)
+    bars = bars_of(values, str, max_bars=40)
     lengths = [bar.length for bar in bars]
     assert lengths == sorted(lengths, reverse=True)
     assert {bar.name for bar in bars} == set(values)
@@ -34,7 +34,7 @@ def test_bars_are_ordered_and_the_longest_is_whole(values):
 
 
 def test_further_numbers_share_the_last_bar():
-    bars = bars_of({"a": 5.0, "b": 3.0, "c": 2.0, "d": 1.0}, "{:.0f}".format, most=2)
+    bars = bars_of({"a": 5.0, "b": 3.0, "c": 2.0, "d": 1.0}, "{:.0f}".format, max_bars=2)
     assert [(bar.name, bar.text) for bar in bars] == [("a", "5"), ("b", "3"), ("2 more", "3")]
 
 

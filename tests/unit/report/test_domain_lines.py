@@ -18,13 +18,13 @@ def test_the_mean_weighs_each_domain_by_its_rows_and_leaves_the_pooled_kernel_ou
     own = [d.scores[0] for d in record.domains[1:] if d.scores]
     rows = sum(s.rows for s in own)
     expected = sum(s.rows * s.auc[2] for s in own) / rows
-    assert mean_auc(record, "ctr", 2) == pytest.approx(expected)
-    assert mean_auc(record, "no such task", 2) is None
+    assert mean_auc(record, "ctr", "candidate") == pytest.approx(expected)
+    assert mean_auc(record, "no such task", "candidate") is None
     within = sum(s.rows * s.gauc[2] for s in own) / rows
-    assert mean_auc(record, "ctr", 2, "gauc") == pytest.approx(within)
+    assert mean_auc(record, "ctr", "candidate", "gauc") == pytest.approx(within)
 
 
-def test_of_too_many_domains_those_that_need_a_look_are_shown(monkeypatch):
+def test_of_too_many_domains_those_that_need_attention_are_shown(monkeypatch):
     monkeypatch.setattr(lines_of, "MAX_LINES", 5)
     record = a_night(domains=40)
     shown = shown_domains(record)
@@ -84,8 +84,8 @@ def test_a_line_says_what_its_code_does():
     record = a_night(domains=1).model_copy(update={"domains": [coded]})
     (line,) = domain_lines(record, [])
     assert line.code == (
-        "11 of 16 units active; 1.25 nats a row; prior 0.38 nats from the pooled one; of ctr the "
-        "base tells at least 0.0412 nats, the kernel 0.0436"
+        "11 of 16 units active; 1.25 nats a row; prior 0.38 nats from the pooled one; "
+        "information about ctr: base at least 0.0412 nats, kernel 0.0436"
     )
     bare = night.model_copy(update={"code": None})
     (line,) = domain_lines(record.model_copy(update={"domains": [bare]}), [])

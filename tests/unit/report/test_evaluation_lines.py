@@ -51,12 +51,12 @@ def test_the_verdict_counts_each_domain_once(kinds):
     rows = [row for k, kind in enumerate(kinds) for row in both(f"d{k}", delta=DELTAS.get(kind))]
     part = part_of(rows)
     better, worse = kinds.count("better"), kinds.count("worse")
-    # An interval that is missing tells nothing apart.
+    # A missing interval shows no difference.
     unclear = len(kinds) - better - worse
     assert f"better than the base in {better} of {len(kinds)} domains" in part.sentence
-    assert f"worse in {worse}; {unclear} cannot be told apart" in part.sentence
-    drawn = {rect.title.split(":")[0] for rect in part.tally.rects}
-    counts = {"better": better, "not told apart": unclear, "worse": worse}
+    assert f"worse in {worse}; {unclear} show no clear difference" in part.sentence
+    drawn = {rect.title.split(":")[0] for rect in part.verdict_bar.rects}
+    counts = {"better": better, "unclear": unclear, "worse": worse}
     assert drawn == {name for name, count in counts.items() if count}
 
 
@@ -99,7 +99,7 @@ def test_a_domain_that_kernels_do_not_know_has_the_base_s_numbers_alone():
 def test_the_base_alone_has_no_verdict_and_no_differences():
     part = part_of([metric("base", "all"), metric("base", "a")])
     assert part.sentence == "There are no kernels: this is the base alone."
-    assert part.tally is None
+    assert part.verdict_bar is None
     assert part.methods == ("base",)
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from iak.pipeline.report.metrics import NIGHT_METRICS, PART_METRICS, metrics_text, write_metrics
+from iak.pipeline.report.metrics import LABELLED_METRICS, NIGHT_METRICS, metrics_text, write_metrics
 from iak.schemas.night import NightRecord
 from tests.nights import a_night
 
@@ -22,7 +22,7 @@ def samples(record):
 
 def test_every_metric_has_a_line_and_says_what_it_is():
     text = metrics_text(a_night()).decode()
-    for name in (*NIGHT_METRICS, *PART_METRICS):
+    for name in (*NIGHT_METRICS, *LABELLED_METRICS):
         assert f"\n{name}{{" in text
         assert f"# HELP {name} " in text
         assert f"# TYPE {name} gauge" in text

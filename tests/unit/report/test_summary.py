@@ -1,6 +1,6 @@
 """One line of a night, for chat."""
 
-from iak.pipeline.report.summary import particulars_of, sentence_of, summary_of
+from iak.pipeline.report.summary import failed_and_held, sentence_of, summary_of
 from tests.nights import a_night
 
 
@@ -18,7 +18,7 @@ def test_an_outcome_that_did_not_happen_is_not_named():
 def test_many_names_are_cut_and_counted():
     record = a_night(domains=6)
     failed = [domain.model_copy(update={"outcome": "failed"}) for domain in record.domains]
-    line = particulars_of(record.model_copy(update={"domains": failed}))
+    line = failed_and_held(record.model_copy(update={"domains": failed}))
     assert line == "Failed: pooled, city=shanghai, city=beijing and 4 more."
 
 
