@@ -4,10 +4,11 @@ Shapes: K slots, B rows, A encoder inputs, X embedding units, N principal compon
 statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
@@ -16,16 +17,17 @@ from torch import Tensor
 from iak.pipeline.activations.standardizer import Standardizer
 from iak.pipeline.activations.statistics import StatisticsStandard
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.files import sha256_of_file
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.state import STATISTICS, State, definition_of, read_state
 from iak.pipeline.iak.kernel import PROBE
-from iak.pipeline.publish.bundle import Bundle, read_bundle, read_manifest
+from iak.pipeline.publish.bundle import MANIFEST, Bundle, read_bundle
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.pipeline.tuning.finetune import Live
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
-from iak.schemas.manifest import BundleEntry, BundleManifest
+from iak.schemas.manifest import BundleManifest
 from iak.schemas.verdict import Verdict
 
 BASE_SLOT = -1
@@ -38,12 +40,10 @@ class BundleSet:
 
     names: tuple[str, ...]
     """The domain in each slot."""
-    verdicts: tuple[Verdict, ...]
-    """The gate's verdict on each."""
+    manifests: tuple[BundleManifest, ...]
+    """The manifest of each bundle."""
     versions: tuple[str, ...]
     """SHA-256 of each one's `manifest.json`."""
-    created_at: tuple[datetime, ...]
-    """When each one was written."""
     weights: dict[str, Tensor]
     """Weights of all kernels by name, with a first dimension of K."""
     mean_KA: Tensor
@@ -60,6 +60,16 @@ class BundleSet:
     fresh_mean_KS: Tensor | None = None
     """The standardisation of each kernel's statistics; None where kernels read none."""
     fresh_scale_KS: Tensor | None = None
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Return the gate's verdict on each bundle."""
+        return tuple(manifest.verdict for manifest in self.manifests)
+
+    @property
+    def created_at(self) -> tuple[datetime, ...]:
+        """Return when each bundle was written."""
+        return tuple(manifest.created_at for manifest in self.manifests)
 
     def to(self, device: torch.device) -> "BundleSet":
         """Return the same bundles on a device."""
@@ -87,7 +97,7 @@ class BundleSet:
         for name in reversed(path):
             if name in self.names:
                 slot = self.names.index(name)
-                if self.verdicts[slot].publish or not published_only:
+                if self.manifests[slot].verdict.publish or not published_only:
                     return slot
         return BASE_SLOT
 
@@ -109,6 +119,17 @@ class BundleSet:
             if stacked is not None:
                 tensors[f"{STANDARD}fresh_{name}"] = stacked[slot].cpu()
         return tensors
+
+    @property
+    def states_by_id(self) -> dict[str, State]:
+        """Return the states by the id that manifests name them by."""
+        read = [m.statistics.state for m in self.manifests if m.statistics]
+        return {id: self.states[index] for id, index in zip(read, self.state_K, strict=True)}
+
+    def bundle(self, slot: int) -> "_Versioned":
+        """Return a slot's bundle as it was read, and its version."""
+        bundle = Bundle(manifest=self.manifests[slot], tensors=self.bundle_tensors(slot))
+        return _Versioned(bundle, self.versions[slot])
 
     def statistics_standard(self, slot: int) -> StatisticsStandard | None:
         """Return how a slot's kernel reads fresh statistics; None where it reads none."""
@@ -147,7 +168,6 @@ def read_bundle_set(
     base_fingerprint: str,
     schema_hash: str,
     catalog: Catalog | None = None,
-    known: BundleSet | None = None,
 ) -> BundleSet:
     """Read every bundle of a night, each of them verified.
 
@@ -157,7 +177,6 @@ def read_bundle_set(
         schema_hash: digest of the inputs that they must read.
         catalog: catalogue of the rows that will be predicted, under whose definition statistics are
             read; None takes the definition that the bundles name.
-        known: bundles that were read before. Those among them are copied instead of read again.
 
     Raises:
         BadRequest: there is none, no index names them, they differ in shape, or they read
@@ -167,20 +186,80 @@ def read_bundle_set(
             the state of their statistics is missing.
     """
     wanted = {"base_fingerprint": base_fingerprint, "schema_hash": schema_hash}
-    index = check_index(root, **wanted)
-    bundles = [_bundle(root, entry, known, **wanted) for entry in index.bundles]
+    entries = check_index(root, **wanted).bundles
+    bundles = [
+        _Versioned(read_bundle(root / entry.folder, **wanted), entry.manifest_sha256)
+        for entry in entries
+    ]
+    return _stacked_set(bundles, root, _states(bundles, root, catalog, known={}))
+
+
+def moved_bundle_set(
+    known: BundleSet,
+    root: Path,
+    folders: Sequence[str],
+    *,
+    base_fingerprint: str,
+    schema_hash: str,
+    catalog: Catalog,
+) -> BundleSet:
+    """Return bundles that were read before, with others in the place of some of them.
+
+    The result is what `read_bundle_set` would read from a folder of all of them. Only the bundles
+    in `root` are read.
+
+    Args:
+        known: the bundles that were read before.
+        root: folder of the others, each of which is verified.
+        folders: names of the folders of all bundles of the result. One that does not lie in `root`
+            is taken from `known`.
+        base_fingerprint: the base that the others must have been tuned on.
+        schema_hash: digest of the inputs that they must read.
+        catalog: the catalogue with which `known` was read.
+
+    Raises:
+        BadRequest, WrongBase, Corrupt: see `read_bundle_set`.
+    """
+    wanted = {"base_fingerprint": base_fingerprint, "schema_hash": schema_hash}
+    slots = {manifest.name: slot for slot, manifest in enumerate(known.manifests)}
+    bundles = []
+    for name in sorted(folders):
+        folder = root / name
+        if folder.is_dir():
+            version = sha256_of_file(folder / MANIFEST)
+            bundles.append(_Versioned(read_bundle(folder, **wanted), version))
+        else:
+            bundles.append(known.bundle(slots[name]))
+    return _stacked_set(bundles, root, _states(bundles, root, catalog, known=known.states_by_id))
+
+
+class _Versioned(NamedTuple):
+    """A bundle, and the SHA-256 of its `manifest.json`."""
+
+    bundle: Bundle
+    version: str
+
+
+def _stacked_set(
+    versioned: Sequence[_Versioned], root: Path, states: Mapping[str, State]
+) -> BundleSet:
+    """Return bundles as stacked tensors.
+
+    Args:
+        versioned: the bundles, in the order of their slots.
+        root: folder for messages.
+        states: the states that they read, by id.
+    """
+    bundles = [bundle for bundle, _ in versioned]
     _check_alike(bundles, root)
     names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
-    own_names = tuple(_domain_of(b).name for b in bundles)
-    verdicts = tuple(b.manifest.verdict for b in bundles)
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
-    states = _states(root, bundles, catalog)
     reads_x = bundles[0].manifest.spec["kernel"]["reads"] == "hx"
+    ids = list(states)
     return BundleSet(
-        names=own_names,
-        verdicts=verdicts,
-        versions=tuple(entry.manifest_sha256 for entry in index.bundles),
-        created_at=tuple(b.manifest.created_at for b in bundles),
+        names=tuple(_domain_of(b).name for b in bundles),
+        manifests=tuple(b.manifest for b in bundles),
+        versions=tuple(version for _, version in versioned),
         weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
         | _no_probe(bundles),
         mean_KA=_alike_or_stacked([b.tensors[f"{STANDARD}mean"] for b in bundles]),
@@ -192,41 +271,23 @@ def read_bundle_set(
         shared=_shared(bundles, reads_x=reads_x),
         states=tuple(states.values()),
         state_K=tuple(
-            list(states).index(b.manifest.statistics.state)
-            for b in bundles
-            if b.manifest.statistics
+            ids.index(b.manifest.statistics.state) for b in bundles if b.manifest.statistics
         ),
         fresh_mean_KS=_stacked(bundles, "fresh_mean"),
         fresh_scale_KS=_stacked(bundles, "fresh_scale"),
     )
 
 
-def _bundle(
-    root: Path,
-    entry: BundleEntry,
-    known: BundleSet | None,
-    *,
-    base_fingerprint: str,
-    schema_hash: str,
-) -> Bundle:
-    """Return a bundle: from the set that has it, else from its folder, verified."""
-    folder = root / entry.folder
-    if known is None or entry.manifest_sha256 not in known.versions:
-        return read_bundle(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
-    # The manifest has the digest of the weights, and these were verified when they were read.
-    slot = known.versions.index(entry.manifest_sha256)
-    return Bundle(manifest=read_manifest(folder), tensors=known.bundle_tensors(slot))
-
-
-def _are_equal(tensor: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors have the same values; one and the same is not compared."""
-    is_one = tensor.data_ptr() == other.data_ptr() and tensor.stride() == other.stride()
-    return (is_one and tensor.shape == other.shape) or torch.equal(tensor, other)
+def _are_equal(tensors: Sequence[Tensor]) -> bool:
+    """Return whether all tensors have the same values; one that occurs twice is compared once."""
+    # Bundles that were read before are views of one tensor, 1.8 MB for each kernel of a wide base.
+    distinct = {(t.data_ptr(), t.stride(), t.shape): t for t in tensors}
+    return all(torch.equal(tensor, tensors[0]) for tensor in distinct.values())
 
 
 def _alike_or_stacked(tensors: Sequence[Tensor]) -> Tensor:
     """Return tensors as one, with a first dimension of K; equal ones share their memory."""
-    if all(_are_equal(tensor, tensors[0]) for tensor in tensors[1:]):
+    if _are_equal(tensors):
         return tensors[0].expand(len(tensors), *tensors[0].shape)
     return torch.stack(list(tensors))
 
@@ -236,21 +297,31 @@ def _shared(bundles: Sequence[Bundle], *, reads_x: bool) -> Standardizer | None:
     names = [
         name for name in ("mean", "scale", "narrow") if f"{STANDARD}{name}" in bundles[0].tensors
     ]
-    first, *others = ({n: b.tensors[f"{STANDARD}{n}"] for n in names} for b in bundles)
-    if any(not _are_equal(other[n], first[n]) for other in others for n in names):
+    if not all(_are_equal([b.tensors[f"{STANDARD}{name}"] for b in bundles]) for name in names):
         return None
+    first = {name: bundles[0].tensors[f"{STANDARD}{name}"] for name in names}
     return Standardizer.from_tensors(first, reads_x=reads_x)
 
 
-def _states(root: Path, bundles: Sequence[Bundle], catalog: Catalog | None) -> dict[str, State]:
-    """Return the states that bundles name, by id; each is read once."""
+def _states(
+    versioned: Sequence[_Versioned],
+    root: Path,
+    catalog: Catalog | None,
+    *,
+    known: Mapping[str, State],
+) -> dict[str, State]:
+    """Return the states that bundles name, by id; each is read once, and a known one never."""
+    by_id = dict(known)
     states: dict[str, State] = {}
-    for bundle in bundles:
+    for bundle, _ in versioned:
         entry = bundle.manifest.statistics
-        if entry is not None and entry.state not in states:
+        if entry is None or entry.state in states:
+            continue
+        if entry.state not in by_id:
             definition = definition_of(catalog.counting("kernel")) if catalog else entry.definition
             path = root / bundle.manifest.name / STATISTICS
-            states[entry.state] = read_state(path, definition=definition, id=entry.state)
+            by_id[entry.state] = read_state(path, definition=definition, id=entry.state)
+        states[entry.state] = by_id[entry.state]
     return states
 
 

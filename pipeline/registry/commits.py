@@ -143,18 +143,28 @@ def read_head(store: Store) -> Commit | None:
         BadRequest: there is no registry.
         Corrupt: it is not what was written, or an earlier commit is missing.
     """
+    generation = newest_generation(store)
+    return read_commit(store, generation) if generation else None
+
+
+def newest_generation(store: Store) -> int:
+    """Return the number of the newest commit, which is not read; 0 in a registry without any.
+
+    Raises:
+        BadRequest: there is no registry.
+        Corrupt: an earlier commit is missing.
+    """
     check_registry(store)
-    names = store.names(COMMITS)
     # The store is listed before a commit is read: a number that is missing was removed by hand.
-    numbers = {int(match[1]) for name in names if (match := _NAME.match(name))}
+    numbers = {int(match[1]) for name in store.names(COMMITS) if (match := _NAME.match(name))}
     if not numbers:
-        return None
+        return 0
     if missing := sorted(set(range(1, max(numbers) + 1)) - numbers):
         raise Corrupt(
             f"{store.where(COMMITS)} lacks commit {missing[0]}, but has commit {max(numbers)}. "
             f"Restore {_key(missing[0])} from a copy"
         )
-    return read_commit(store, max(numbers))
+    return max(numbers)
 
 
 def read_commit(store: Store, generation: int) -> Commit:

@@ -11,7 +11,7 @@ import torch
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.process import Worker
-from iak.pipeline.registry.resolve import alias_of, resolve
+from iak.pipeline.registry.resolve import ResolvedAlias, alias_of, resolve
 from iak.pipeline.runs.pinned import bundles_now
 from iak.pipeline.runs.preflight import bundles_folder, open_frozen_base
 from iak.pipeline.serving.follow import Follower
@@ -51,10 +51,10 @@ def serving(spec: ServeSpec, catalog: Catalog) -> Iterator[Serving]:
     base = FrozenBase.load(opened, spec.tables, ResolvedPlacement(), worker)
     with TemporaryDirectory(prefix="iak-serve-") as name:
         scratch = Path(name)
-        folder, generation = _bundles(spec, opened, scratch)
+        folder, resolved = _bundles(spec, opened, scratch)
         scorer = Scorer.of(base, catalog.to_score(SplitSpec()), bundles=folder, tables=spec.tables)
         service = Service(scorer, batch_rows=spec.batch_rows, wait_s=spec.wait_ms / 1000)
-        follower = _follower(spec, service, scratch, generation)
+        follower = _follower(spec, service, scratch, resolved)
         if follower is not None:
             follower.start(spec.follow_s)
         try:
@@ -65,24 +65,27 @@ def serving(spec: ServeSpec, catalog: Catalog) -> Iterator[Serving]:
             service.close()
 
 
-def _bundles(spec: ServeSpec, opened: PublishedBase, scratch: Path) -> tuple[Path | None, int]:
-    """Return the folder of the bundles, and the number of the registry's commit that names them."""
+def _bundles(
+    spec: ServeSpec, opened: PublishedBase, scratch: Path
+) -> tuple[Path | None, ResolvedAlias | None]:
+    """Return the folder of the bundles, and what the alias means that names them, if one does."""
     if spec.bundles is None:
-        return None, 0
+        return None, None
     reference = in_registry(spec.bundles)
     if reference is None:
         folder = bundles_now(spec.bundles, opened, scratch, setting=BUNDLES)
-        return bundles_folder(folder, opened, setting=BUNDLES).path, 0
+        return bundles_folder(folder, opened, setting=BUNDLES).path, None
     store, alias = open_store(reference[0]), alias_of(spec.bundles, reference[1], setting=BUNDLES)
     base = opened.manifest.fingerprint
-    resolved = resolve(store, alias, scratch / BUNDLES, base_fingerprint=base)
-    return scratch / BUNDLES, resolved.generation
+    return scratch / BUNDLES, resolve(store, alias, scratch / BUNDLES, base_fingerprint=base)
 
 
-def _follower(spec: ServeSpec, service: Service, scratch: Path, generation: int) -> Follower | None:
+def _follower(
+    spec: ServeSpec, service: Service, scratch: Path, resolved: ResolvedAlias | None
+) -> Follower | None:
     """Return what follows the registry; None where the bundles are in none."""
     reference = in_registry(spec.bundles) if spec.bundles else None
-    if reference is None or spec.bundles is None:
+    if reference is None or spec.bundles is None or resolved is None:
         return None
     store, alias = open_store(reference[0]), alias_of(spec.bundles, reference[1], setting=BUNDLES)
-    return Follower(service, store, alias, scratch, generation=generation)
+    return Follower(service, store, alias, scratch, resolved=resolved)

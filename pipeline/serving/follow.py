@@ -6,9 +6,8 @@ import threading
 from pathlib import Path
 
 from iak.pipeline.errors import PipelineError
-from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.resolve import resolve
-from iak.pipeline.serving.scorer import Scorer
+from iak.pipeline.registry.commits import newest_generation
+from iak.pipeline.registry.resolve import ResolvedAlias, resolve_moved
 from iak.pipeline.serving.service import Service
 from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Alias
@@ -20,7 +19,13 @@ class Follower:
     """Looks at a registry every few seconds, and swaps the kernels of a service."""
 
     def __init__(
-        self, service: Service, store: Store, alias: Alias, scratch: Path, *, generation: int
+        self,
+        service: Service,
+        store: Store,
+        alias: Alias,
+        scratch: Path,
+        *,
+        resolved: ResolvedAlias,
     ) -> None:
         """Begin with the kernels that the service has.
 
@@ -28,41 +33,50 @@ class Follower:
             service: gets the new kernels.
             store: store of the registry.
             alias: alias that is followed.
-            scratch: folder for the bundles of a commit, until they are read.
-            generation: the commit that the service's kernels are of.
+            scratch: folder for the bundles that moved, until they are read.
+            resolved: what the alias meant when the service's kernels were read.
         """
         self.service, self.store, self.alias, self.scratch = service, store, alias, scratch
-        self.generation = generation
-        """The commit whose kernels predict."""
+        self.resolved = resolved
+        """The commit whose kernels predict, and their stored bundles."""
         self.problem = ""
         """Why the newest commit could not be followed; the kernels before it stay."""
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def generation(self) -> int:
+        """Return the number of the commit whose kernels predict."""
+        return self.resolved.generation
+
     def look(self) -> bool:
         """Look at the registry once; return whether other kernels predict now."""
         try:
-            head = read_head(self.store)
-            if head is None or head.generation == self.generation:
+            # A commit has a pointer for every domain. It is read only where there is a new one.
+            if newest_generation(self.store) == self.generation:
                 return False
-            scorer, generation = self._newest(self.service.scorer)
+            is_other = self._follow()
         except (PipelineError, OSError) as error:
             if str(error) != self.problem:
                 _log.warning("the kernels stay as they are: %s", error)
             self.problem = str(error)
             return False
-        self.service.swap(scorer)
-        self.generation, self.problem = generation, ""
-        return True
+        self.problem = ""
+        return is_other
 
-    def _newest(self, scorer: Scorer) -> tuple[Scorer, int]:
-        """Return the scorer with the kernels that the alias means now, and their commit."""
-        folder = self.scratch / "newest"
-        manifest = scorer.base.published.manifest
-        done = resolve(self.store, self.alias, folder, base_fingerprint=manifest.fingerprint)
-        newest = scorer.with_kernels(folder)
+    def _follow(self) -> bool:
+        """Read the bundles that moved, and let them predict; return whether there are any."""
+        scorer, folder = self.service.scorer, self.scratch / "moved"
+        base = scorer.base.published.manifest.fingerprint
+        resolved = resolve_moved(
+            self.store, self.alias, folder, base_fingerprint=base, since=self.resolved
+        )
+        is_other = resolved.stored != self.resolved.stored
+        if is_other:
+            self.service.swap(scorer.with_moved(folder, list(resolved.stored)))
         shutil.rmtree(folder)
-        return newest, done.generation
+        self.resolved = resolved
+        return is_other
 
     def start(self, every_s: float) -> None:
         """Look at the registry again and again, in a thread of its own."""

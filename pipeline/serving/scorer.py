@@ -5,7 +5,7 @@ The same code predicts files and streams. A row's result does not depend on the 
 Shapes: B rows, T tasks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -24,7 +24,12 @@ from iak.pipeline.data import features
 from iak.pipeline.model.loss import probabilities
 from iak.pipeline.model.recommender import Representation
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
-from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
+from iak.pipeline.publish.bundle_set import (
+    BASE_SLOT,
+    BundleSet,
+    moved_bundle_set,
+    read_bundle_set,
+)
 from iak.pipeline.serving.activation_writer import ActivationWriter
 from iak.pipeline.serving.encode import BREACH, ID
 from iak.pipeline.serving.routes import RoutedRows, Routes
@@ -87,27 +92,50 @@ class Scorer:
         """Return a scorer of the same base with the published kernels of a folder.
 
         Args:
-            bundles: folder of the bundles. Those that predict already are not read again, and each
-                other one is verified.
+            bundles: folder of the bundles, each of which is verified.
 
         Raises:
             WrongBase: the bundles were tuned on another base.
             Corrupt: they are not those that their index names.
         """
-        manifest = self.base.published.manifest
-        kernels = read_bundle_set(
-            bundles,
-            base_fingerprint=manifest.fingerprint,
-            schema_hash=manifest.schema_hash,
-            catalog=self.counted,
-            known=self.routes.bundles,
-        ).to(self.base.worker.device)
+        return self._with(read_bundle_set(bundles, **self._inputs, catalog=self.counted))
+
+    def with_moved(self, bundles: Path, folders: Sequence[str]) -> Self:
+        """Return a scorer of the same base in which some kernels are others.
+
+        Args:
+            bundles: folder of the other bundles, each of which is verified.
+            folders: names of the folders of all bundles that will predict. Those that do not lie
+                in `bundles` predict already, and are not read again.
+
+        Raises:
+            WrongBase: the bundles were tuned on another base.
+            Corrupt: they are not those that their manifests name.
+        """
+        known = self.routes.bundles
+        assert known is not None, "a scorer that follows a registry has kernels"
+        return self._with(
+            moved_bundle_set(known, bundles, folders, **self._inputs, catalog=self.counted)
+        )
+
+    def _with(self, bundles: BundleSet) -> Self:
+        """Return a scorer of the same base with other kernels."""
+        kernels = bundles.to(self.base.worker.device)
         return replace(
             self,
             # New routes: those that were found belong to the kernels before.
             routes=replace(self.routes, bundles=kernels, known={}),
             kernels=BundlePredictor(kernels, self.base.heads),
         )
+
+    @property
+    def _inputs(self) -> dict[str, str]:
+        """Return what bundles must have been tuned on."""
+        manifest = self.base.published.manifest
+        return {
+            "base_fingerprint": manifest.fingerprint,
+            "schema_hash": manifest.schema_hash,
+        }
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> pa.Table:

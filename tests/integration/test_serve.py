@@ -21,6 +21,7 @@ from tests.unit.base.test_published_base import ALONE
 from tests.unit.registry.nights import promote
 from tests.unit.serving.shop import (
     read_all,
+    run_of,
     score,
     score_work,
     shop_toml,
@@ -28,7 +29,6 @@ from tests.unit.serving.shop import (
     write_bundles,
     write_shop,
 )
-from tests.unit.serving.test_service import run_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from iak.pipeline.publish import bundle_set as bundle_set_module
 from iak.pipeline.publish.bundle import StatisticsFile, read_bundle, write_bundle
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
-from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
+from iak.pipeline.publish.bundle_set import BASE_SLOT, moved_bundle_set, read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.schemas.manifest import StatisticsEntry
 from iak.schemas.verdict import Verdict
@@ -236,22 +236,26 @@ def test_kernels_with_and_without_statistics_do_not_serve_together(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{"alike": True, "narrow": 2}, {}], ids=["shared", "own"])
-def test_bundles_that_are_known_are_copied_and_only_the_others_read(
+def test_bundles_that_did_not_move_are_copied_and_only_the_others_read(
     tmp_path, monkeypatch, settings
 ):
     wanted = {"base_fingerprint": BASE, "schema_hash": SCHEMA}
-    before = bundle_set_of(tmp_path, BUNDLES, **settings)
+    before = bundle_set_of(tmp_path / "bundles", BUNDLES, **settings)
     name = "region=a"
-    write(tmp_path, name, published=True, **settings)
-    write_index(tmp_path)
-    whole = read_bundle_set(tmp_path, **wanted)
+    for root in (tmp_path / "bundles", tmp_path / "moved"):
+        write(root, name, published=True, **settings)
+    write_index(tmp_path / "bundles")
+    whole = read_bundle_set(tmp_path / "bundles", **wanted)
+    folders = [manifest.name for manifest in whole.manifests]
     read = []
     monkeypatch.setattr(
         bundle_set_module,
         "read_bundle",
         lambda path, **k: read.append(path) or read_bundle(path, **k),
     )
-    again = read_bundle_set(tmp_path, known=before, **wanted)
+    again = moved_bundle_set(
+        before, tmp_path / "moved", reversed(folders), catalog=CATALOG, **wanted
+    )
     assert len(read) == 1
     assert again.versions == whole.versions != before.versions
     assert (again.names, again.verdicts) == (whole.names, whole.verdicts)
@@ -260,6 +264,30 @@ def test_bundles_that_are_known_are_copied_and_only_the_others_read(
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[n], theirs[n]) for n in ours)
     assert (again.shared is None) == (whole.shared is None)
+
+
+def test_statistics_that_were_read_before_are_not_read_again(tmp_path, monkeypatch):
+    wanted = {"base_fingerprint": BASE, "schema_hash": SCHEMA, "catalog": CATALOG}
+    states = [state_of([drawn(60, seed=seed)], CATALOG) for seed in (1, 2)]
+    for name, state in zip(("pooled", "region=a", "region=b"), [*states, states[0]], strict=True):
+        write(tmp_path / "bundles", name, state=state)
+    write_index(tmp_path / "bundles")
+    before = read_bundle_set(tmp_path / "bundles", **wanted)
+    newer = state_of([drawn(60, seed=3)], CATALOG)
+    for root in (tmp_path / "bundles", tmp_path / "moved"):
+        write(root, "pooled", state=newer)
+    write_index(tmp_path / "bundles")
+    whole = read_bundle_set(tmp_path / "bundles", **wanted)
+    read, real = [], bundle_set_module.read_state
+    monkeypatch.setattr(
+        bundle_set_module, "read_state", lambda *a, **k: read.append(k["id"]) or real(*a, **k)
+    )
+    folders = [manifest.name for manifest in whole.manifests]
+    again = moved_bundle_set(before, tmp_path / "moved", folders, **wanted)
+    assert read == [newer.id]
+    assert [state.id for state in again.states] == [state.id for state in whole.states]
+    assert again.state_K == whole.state_K
+    assert torch.equal(again.fresh_mean_KS, whole.fresh_mean_KS)
 
 
 def test_kernels_of_one_standardisation_read_what_each_would_read_by_itself(tmp_path):

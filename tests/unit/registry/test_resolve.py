@@ -6,10 +6,10 @@ import pytest
 
 from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS
-from iak.pipeline.publish.bundle_index import check_index, read_index
+from iak.pipeline.publish.bundle_index import INDEX, check_index, read_index
 from iak.pipeline.registry import resolve as resolving
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.resolve import manifests_of, resolve
+from iak.pipeline.registry.resolve import manifests_of, resolve, resolve_moved
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.stored_bundles import stored_key
 from iak.pipeline.storage.folder_store import FolderStore
@@ -119,3 +119,17 @@ def test_a_copy_serves_where_there_are_no_links(tmp_path, monkeypatch):
     assert contents(tmp_path / "pinned") == contents(run.bundles)
     shutil.rmtree(root.root)
     read(tmp_path / "pinned" / "city=rome")
+
+
+def test_only_bundles_that_moved_are_put_into_the_folder(tmp_path):
+    root = FolderStore(tmp_path / "registry")
+    promote(root, night(tmp_path / "n1"))
+    before = of_base(root, tmp_path / "pinned")
+    newer = night(tmp_path / "n2", seed=1, domains=(ROME,))
+    promote(root, newer)
+    moved = resolve_moved(root, "champion", tmp_path / "moved", base_fingerprint=BASE, since=before)
+    expected = {n: c for n, c in contents(newer.bundles).items() if n != INDEX}
+    assert contents(tmp_path / "moved") == expected
+    assert moved == of_base(root, tmp_path / "all")
+    again = resolve_moved(root, "champion", tmp_path / "none", base_fingerprint=BASE, since=moved)
+    assert (again, contents(tmp_path / "none")) == (moved, {})

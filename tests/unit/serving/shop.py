@@ -12,8 +12,9 @@ from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data.view import open_log
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.publish.bundle import write_bundle
-from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.publish.bundle_index import read_index, write_index
 from iak.pipeline.publish.publish_bundles import STANDARD
+from iak.pipeline.registry.promote import Run
 from iak.pipeline.serving.parts import ScoreWork, score_parts
 from iak.schemas.job import EvaluatedTablesSpec, KernelSpec
 from iak.schemas.log import SCORED, Catalog, SplitSpec
@@ -56,8 +57,8 @@ def write_base(folder):
     return published(folder, "crosses")[0]
 
 
-def write_bundles(folder, base, names=BUNDLES, *, seed=0):
-    """Write kernels whose every weight differs from its start."""
+def write_bundles(folder, base, names=BUNDLES, *, seed=0, mean=1):
+    """Write kernels whose every weight differs from its start; `mean` seeds their standardizer."""
     heads = FrozenBase.load(base, TABLES, ResolvedPlacement(), ALONE).heads
     inputs = heads.tasks * heads.width + _x_units(base)
     shape = KernelShape.on(heads, KERNEL, inputs=inputs)
@@ -65,7 +66,7 @@ def write_bundles(folder, base, names=BUNDLES, *, seed=0):
         domain, is_published = BUNDLES[name]
         kernel = moved_kernel(seed + number, shape)
         tensors = {n: w for n, w in kernel.items() if not n.startswith("probe")}
-        tensors |= {f"{STANDARD}mean": normal(inputs, seed=1)}
+        tensors |= {f"{STANDARD}mean": normal(inputs, seed=mean)}
         tensors |= {f"{STANDARD}scale": 1 + normal(inputs, seed=2).abs()}
         manifest = base.manifest
         write_bundle(
@@ -82,6 +83,15 @@ def write_bundles(folder, base, names=BUNDLES, *, seed=0):
 def _x_units(base):
     model = FrozenBase.load(base, TABLES, ResolvedPlacement(), ALONE).model
     return model.attach_points["x"]
+
+
+def run_of(folder):
+    """A night's bundles below a folder as a promotion takes them."""
+    return Run(
+        name=str(folder), bundles=folder / "bundles", base=None,
+        index_sha256=read_index(folder / "bundles").sha256, record_sha256="e" * 64, code="abc",
+        parents={},
+    )  # fmt: skip
 
 
 def score_work(root, base, bundles, folder, *, catalog=None, rows=None, **changes):

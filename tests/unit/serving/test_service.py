@@ -9,13 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.publish.bundle_index import read_index
-from iak.pipeline.registry.promote import Run
-from iak.pipeline.registry.rollback import roll_back
-from iak.pipeline.serving.follow import Follower
 from iak.pipeline.serving.service import Service
-from iak.pipeline.storage.folder_store import FolderStore
-from tests.unit.registry.nights import promote
 
 
 @pytest.fixture
@@ -95,51 +89,3 @@ def test_an_error_of_the_scorer_is_every_request_s_answer_and_the_next_one_is_an
         service.submit(batch(rows, 0, 3)).result()
     service.swap(nights[0][0])
     assert service.submit(batch(rows, 0, 3)).result().to_pylist() == nights[0][1][:3]
-
-
-def run_of(folder):
-    return Run(
-        name=str(folder), bundles=folder / "bundles", base=None,
-        index_sha256=read_index(folder / "bundles").sha256, record_sha256="e" * 64, code="abc",
-        parents={},
-    )  # fmt: skip
-
-
-def test_a_promotion_and_a_rollback_are_followed(place, nights, rows, tmp_path):
-    store = FolderStore(tmp_path / "registry")
-    promote(store, run_of(place / "night-0"))
-    service = Service(nights[0][0], batch_rows=64, wait_s=0.0)
-    follower = Follower(service, store, "champion", tmp_path / "scratch", generation=1)
-    (tmp_path / "scratch").mkdir()
-    asked = batch(rows, 0, 60)
-
-    def answer():
-        return [
-            (r["kernel"], r["version"], r["p.ctr"])
-            for r in service.submit(asked).result().to_pylist()
-        ]
-
-    first = answer()
-    assert not follower.look()
-    promote(store, run_of(place / "night-50"))
-    assert follower.look()
-    assert (follower.generation, answer() == first) == (2, False)
-    roll_back(store, "champion", list(nights[0][0].routes.versions))
-    assert follower.look()
-    assert answer() == first
-    service.close()
-
-
-def test_kernels_stay_where_the_newest_commit_cannot_be_read(place, nights, tmp_path):
-    store = FolderStore(tmp_path / "registry")
-    service = Service(nights[0][0], batch_rows=64, wait_s=0.0)
-    follower = Follower(service, store, "champion", tmp_path, generation=0)
-    promote(store, run_of(place / "night-50"))
-    for weights in (tmp_path / "registry" / "bundles").rglob("kernel.safetensors"):
-        weights.unlink()
-        weights.write_bytes(b"torn")
-    assert not follower.look()
-    assert "torn" not in follower.problem
-    assert follower.problem
-    assert service.scorer is nights[0][0]
-    service.close()
