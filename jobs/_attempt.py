@@ -4,12 +4,9 @@ Worker 0 appends its progress to `progress.jsonl` in the run folder, which the c
 grows, and leaves the result. `_failures.py` decides whether an error on a worker ends the run.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
 
 from iak.jobs._failures import (
     announce_restart,
@@ -19,66 +16,57 @@ from iak.jobs._failures import (
     message_without_error,
     raise_refusal,
     tracebacks,
-    write_document,
 )
 from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
-from iak.pipeline.launcher import Work, WorkerFunction
+from iak.pipeline.files import put_file
+from iak.pipeline.launcher import Launch, Result, Work
 from iak.pipeline.process import Worker, wait_for_all
 from iak.pipeline.progress import PROGRESS, following, worker_report
 
 RESULT = "result.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt(Generic[Work]):
-    """What every worker of a run is given, the same at each attempt."""
-
-    function: WorkerFunction[Work]
-    work: Work
-    run_dir: Path
-
-
 @contextmanager
-def attempts_in(run_dir: Path, title: str, report: Report) -> Iterator[None]:
+def attempts_at(launch: Launch[Work, Result], report: Report) -> Iterator[None]:
     """Begin a run in its folder, and report its workers' start, end and progress between them."""
-    forget_failures(run_dir)
-    (run_dir / RESULT).unlink(missing_ok=True)
-    report(WorkersStarted(title))
+    forget_failures(launch.run_dir)
+    (launch.run_dir / RESULT).unlink(missing_ok=True)
+    report(WorkersStarted(launch.title))
     try:
-        with following(run_dir / PROGRESS, report):
+        with following(launch.run_dir / PROGRESS, report):
             yield
     finally:
-        report(WorkersEnded(title))
+        report(WorkersEnded(launch.title))
 
 
-def attempt_on(worker: Worker, attempt: Attempt[Work]) -> None:
+def attempt_on(worker: Worker, launch: Launch[Work, Result]) -> None:
     """Do one worker's part of an attempt, and leave its result or its error in the run folder."""
-    run_dir = attempt.run_dir
+    run_dir = launch.run_dir
     report = worker_report(run_dir / PROGRESS, worker.rank, worker.files)
     if worker.rank == 0:
         announce_restart(run_dir, report, workers=worker.world, files=worker.files)
     # Rank 0 reports and removes the errors of the last attempt. No rank may write new ones before.
     wait_for_all(worker.device)
     try:
-        result = attempt.function(worker, attempt.work, report)
+        result = launch.function(worker, launch.work, report)
     except Exception as error:
         for path in keep_failure(run_dir, worker.rank, error):
             worker.files.send(path)
         raise
     if worker.rank == 0:
-        write_document(run_dir / RESULT, result)
+        put_file(run_dir / RESULT, launch.written(result))
         worker.files.send(run_dir / RESULT)
 
 
-def result_in(run_dir: Path) -> dict[str, Any]:
-    """Return what worker 0 left after an attempt that succeeded.
+def result_of(launch: Launch[Work, Result]) -> Result:
+    """Return what worker 0 left in the run folder after an attempt that succeeded.
 
     Raises:
         PipelineError: a worker ended the run, in the class of its error.
     """
-    raise_refusal(run_dir)
-    result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
-    forget_failures(run_dir)
+    raise_refusal(launch.run_dir)
+    result = launch.read((launch.run_dir / RESULT).read_bytes())
+    forget_failures(launch.run_dir)
     return result
 
 

@@ -6,7 +6,7 @@ scratch is the driver's does not use it.
 """
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from ray.train import get_context
 
 from iak.pipeline.events import Notice, Report
+from iak.pipeline.launcher import Launch, Result, Work
 from iak.pipeline.run_files import SHARED_DISK, RunFiles, SharedDisk
 from iak.pipeline.storage.driver_disk import (
     DriverDisk,
@@ -39,27 +40,25 @@ class DriverMachine:
     """Serves it."""
 
 
-def settings_for_workers(
-    work: object, run_dir: Path, machine: DriverMachine | None
-) -> dict[str, Any]:
-    """Return a run's work and folder as a worker on any machine reads them.
+def for_workers(launch: Launch[Work, Result], machine: DriverMachine | None) -> dict[str, Any]:
+    """Return a launch as Ray passes it to a worker on any machine.
 
     Args:
-        work: what the workers get; it must pickle.
-        run_dir: run folder on the driver's machine.
+        launch: what the workers do; its run folder is one of the driver's machine.
         machine: the driver's; None where all workers see the driver's disk.
     """
     if machine is None:
-        return {"work": work, "run_dir": run_dir, "machine": None}
-    return {"packed": packed((work, run_dir)), "machine": machine}
+        return {"launch": launch, "machine": None}
+    return {"packed": packed(launch), "machine": machine}
 
 
-def settings_here(config: dict[str, Any]) -> tuple[Any, Path]:
-    """Return a run's work and folder, with the paths of this machine."""
+def launch_here(config: Mapping[str, Any]) -> Launch[Any, Any]:
+    """Return the launch that `for_workers` passed, with the paths of this machine."""
     if config["machine"] is None:
-        return config["work"], config["run_dir"]
-    work, run_dir = pickle.loads(config["packed"])
-    return work, run_dir
+        launch: Launch[Any, Any] = config["launch"]
+    else:
+        launch = pickle.loads(config["packed"])
+    return launch
 
 
 def files_here(machine: DriverMachine | None) -> RunFiles:

@@ -12,19 +12,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
-from iak.jobs._attempt import Attempt, attempt_on, attempts_in, failure_message, result_in
+from iak.jobs._attempt import attempt_on, attempts_at, failure_message, result_of
 from iak.jobs._failures import is_refused
 from iak.jobs._worker_server import worker_server
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Report
-from iak.pipeline.launcher import Work, WorkerFunction, backend_of_machine
+from iak.pipeline.launcher import Launch, Result, Work, backend_of_machine
 from iak.pipeline.process import OWN_ERROR_WITHIN_S, Backend, keep_freed_memory, process_group
 
 _LAST_CHARACTERS = 4000
@@ -42,18 +41,7 @@ class LocalLauncher:
         """Return False: the memory of the workers is this machine's."""
         return False
 
-    def run(
-        self,
-        function: WorkerFunction[Work],
-        work: Work,
-        report: Report,
-        *,
-        title: str,
-        run_dir: Path,
-        workers: int,
-        device: str,
-        max_failures: int,
-    ) -> dict[str, Any]:
+    def run(self, launch: Launch[Work, Result], report: Report) -> Result:
         """Run a function on every worker; restart all of them when one dies. See `Launcher.run`.
 
         Raises:
@@ -61,17 +49,17 @@ class LocalLauncher:
             PipelineError: the error that a worker raised, or one with its traceback after the last
                 retry failed.
         """
-        run_dir = run_dir.resolve()
-        backend = backend_of_machine(workers, device)
-        group = _Group(workers, backend, self.hung_after_s)
-        with attempts_in(run_dir, title, report):
-            for _ in range(max_failures + 1):
-                said = group.try_once(Attempt(function, work, run_dir))
-                if said is None or is_refused(run_dir):
+        launch = replace(launch, run_dir=launch.run_dir.resolve())
+        backend = backend_of_machine(launch.workers, launch.device)
+        group = _Group(launch.workers, backend, self.hung_after_s)
+        with attempts_at(launch, report):
+            for _ in range(launch.max_failures + 1):
+                said = group.try_once(launch)
+                if said is None or is_refused(launch.run_dir):
                     break
             else:
-                raise PipelineError(failure_message(run_dir, said or ""))
-        return result_in(run_dir)
+                raise PipelineError(failure_message(launch.run_dir, said or ""))
+        return result_of(launch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +70,12 @@ class _Group:
     backend: Backend
     hung_after_s: int
 
-    def try_once(self, attempt: Attempt[Work]) -> str | None:
-        """Run an attempt on all workers; return None, or what they printed where one failed."""
+    def try_once(self, launch: Launch[Work, Result]) -> str | None:
+        """Run a function on all workers; return None, or what they printed where one failed."""
         with tempfile.TemporaryDirectory(prefix="iak-workers-") as name:
             server, meeting = worker_server(), Path(name)
             processes = [
-                server.Process(target=_work, args=(rank, self, meeting, attempt))
+                server.Process(target=_work, args=(rank, self, meeting, launch))
                 for rank in range(self.workers)
             ]
             try:
@@ -128,7 +116,7 @@ def _printed_in(meeting: Path) -> str:
     )
 
 
-def _work(rank: int, group: _Group, meeting: Path, attempt: Attempt[Work]) -> None:
+def _work(rank: int, group: _Group, meeting: Path, launch: Launch[Work, Result]) -> None:
     """Do a worker's part in a process that a fork has just made."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -142,7 +130,7 @@ def _work(rank: int, group: _Group, meeting: Path, attempt: Attempt[Work]) -> No
         threads=1,
         timeout_s=group.hung_after_s,
     ) as worker:
-        attempt_on(worker, attempt)
+        attempt_on(worker, launch)
 
 
 def _end_with_parent() -> None:

@@ -23,22 +23,22 @@ from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import distributed as dist
 
-from iak.jobs._attempt import Attempt, attempt_on, attempts_in, failure_message, result_in
+from iak.jobs._attempt import attempt_on, attempts_at, failure_message, result_of
 from iak.jobs._elastic import sized_by_what_is_free
 from iak.jobs._failures import is_refused
 from iak.jobs._machines import (
     DriverMachine,
     files_here,
+    for_workers,
+    launch_here,
     reached_by_workers,
-    settings_for_workers,
-    settings_here,
 )
 from iak.jobs._progress import announce
 from iak.jobs._session import private_folder
 from iak.pipeline.errors import DoesNotFit, PipelineError
 from iak.pipeline.events import Report
 from iak.pipeline.fork_server import WORKER_ENVIRONMENT
-from iak.pipeline.launcher import Work, WorkerFunction
+from iak.pipeline.launcher import Launch, Result, Work
 from iak.pipeline.process import current_worker, keep_freed_memory
 from iak.schemas.job import WorkersSpec
 
@@ -147,40 +147,28 @@ class RayLauncher:
         """Return whether the environment names a cluster, whose machines are not this one."""
         return bool(os.environ.get("RAY_ADDRESS"))
 
-    def run(
-        self,
-        function: WorkerFunction[Work],
-        work: Work,
-        report: Report,
-        *,
-        title: str,
-        run_dir: Path,
-        workers: int,
-        device: str,
-        max_failures: int,
-    ) -> dict[str, Any]:
+    def run(self, launch: Launch[Work, Result], report: Report) -> Result:
         """Run a function on every worker; restart all of them when one dies. See `Launcher.run`.
 
         Raises:
             PipelineError: the error that a worker raised, or one with its traceback after the last
                 retry failed.
         """
-        run_dir = run_dir.resolve()
+        launch = replace(launch, run_dir=launch.run_dir.resolve())
         with (
-            ray_cluster(workers),
-            attempts_in(run_dir, title, report),
-            self._reached(run_dir, report) as machine,
+            ray_cluster(launch.workers),
+            attempts_at(launch, report),
+            self._reached(launch.run_dir, report) as machine,
         ):
-            config = {"run": function, **settings_for_workers(work, run_dir, machine)}
-            trainer = self._trainer(config, run_dir, workers, device, max_failures)
+            trainer = self._trainer(launch, machine)
             try:
                 with sized_by_what_is_free():
                     trainer.fit()
             except TrainingFailedError as failure:
-                raise PipelineError(failure_message(run_dir, str(failure))) from failure
+                raise PipelineError(failure_message(launch.run_dir, str(failure))) from failure
             except SystemExit as stop:  # Ray raises it on Ctrl-C while it trains
                 raise KeyboardInterrupt from stop
-        return result_in(run_dir)
+        return result_of(launch)
 
     def _reached(
         self, run_dir: Path, report: Report
@@ -188,23 +176,23 @@ class RayLauncher:
         """Let workers of other machines reach the run folder; a local Ray has none."""
         return reached_by_workers(run_dir, report) if self.is_elsewhere else nullcontext()
 
-    def _trainer(
-        self, config: dict[str, Any], run_dir: Path, workers: int, device: str, max_failures: int
-    ) -> TorchTrainer:
+    def _trainer(self, launch: Launch[Work, Result], machine: DriverMachine | None) -> TorchTrainer:
         """Return Ray's trainer for a run.
 
         Raises:
             DoesNotFit: the cluster has fewer GPUs than workers that ask for one.
         """
-        use_gpu = _use_gpu(device, workers)
+        use_gpu = _use_gpu(launch.device, launch.workers)
         # A process that hangs is given up in two ways: by its peers, whose collectives time out,
         # and by Ray, which polls it and reads this variable (2.60).
         os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(self.hung_after_s)
         return TorchTrainer(
             _worker_loop,
-            train_loop_config=config,
+            train_loop_config=for_workers(launch, machine),
             scaling_config=ScalingConfig(
-                num_workers=(self.min_workers, workers) if self.min_workers else workers,
+                num_workers=(self.min_workers, launch.workers)
+                if self.min_workers
+                else launch.workers,
                 elastic_resize_monitor_interval_s=RESIZE_S,
                 use_gpu=use_gpu,
                 resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
@@ -214,25 +202,25 @@ class RayLauncher:
             ),
             run_config=RunConfig(
                 name=f"attempt-{time.time_ns()}",
-                storage_path=str(run_dir / "ray"),
-                failure_config=FailureConfig(max_failures=max_failures),
+                storage_path=str(launch.run_dir / "ray"),
+                failure_config=FailureConfig(max_failures=launch.max_failures),
             ),
         )
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
     """Run one worker under Ray Train, in the process group that it has made."""
-    work, run_dir = settings_here(config)
+    launch = launch_here(config)
     files = files_here(config["machine"])
     if files.is_first:
-        files.fetch(run_dir)
+        files.fetch(launch.run_dir)
     dist.barrier()  # this machine has the run folder as the driver's has it
-    if is_refused(run_dir):  # Ray restarts the group all the same; it ends at once
+    if is_refused(launch.run_dir):  # Ray restarts the group all the same; it ends at once
         return
     torch.set_num_threads(1)
     keep_freed_memory()
     worker = replace(current_worker(), files=files)
-    attempt_on(worker, Attempt(config["run"], work, run_dir))
+    attempt_on(worker, launch)
 
 
 def _use_gpu(device: str, workers: int) -> bool:

@@ -1,7 +1,7 @@
 """Define launchers, which start the workers of a run.
 
-A launcher runs one function on every worker and returns worker 0's result. The number of workers
-and their device are settings of the run, so the caller passes them.
+A launcher runs one function on every worker and returns worker 0's result. `Launch` says which
+function, on what, and by how many workers. A result passes from worker to caller as JSON.
 
 ProcessLauncher    this process for one worker, else gloo processes on this machine
 TorchrunLauncher   processes that torchrun starts on this machine, with GPUs where there are enough
@@ -16,10 +16,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from pydantic import TypeAdapter
 from torch import distributed as dist
 
 from iak.pipeline import torchrun
@@ -35,10 +37,84 @@ from iak.pipeline.process import (
     run_with_torchrun,
 )
 from iak.pipeline.progress import PROGRESS, following, line_writer, worker_report
+from iak.schemas.job import WorkerJobSpec
 
 Work = TypeVar("Work")
-WorkerFunction = Callable[[Worker, Work, Report], dict[str, Any]]
-"""A worker's part of a run. It is found by its name, so it stands at the top of a module."""
+Result = TypeVar("Result")
+WorkerFunction = Callable[[Worker, Work, Report], Result | None]
+"""A worker's part of a run. It is found by its name, so it stands at the top of a module. Only the
+result of worker 0 is read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch(Generic[Work, Result]):
+    """A function to run on every worker, with its work and the workers' settings."""
+
+    function: WorkerFunction[Work, Result]
+    """A worker's part."""
+    work: Work
+    """Its argument, the same for every worker; it must pickle."""
+    result: type[Result]
+    """Class of the result: a document, or `NoneType` where files are the result."""
+    title: str
+    """Name of the work in events."""
+    run_dir: Path
+    """Folder that all workers see; worker 0 appends its events to `progress.jsonl`."""
+    workers: int
+    """Number of workers, at least 1."""
+    device: str
+    """`auto`, `cpu` or `cuda`."""
+    max_failures: int
+    """Worker deaths that the run survives. A launcher that cannot restart a worker survives
+    none."""
+
+    @classmethod
+    def of(
+        cls,
+        spec: WorkerJobSpec,
+        function: WorkerFunction[Work, Result],
+        work: Work,
+        result: type[Result],
+        *,
+        title: str,
+    ) -> "Launch[Work, Result]":
+        """Return the launch of a job, which takes run folder and workers from its settings.
+
+        Args:
+            spec: settings of the job.
+            function: a worker's part.
+            work: its argument.
+            result: class of the result.
+            title: name of the work in events.
+        """
+        return cls(
+            function=function,
+            work=work,
+            result=result,
+            title=title,
+            run_dir=spec.run_dir,
+            workers=spec.workers,
+            device=spec.device,
+            max_failures=spec.max_failures,
+        )
+
+    def written(self, result: Result | None) -> str:
+        """Return the result of worker 0 as JSON text.
+
+        Raises:
+            ValueError: it is of another class.
+        """
+        adapter = TypeAdapter(self.result)
+        checked = adapter.validate_python(result)
+        return json.dumps(adapter.dump_python(checked, mode="json", by_alias=True))
+
+    def read(self, text: str | bytes) -> Result:
+        """Return the result that worker 0 wrote.
+
+        Raises:
+            ValueError: the text is no such result.
+        """
+        return TypeAdapter(self.result).validate_json(text)
 
 
 class Launcher(Protocol):
@@ -49,33 +125,12 @@ class Launcher(Protocol):
         """Return whether workers run on other machines, whose memory is not known here."""
         ...
 
-    def run(
-        self,
-        function: WorkerFunction[Work],
-        work: Work,
-        report: Report,
-        *,
-        title: str,
-        run_dir: Path,
-        workers: int,
-        device: str,
-        max_failures: int,
-    ) -> dict[str, Any]:
-        """Run `function(worker, work, report)` on every worker, and return worker 0's result.
+    def run(self, launch: Launch[Work, Result], report: Report) -> Result:
+        """Run a function on every worker, and return worker 0's result.
 
         Args:
-            function: a worker's part.
-            work: its argument, the same for every worker; it must pickle.
+            launch: the function, its work and the workers.
             report: gets every event of worker 0, between `WorkersStarted` and `WorkersEnded`.
-            title: name of the work in events.
-            run_dir: folder that all workers see; worker 0 appends its events to `progress.jsonl`.
-            workers: number of workers, at least 1.
-            device: `auto`, `cpu` or `cuda`.
-            max_failures: worker deaths that the run survives. A launcher that cannot restart a
-                worker survives none.
-
-        Returns:
-            The result as JSON carries it: tuples are lists, keys are text.
 
         Raises:
             PipelineError: the error that a worker raised.
@@ -88,41 +143,28 @@ class ProcessLauncher:
 
     is_elsewhere = False
 
-    def run(
-        self,
-        function: WorkerFunction[Work],
-        work: Work,
-        report: Report,
-        *,
-        title: str,
-        run_dir: Path,
-        workers: int,
-        device: str,
-        max_failures: int,  # noqa: ARG002 - the first death ends the run
-    ) -> dict[str, Any]:
-        """Run a function on every worker; see `Launcher.run`.
+    def run(self, launch: Launch[Work, Result], report: Report) -> Result:
+        """Run a function on every worker; the first death ends the run. See `Launcher.run`.
 
         Raises:
             BadRequest: several workers were to compute on GPUs, which gloo processes cannot.
         """
-        if workers > 1 and device == "cuda":
+        if launch.workers > 1 and launch.device == "cuda":
             raise BadRequest(
-                f"device=cuda with workers={workers} needs Ray or torchrun: pass a RayLauncher or "
-                "a TorchrunLauncher, or ask for device=cpu or one worker"
+                f"device=cuda with workers={launch.workers} needs Ray or torchrun: pass a "
+                "RayLauncher or a TorchrunLauncher, or ask for device=cpu or one worker"
             )
-        run_dir.mkdir(parents=True, exist_ok=True)
-        report(WorkersStarted(title))
+        launch.run_dir.mkdir(parents=True, exist_ok=True)
+        report(WorkersStarted(launch.title))
         try:
-            if workers == 1:
-                result = _run_here(function, work, report, path=run_dir / PROGRESS, device=device)
+            if launch.workers == 1:
+                text = _run_here(launch, report)
             else:
-                with following(run_dir / PROGRESS, report):
-                    result = run_on_workers(
-                        _run_in_process, workers, function, work, run_dir / PROGRESS
-                    )[0]
+                with following(launch.run_dir / PROGRESS, report):
+                    text = run_on_workers(_run_in_process, launch.workers, launch)[0]
         finally:
-            report(WorkersEnded(title))
-        return _as_json(result)
+            report(WorkersEnded(launch.title))
+        return launch.read(text)
 
 
 class TorchrunLauncher:
@@ -130,42 +172,29 @@ class TorchrunLauncher:
 
     is_elsewhere = False
 
-    def run(
-        self,
-        function: WorkerFunction[Work],
-        work: Work,
-        report: Report,
-        *,
-        title: str,
-        run_dir: Path,
-        workers: int,
-        device: str,
-        max_failures: int,  # noqa: ARG002 - the first death ends the run
-    ) -> dict[str, Any]:
-        """Run a function on every worker; see `Launcher.run`.
+    def run(self, launch: Launch[Work, Result], report: Report) -> Result:
+        """Run a function on every worker; the first death ends the run. See `Launcher.run`.
 
         Raises:
             DoesNotFit: device=cuda with more workers than this machine has GPUs.
         """
-        backend = backend_of_machine(workers, device)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        progress = run_dir.resolve() / PROGRESS
-        report(WorkersStarted(title))
+        backend = backend_of_machine(launch.workers, launch.device)
+        launch.run_dir.mkdir(parents=True, exist_ok=True)
+        launch = replace(launch, run_dir=launch.run_dir.resolve())
+        report(WorkersStarted(launch.title))
         try:
             with tempfile.TemporaryDirectory(prefix="iak-torchrun-work-") as name:
                 folder = Path(name)
-                content = pickle.dumps((function, work, progress, backend))
-                put_file(folder / torchrun.WORK, content)
+                put_file(folder / torchrun.WORK, pickle.dumps((launch, backend)))
                 try:
-                    with following(progress, report):
-                        run_with_torchrun(torchrun.__name__, [name], workers)
+                    with following(launch.run_dir / PROGRESS, report):
+                        run_with_torchrun(torchrun.__name__, [name], launch.workers)
                 except PipelineError:
                     _raise_workers_error(folder)
                     raise
-                result: dict[str, Any] = json.loads((folder / torchrun.RESULT).read_text())
-                return result
+                return launch.read((folder / torchrun.RESULT).read_bytes())
         finally:
-            report(WorkersEnded(title))
+            report(WorkersEnded(launch.title))
 
 
 def backend_of_machine(workers: int, device: str) -> Backend:
@@ -190,11 +219,9 @@ def _raise_workers_error(folder: Path) -> None:
         raise error
 
 
-def _run_here(
-    function: WorkerFunction[Work], work: Work, report: Report, *, path: Path, device: str
-) -> dict[str, Any]:
-    """Run a function as the only worker, in this process."""
-    write = line_writer(path)
+def _run_here(launch: Launch[Work, Result], report: Report) -> str:
+    """Run a function as the only worker, in this process; return its result as JSON."""
+    write = line_writer(launch.run_dir / PROGRESS)
     lock = threading.Lock()
 
     def both(event: Any) -> None:  # noqa: ANN401 - as `Report`
@@ -202,8 +229,8 @@ def _run_here(
         with lock:
             report(event)
 
-    with _only_worker(device) as worker:
-        return function(worker, work, both)
+    with _only_worker(launch.device) as worker:
+        return launch.written(launch.function(worker, launch.work, both))
 
 
 @contextmanager
@@ -221,14 +248,8 @@ def _only_worker(device: str) -> Iterator[Worker]:
         torch.set_num_threads(threads)
 
 
-def _run_in_process(
-    worker: Worker, function: WorkerFunction[Work], work: Work, path: Path
-) -> dict[str, Any]:
-    """Run a function as one of several processes; worker 0 writes the progress file."""
-    return function(worker, work, worker_report(path, worker.rank))
-
-
-def _as_json(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result after a round trip through JSON, as Ray's workers pass it."""
-    document: dict[str, Any] = json.loads(json.dumps(result))
-    return document
+def _run_in_process(worker: Worker, launch: Launch[Work, Result]) -> str:
+    """Run a function as one of several processes; worker 0's result is returned as JSON."""
+    report = worker_report(launch.run_dir / PROGRESS, worker.rank)
+    result = launch.function(worker, launch.work, report)
+    return launch.written(result) if worker.rank == 0 else ""

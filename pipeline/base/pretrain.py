@@ -1,7 +1,6 @@
 """One worker's part in pre-training: train to the end, then measure what lower precision costs."""
 
 import gc
-from typing import Any
 
 from iak.pipeline.base import precision, published_base, towers
 from iak.pipeline.base.best_weights import read_best
@@ -53,9 +52,9 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingR
     return result.model_copy(update={"precisions": precisions})
 
 
-def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
+def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> TrainingResult:
     """Do one worker's part under a launcher; see `pretrain`."""
-    return pretrain(work, worker=worker, report=report).as_json()
+    return pretrain(work, worker=worker, report=report)
 
 
 def _measure_precisions(

@@ -22,7 +22,7 @@ from iak.pipeline.data import vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.events import BenchAdvanced, Report
-from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.launcher import Launch, ProcessLauncher
 from iak.schemas.bench import BenchSetupSpec
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.training import TrainingResult
@@ -139,19 +139,20 @@ def _train_base(setup: BenchSetup, report: Report) -> None:
     view = setup.view("pretrain", "pretrain_valid")
     work = pretrain_work(setup, view, run_dir, from_base=None)
     vocabulary.save(work.encoding, run_dir / published_base.ENCODING)
-    trained = ProcessLauncher().run(
-        pretrain_on_worker,
-        work,
-        report,
+    launch = Launch(
+        function=pretrain_on_worker,
+        work=work,
+        result=TrainingResult,
         title="base",
         run_dir=run_dir,
         workers=setup.spec.workers,
         device="cpu",
         max_failures=0,
     )
+    trained = ProcessLauncher().run(launch, report)
     snapshot = {"fingerprint": view.snapshot.fingerprint}
     provenance = BaseProvenance(spec={}, snapshot=snapshot, versions={})
-    publish_trained(work, TrainingResult.model_validate(trained), provenance)
+    publish_trained(work, trained, provenance)
     for scratch in (BEST, published_base.ENCODING):  # the base has their files
         shutil.rmtree(run_dir / scratch)
 

@@ -14,7 +14,7 @@ from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadLog, UnderTrained
 from iak.pipeline.events import Report, silent
-from iak.pipeline.launcher import Launcher
+from iak.pipeline.launcher import Launch, Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import PREDICTIONS, PredictWork, predict
@@ -132,17 +132,8 @@ def _evaluate(
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = evaluate_work(spec, view, opened, bundles=bundles, truth=truth, splits=wanted)
     with record.phase("predict"):
-        predicted = launcher.run(
-            predict_on_worker,
-            work,
-            report,
-            title="evaluate",
-            run_dir=spec.run_dir,
-            workers=spec.workers,
-            device=spec.device,
-            max_failures=spec.max_failures,
-        )
-    prediction = PredictionResult.model_validate(predicted)
+        launch = Launch.of(spec, predict_on_worker, work, PredictionResult, title="evaluate")
+        prediction = launcher.run(launch, report)
     record.result = prediction.as_json()
     with record.phase("metrics"):
         table = read_predictions(spec.run_dir, spec.split).table
@@ -224,9 +215,9 @@ def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
     return nearest_of({name for name, verdict in decided if verdict.publish})
 
 
-def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
+def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> PredictionResult:
     """Predict one worker's rows."""
-    return predict(work, worker=worker, report=report).as_json()
+    return predict(work, worker=worker, report=report)
 
 
 def _gap_split(catalog: Catalog) -> str | None:

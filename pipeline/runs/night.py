@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import OK, SOME_FAILED, SOME_HELD, BadRequest, WrongBase
 from iak.pipeline.events import Report, silent
 from iak.pipeline.fresh.past import Past, past_of
-from iak.pipeline.launcher import Launcher
+from iak.pipeline.launcher import Launch, Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.bundle_set import live_kernels
@@ -116,17 +115,9 @@ def _tune(
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     work = night_work(spec, view, opened, live=live, placement=placement, past=past)
     with record.phase("tune"):
-        measured = launcher.run(
-            tune_on_worker,
-            (work, _provenance(spec, opened, record), spec.gate, chains),
-            report,
-            title="finetune",
-            run_dir=spec.run_dir,
-            workers=spec.workers,
-            device=spec.device,
-            max_failures=spec.max_failures,
-        )
-    tuning = TuningResult.model_validate(measured)
+        whole = (work, _provenance(spec, opened, record), spec.gate, chains)
+        launch = Launch.of(spec, tune_on_worker, whole, TuningResult, title="finetune")
+        tuning = launcher.run(launch, report)
     record.result = tuning.as_json()
     remove_checkpoint(spec.run_dir)
     published = {kernel.domain for kernel in tuning.kernels if kernel.published}
@@ -235,13 +226,13 @@ def tune_on_worker(
     worker: Worker,
     work: tuple[FinetuneWork, Provenance, GateSpec, NightChains | None],
     report: Report,
-) -> dict[str, Any]:
+) -> TuningResult | None:
     """Tune with one worker's rows. Worker 0 then judges all kernels and writes the bundles."""
     tuning, provenance, gate, chains = work
     tuning = replace(tuning, compares_chains=chains is not None)
     done = finetune(tuning, worker=worker, report=report)
     if worker.rank:
-        return {}
+        return None
     root = tuning.run_dir / BUNDLES
     catalog = tuning.view.catalog
     tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
@@ -249,7 +240,7 @@ def tune_on_worker(
         done, root, provenance=provenance, tasks=tasks, gate=gate, chains=chains
     )
     worker.files.send(root)
-    return tuning_result(done, kernels).as_json()
+    return tuning_result(done, kernels)
 
 
 def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:

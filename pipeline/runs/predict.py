@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from types import NoneType
+from typing import BinaryIO
 
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
@@ -13,7 +14,7 @@ from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.events import Report, silent
 from iak.pipeline.files import put_folder, remove_parts
-from iak.pipeline.launcher import Launcher
+from iak.pipeline.launcher import Launch, Launcher
 from iak.pipeline.process import Worker, process_group
 from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.runs import skipped
@@ -214,22 +215,12 @@ def _run_workers(spec: PredictSpec, work: ScoreWork, launcher: Launcher, report:
     work.folder.mkdir(parents=True, exist_ok=True)
     for number in range(len(work.parts)):
         remove_parts(work.path(number))  # of workers that were killed
-    launcher.run(
-        score_on_worker,
-        work,
-        report,
-        title="predict",
-        run_dir=spec.run_dir,
-        workers=spec.workers,
-        device=spec.device,
-        max_failures=spec.max_failures,
-    )
+    launcher.run(Launch.of(spec, score_on_worker, work, NoneType, title="predict"), report)
 
 
-def score_on_worker(worker: Worker, work: ScoreWork, report: Report) -> dict[str, Any]:
+def score_on_worker(worker: Worker, work: ScoreWork, report: Report) -> None:
     """Write one worker's files of predictions."""
     score_parts(work, worker=worker, report=report)
-    return {}
 
 
 def _publish(work: ScoreWork, published: Path) -> list[ScoresDocument]:

@@ -27,7 +27,7 @@ from iak.pipeline.errors import SOME_HELD, BadRequest
 from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
 from iak.pipeline.fresh.base_numbers import BaseStatistics, fit_base_statistics
 from iak.pipeline.fresh.past import past_of
-from iak.pipeline.launcher import Launcher
+from iak.pipeline.launcher import Launch, Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs import skipped
@@ -170,17 +170,8 @@ def _train(
     spec: PretrainSpec, work: PretrainWork, launcher: Launcher, report: Report
 ) -> TrainingResult:
     """Train on workers."""
-    trained = launcher.run(
-        pretrain_on_worker,
-        work,
-        report,
-        title="pretrain",
-        run_dir=spec.run_dir,
-        workers=spec.workers,
-        device=spec.device,
-        max_failures=spec.max_failures,
-    )
-    return TrainingResult.model_validate(trained)
+    launch = Launch.of(spec, pretrain_on_worker, work, TrainingResult, title="pretrain")
+    return launcher.run(launch, report)
 
 
 def _check_fits(

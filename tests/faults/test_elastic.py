@@ -21,6 +21,7 @@ import ray
 from ray.cluster_utils import Cluster
 from iak.jobs import ray_launcher
 from iak.pipeline.events import silent
+from iak.pipeline.launcher import Launch
 from tests.faults.waiting import wait_for_workers
 
 ray_launcher.RESIZE_S = 2.0
@@ -57,10 +58,11 @@ second = cluster.add_node(num_cpus=1)
 neighbour = Neighbour.remote()
 ray.get(neighbour.ping.remote())
 threading.Thread(target=disturb, daemon=True).start()
-result = ray_launcher.RayLauncher(min_workers=1).run(
-    wait_for_workers, str(place / "allowed.json"), silent, title="waits", run_dir=place,
-    workers=2, device="cpu", max_failures=3,
+launch = Launch(
+    function=wait_for_workers, work=str(place / "allowed.json"), result=dict, title="waits",
+    run_dir=place, workers=2, device="cpu", max_failures=3,
 )
+result = ray_launcher.RayLauncher(min_workers=1).run(launch, silent)
 (place / "told.json").write_text(json.dumps({"result": result, "groups": groups()}))
 ray.shutdown()
 cluster.shutdown()

@@ -16,11 +16,13 @@ DRIVER = """
 import sys
 from pathlib import Path
 from iak.jobs.local_launcher import LocalLauncher
+from iak.pipeline.launcher import Launch
 from tests.faults.test_local_workers import stay
-LocalLauncher().run(
-    stay, sys.argv[1], lambda _: None, title="t", run_dir=Path(sys.argv[1]), workers=2,
+launch = Launch(
+    function=stay, work=sys.argv[1], result=dict, title="t", run_dir=Path(sys.argv[1]), workers=2,
     device="cpu", max_failures=0,
 )
+LocalLauncher().run(launch, lambda _: None)
 """
 
 

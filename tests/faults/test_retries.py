@@ -15,14 +15,16 @@ from pathlib import Path
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import silent
+from iak.pipeline.launcher import Launch
 from tests.faults.failing import fail
 
 place = Path(sys.argv[1])
 try:
-    RayLauncher().run(
-        fail, str(place), silent, title="fails", run_dir=place,
+    launch = Launch(
+        function=fail, work=str(place), result=dict, title="fails", run_dir=place,
         workers=1, device="cpu", max_failures=3,
     )
+    RayLauncher().run(launch, silent)
 except PipelineError as error:
     print(error)
 """

@@ -13,11 +13,12 @@ from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import sizes_of
 from iak.pipeline.bench.sharding.worker import Work, on_worker
 from iak.pipeline.events import silent
-from iak.pipeline.launcher import ProcessLauncher, TorchrunLauncher
+from iak.pipeline.launcher import Launch, ProcessLauncher, TorchrunLauncher
 from iak.pipeline.sharding.quantised import row_bytes
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.record import BenchmarkRecord
+from iak.schemas.sharding_result import ShardingResult
 
 pytestmark = pytest.mark.slow
 
@@ -111,17 +112,17 @@ def test_what_was_not_measured_is_said_and_progress_is_reported(smoke):
 def test_torchrun_runs_what_spawned_workers_run(tmp_path):
     spec = spec_of(tmp_path, tables=("200x8",), repeats=1)
     work = Work(spec=spec, sizes=sizes_of(spec, None))
-    spawned, by_torchrun = (
-        launcher.run(
-            on_worker, work, silent,
-            title="sharding", run_dir=tmp_path, workers=2, device="cpu", max_failures=0,
-        )
-        for launcher in (ProcessLauncher(), TorchrunLauncher())
+    launch = Launch(
+        function=on_worker, work=work, result=ShardingResult, title="sharding", run_dir=tmp_path,
+        workers=2, device="cpu", max_failures=0,
     )  # fmt: skip
+    spawned, by_torchrun = (
+        launcher.run(launch, silent) for launcher in (ProcessLauncher(), TorchrunLauncher())
+    )
     counted = ("kind", "mode", "precision", "error", "held_bytes", "sent_bytes", "collectives")
     for rank in (0, 1):
         of_each = [
-            [{name: seen[name] for name in counted} for seen in found["workers"][rank][0]]
+            [{name: getattr(seen, name) for name in counted} for seen in found.workers[rank][0]]
             for found in (spawned, by_torchrun)
         ]
         assert of_each[0] == of_each[1]

@@ -1,23 +1,31 @@
 """A function on every worker of this machine: its result, its events, its errors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import distributed as dist
 
 from iak.pipeline.errors import BadRequest, Corrupt, DoesNotFit
 from iak.pipeline.events import WorkersEnded, WorkersStarted, silent
-from iak.pipeline.launcher import ProcessLauncher, TorchrunLauncher
+from iak.pipeline.launcher import Launch, ProcessLauncher, TorchrunLauncher
 from iak.pipeline.process import process_group
+from iak.schemas.sharding_result import MachineRates
 
 ROOT = Path(__file__).parents[2]
 
 
 def launch(function, work, run_dir, *, report=silent, workers=1, device="cpu"):
-    return ProcessLauncher().run(
-        function, work, report,
+    return ProcessLauncher().run(launch_of(function, work, run_dir, workers, device), report)
+
+
+def launch_of(function, work, run_dir, workers, device="cpu"):
+    return Launch(
+        function=function, work=work, result=dict,
         title="sum", run_dir=run_dir, workers=workers, device=device, max_failures=3,
     )  # fmt: skip
 
@@ -48,6 +56,18 @@ def test_worker_0_returns_and_reports(tmp_path, workers, total):
     (written,) = map(json.loads, (run_dir / "progress.jsonl").read_text().splitlines())
     assert written.pop("at") > 0
     assert written == line
+
+
+def forget_the_result(_worker, _work, _report):
+    return None
+
+
+def test_a_result_is_of_the_class_that_the_launch_names(tmp_path):
+    of_rates = replace(launch_of(forget_the_result, "w", tmp_path, 1), result=MachineRates)
+    with pytest.raises(ValidationError, match="MachineRates"):
+        ProcessLauncher().run(of_rates, silent)
+    of_nothing = replace(of_rates, result=NoneType)
+    assert ProcessLauncher().run(of_nothing, silent) is None
 
 
 def test_lines_of_an_earlier_attempt_are_not_reported_again(tmp_path):
@@ -85,25 +105,19 @@ def test_a_single_worker_joins_the_callers_process_group(tmp_path):
 
 def test_torchrun_returns_reports_and_raises_as_processes_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    settings = {
-        "title": "sum", "run_dir": tmp_path, "workers": 2, "device": "cpu", "max_failures": 0,
-    }  # fmt: skip
     events = []
-    result = TorchrunLauncher().run(sum_ranks, "w", events.append, **settings)
+    result = TorchrunLauncher().run(launch_of(sum_ranks, "w", tmp_path, 2), events.append)
     assert result == {"total": 3, "pair": [1, 2], "3": 1}
     line = {"event": "rank", "rank": 0, "work": "w"}
     assert events == [WorkersStarted("sum"), line, WorkersEnded("sum")]
     with pytest.raises(Corrupt, match="worker 1 read a broken file"):
-        TorchrunLauncher().run(refuse, 1, silent, **settings)
+        TorchrunLauncher().run(launch_of(refuse, 1, tmp_path, 2), silent)
 
 
 def test_torchrun_on_gpus_that_are_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DoesNotFit, match="this machine has 1 GPUs"):
-        TorchrunLauncher().run(
-            sum_ranks, "w", silent,
-            title="sum", run_dir=tmp_path, workers=2, device="cuda", max_failures=0,
-        )  # fmt: skip
+        TorchrunLauncher().run(launch_of(sum_ranks, "w", tmp_path, 2, "cuda"), silent)
 
 
 def test_several_workers_on_gpus_are_refused(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from iak.pipeline import torchrun
 from iak.pipeline.errors import BadLog
+from iak.pipeline.launcher import Launch
 
 
 def add_up(worker, work, report):
@@ -30,8 +31,11 @@ def alone(monkeypatch):
 
 
 def folder_with(tmp_path, function, work):
-    content = pickle.dumps((function, work, tmp_path / "progress.jsonl", "gloo"))
-    (tmp_path / torchrun.WORK).write_bytes(content)
+    launch = Launch(
+        function=function, work=work, result=dict, title="t", run_dir=tmp_path, workers=1,
+        device="cpu", max_failures=0,
+    )  # fmt: skip
+    (tmp_path / torchrun.WORK).write_bytes(pickle.dumps((launch, "gloo")))
     return tmp_path
 
 

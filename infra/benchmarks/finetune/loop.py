@@ -5,7 +5,6 @@ they have all three kinds of work (products, memory, collectives). It reports pr
 """
 
 import time
-from typing import Any
 
 from torch import distributed as dist
 
@@ -30,9 +29,9 @@ class LoopResult(Spec):
     """Seconds between the first one's start and the last one's end."""
 
 
-def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
+def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> LoopResult:
     """Do one worker's part under a launcher; see `run_loop`."""
-    return run_loop(worker, *work, report).model_dump()
+    return run_loop(worker, *work, report)
 
 
 def run_loop(worker: Worker, setup: BenchSetup, wanted: int, report: Report) -> LoopResult:

@@ -13,6 +13,7 @@ from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.bench.setup import BenchSetup, prepare
 from iak.pipeline.events import BenchAdvanced, Report
+from iak.pipeline.launcher import Launch
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import worker_report
 from iak.schemas.record import Target
@@ -73,18 +74,18 @@ def passes_on_worker(worker: Worker, setup: BenchSetup, passes: int) -> LoopResu
 
 def _ray(setup: BenchSetup, passes: int, run_dir: Path) -> LoopResult:
     run_dir.mkdir()
+    launch = Launch(
+        function=loop_on_worker,
+        work=(setup, passes),
+        result=LoopResult,
+        title="loop",
+        run_dir=run_dir,
+        workers=setup.spec.workers,
+        device="cpu",
+        max_failures=0,
+    )
     with console_report() as report:
-        document = RayLauncher().run(
-            loop_on_worker,
-            (setup, passes),
-            report,
-            title="loop",
-            run_dir=run_dir,
-            workers=setup.spec.workers,
-            device="cpu",
-            max_failures=0,
-        )
-    return LoopResult.model_validate(document)
+        return RayLauncher().run(launch, report)
 
 
 def _note(gloo_s: list[float], ray_s: list[float]) -> str:

@@ -20,7 +20,7 @@ from iak.pipeline.bench.sharding.worker import Work, on_worker
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.files import put_file
-from iak.pipeline.launcher import Launcher, ProcessLauncher, TorchrunLauncher
+from iak.pipeline.launcher import Launch, Launcher, ProcessLauncher, TorchrunLauncher
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.log import Catalog
@@ -103,17 +103,17 @@ def _launched(launcher: Launcher, work: Work, report: Report) -> ShardingResult:
     out = work.spec.out  # the run folder lies in it, since a cluster's machines share it
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".sharding-") as run_dir:
-        document = launcher.run(
-            on_worker,
-            work,
-            report,
+        launch = Launch(
+            function=on_worker,
+            work=work,
+            result=ShardingResult,
             title="sharding",
             run_dir=Path(run_dir),
             workers=work.spec.workers,
             device=work.spec.device,
             max_failures=0,
         )
-    return ShardingResult.model_validate(document)
+        return launcher.run(launch, report)
 
 
 def _write_cluster(spec: BenchShardingSpec, result: ShardingResult) -> None:

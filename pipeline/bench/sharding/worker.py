@@ -36,8 +36,8 @@ class Work:
     sizes: tuple[Size, ...]
 
 
-def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
-    """Measure everything; return a `ShardingResult` as JSON, the same on every worker."""
+def on_worker(worker: Worker, work: Work, report: Report) -> ShardingResult:
+    """Measure everything; the result is the same on every worker."""
     started = time.perf_counter()
     largest = max(work.sizes, key=lambda size: (size.rows * size.width, size.name))
     measured = constants.of_machine(worker, link_bytes=int(work.spec.link_mib * 2**20))
@@ -55,7 +55,7 @@ def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
         rates=constants.agreed(measured, worker),
         hosts=constants.hosts(worker),
         seconds=time.perf_counter() - started,
-    ).as_json()
+    )
 
 
 def _measure_table(

@@ -5,18 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs._attempt import RESULT, Attempt, attempt_on, attempts_in, failure_message, result_in
+from iak.jobs._attempt import RESULT, attempt_on, attempts_at, failure_message, result_of
 from iak.pipeline.errors import BadLog
+from iak.pipeline.launcher import Launch
 from tests.unit.workers import outcomes
+
+
+def launch(function, work, run_dir):
+    return Launch(
+        function=function, work=work, result=dict, title="t", run_dir=run_dir, workers=2,
+        device="cpu", max_failures=0,
+    )  # fmt: skip
 
 
 def test_worker_0_leaves_the_result_and_begins_without_an_older_one(tmp_path):
     (tmp_path / RESULT).write_text('{"old": 1}')
-    attempt = Attempt(lambda worker, work, _: {"rank": worker.rank} | work, {"a": 2}, tmp_path)
-    with attempts_in(tmp_path, "t", lambda _: None):
+    asked = launch(lambda worker, work, _: {"rank": worker.rank} | work, {"a": 2}, tmp_path)
+    with attempts_at(asked, lambda _: None):
         assert not (tmp_path / RESULT).exists()
-        assert outcomes(lambda worker: attempt_on(worker, attempt), 2) == [None, None]
-    assert result_in(tmp_path) == {"rank": 0, "a": 2}
+        assert outcomes(lambda worker: attempt_on(worker, asked), 2) == [None, None]
+    assert result_of(asked) == {"rank": 0, "a": 2}
 
 
 def refuse(*_):
@@ -24,9 +32,10 @@ def refuse(*_):
 
 
 def test_a_refusal_is_raised_in_its_class_in_the_place_of_any_story(tmp_path):
-    (error,) = outcomes(lambda worker: attempt_on(worker, Attempt(refuse, 0, tmp_path)), 1)
+    asked = launch(refuse, 0, tmp_path)
+    (error,) = outcomes(lambda worker: attempt_on(worker, asked), 1)
     assert isinstance(error, BadLog)
-    for ask in (lambda: result_in(tmp_path), lambda: failure_message(tmp_path, "")):
+    for ask in (lambda: result_of(asked), lambda: failure_message(tmp_path, "")):
         with pytest.raises(BadLog, match="a hole"):
             ask()
 
@@ -36,7 +45,7 @@ def lose_the_disk(*_):
 
 
 def test_the_story_names_the_first_error_and_the_files_of_tracebacks(tmp_path):
-    outcomes(lambda worker: attempt_on(worker, Attempt(lose_the_disk, 0, tmp_path)), 2)
+    outcomes(lambda worker: attempt_on(worker, launch(lose_the_disk, 0, tmp_path)), 2)
     story = failure_message(tmp_path, "unused")
     assert "OSError: stale file handle" in story
     path = Path(story.rpartition(" ")[2])

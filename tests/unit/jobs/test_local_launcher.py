@@ -12,6 +12,7 @@ from iak.jobs import local_launcher
 from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
 from iak.pipeline.fork_server import fork_server
+from iak.pipeline.launcher import Launch
 
 WAIT_S = 60.0
 
@@ -26,11 +27,11 @@ def _small_server(monkeypatch):
 def run(run_dir, function, work=None, *, workers=2, device="cpu", max_failures=1):
     """Return the result and the kinds of the events."""
     events = []
-    result = LocalLauncher(hung_after_s=WAIT_S).run(
-        function, work, events.append, title="t", run_dir=run_dir, workers=workers, device=device,
-        max_failures=max_failures,
+    launch = Launch(
+        function=function, work=work, result=dict, title="t", run_dir=run_dir, workers=workers,
+        device=device, max_failures=max_failures,
     )  # fmt: skip
-    return result, events
+    return LocalLauncher(hung_after_s=WAIT_S).run(launch, events.append), events
 
 
 def attempts(run_dir, rank):

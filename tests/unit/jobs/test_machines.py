@@ -1,6 +1,6 @@
 """Which runs serve the driver's disk to other machines, and what a worker makes of it."""
 
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace
 
 import pytest
 import ray
@@ -9,12 +9,14 @@ from iak.jobs import _machines
 from iak.jobs._machines import (
     DriverMachine,
     files_here,
+    for_workers,
+    launch_here,
     reached_by_workers,
-    settings_for_workers,
-    settings_here,
 )
 from iak.pipeline.events import silent
+from iak.pipeline.launcher import Launch
 from iak.pipeline.run_files import SHARED_DISK, SharedDisk
+from iak.pipeline.runs.predict import score_on_worker
 from iak.pipeline.storage.driver_disk import DriverDisk, RemoteFiles, marked_scratch
 from iak.pipeline.storage.working_copy import local_folder
 
@@ -50,12 +52,19 @@ def alive(monkeypatch, *are_alive):
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": one} for one in are_alive])
 
 
+def launch_in(run_dir, work):
+    return Launch(
+        function=score_on_worker, work=work, result=NoneType, title="t", run_dir=run_dir, workers=2,
+        device="cpu", max_failures=0,
+    )  # fmt: skip
+
+
 def test_a_run_folder_of_the_only_machine_or_of_all_is_not_served(monkeypatch, tmp_path):
     alive(monkeypatch, True, False)
     with reached_by_workers(tmp_path / "R1", silent) as machine:
         assert machine is None
-    config = settings_for_workers("work", tmp_path / "R1", None)
-    assert settings_here(config) == ("work", tmp_path / "R1")
+    launch = launch_in(tmp_path / "R1", "work")
+    assert launch_here(for_workers(launch, None)) == launch
     assert files_here(None) is SHARED_DISK
 
 
@@ -66,14 +75,14 @@ def test_a_worker_of_another_machine_sends_its_files_and_their_bytes_are_reporte
     told = []
     run_dir = local_folder("s3://shop/R1", "runs")
     with reached_by_workers(run_dir, told.append) as machine:
-        config = settings_for_workers({"bundles": run_dir / "b"}, run_dir, machine)
+        config = for_workers(launch_in(run_dir, {"bundles": run_dir / "b"}), machine)
         on_drivers = files_here(machine)
         assert isinstance(on_drivers, SharedDisk)
         assert not on_drivers.is_first
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "worker"))
-        work, here = settings_here(config)
+        here = launch_here(config).run_dir
         assert here == local_folder("s3://shop/R1", "runs") != run_dir
-        assert work == {"bundles": here / "b"}
+        assert launch_here(config) == launch_in(here, {"bundles": here / "b"})
         files = files_here(machine)
         assert isinstance(files, RemoteFiles)
         here.mkdir(parents=True)

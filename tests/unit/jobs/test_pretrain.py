@@ -46,9 +46,9 @@ slice = [0.8, 1.0]
 MODEL = {"width": 4, "mlp": [8], "cross_layers": 1, "experts": 2, "expert_width": 4}
 
 
-def here(_launcher, function, work, report, **settings):
+def here(_launcher, launch, report):
     """Stand for `LocalLauncher.run`: the only worker is this process."""
-    return ProcessLauncher().run(function, work, report, **settings)
+    return ProcessLauncher().run(launch, report)
 
 
 @pytest.fixture

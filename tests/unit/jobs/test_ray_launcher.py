@@ -21,6 +21,7 @@ from iak.jobs import ray_launcher
 from iak.jobs.ray_launcher import RayLauncher, ray_cluster
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
 from iak.pipeline.events import WorkersEnded, WorkersStarted, silent
+from iak.pipeline.launcher import Launch
 from iak.pipeline.process import Worker
 from tests.unit.workers import outcomes
 
@@ -66,11 +67,12 @@ def _threads_for_ray(monkeypatch):
     monkeypatch.setenv(POLLED, "600")  # a run sets it, and it must not outlive the test
 
 
-def run(run_dir, function, work=None, *, workers=2, device="cpu", max_failures=3):
-    return RayLauncher().run(
-        function, work, silent, title="t", run_dir=run_dir, workers=workers, device=device,
-        max_failures=max_failures,
-    )  # fmt: skip
+def run(run_dir, function, work=None, *, report=silent, hung_after_s=600, **changed):
+    settings = {"workers": 2, "device": "cpu", "max_failures": 3} | changed
+    launch = Launch(
+        function=function, work=work, result=dict, title="t", run_dir=run_dir, **settings
+    )
+    return RayLauncher(hung_after_s=hung_after_s).run(launch, report)
 
 
 def progress(run_dir):
@@ -233,10 +235,7 @@ def test_workers_get_a_gpu_each_where_there_are_enough_and_the_device_allows(
 def test_a_worker_without_an_answer_is_dead_to_its_peers_and_to_ray_at_the_same_time(
     tmp_path,
 ):
-    RayLauncher(hung_after_s=7).run(
-        lambda *_: {}, None, silent, title="t", run_dir=tmp_path, workers=2, device="cpu",
-        max_failures=0,
-    )  # fmt: skip
+    run(tmp_path, lambda *_: {}, max_failures=0, hung_after_s=7)
     assert ThreadTrainer.last.torch.timeout_s == 7
     assert os.environ[POLLED] == "7"
 
@@ -323,9 +322,6 @@ def test_the_start_and_the_end_of_workers_are_reported_whatever_they_come_to(tmp
 
     events = []
     with pytest.raises(BadLog) if error else nullcontext():
-        RayLauncher().run(
-            work, None, events.append, title="t", run_dir=tmp_path, workers=2, device="cpu",
-            max_failures=0,
-        )  # fmt: skip
+        run(tmp_path, work, report=events.append, max_failures=0)
     assert (events[0], events[-1]) == (WorkersStarted("t"), WorkersEnded("t"))
     assert [event["of"] for event in events[1:-1]] == [0], "worker 0's lines, in between"

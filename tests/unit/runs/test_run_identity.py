@@ -259,8 +259,8 @@ def unfinished(place, monkeypatch):
     """A night that was interrupted after its first checkpoint."""
     shutil.rmtree(place / "night")
 
-    def start(*_, run_dir, **__):
-        (run_dir / CHECKPOINT).write_bytes(b"so far")
+    def start(_launcher, launch, _report):
+        (launch.run_dir / CHECKPOINT).write_bytes(b"so far")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -294,8 +294,8 @@ def test_an_unfinished_run_is_not_resumed_on_other_inputs(unfinished, change, to
 def test_an_unfinished_run_is_resumed_on_the_same_inputs(unfinished, monkeypatch):
     seen = SimpleNamespace(is_there=False)
 
-    def start(*_, run_dir, **__):
-        seen.is_there = (run_dir / CHECKPOINT).exists()
+    def start(_launcher, launch, _report):
+        seen.is_there = (launch.run_dir / CHECKPOINT).exists()
         raise KeyboardInterrupt
 
     play_workers(monkeypatch, start)
@@ -308,8 +308,8 @@ def test_an_unfinished_run_is_resumed_on_the_same_inputs(unfinished, monkeypatch
 def test_a_pretraining_may_move_to_another_plan_while_it_is_unfinished(place, monkeypatch):
     shutil.rmtree(place / "pretrain")
 
-    def start(*_, run_dir, **__):
-        (run_dir / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
+    def start(_launcher, launch, _report):
+        (launch.run_dir / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
         raise KeyboardInterrupt
 
     play_workers(monkeypatch, start)
