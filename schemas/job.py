@@ -258,6 +258,9 @@ class AdoptSpec(LogJobSpec):
     """Weights of the module of a base of kind `torch`: safetensors, or a state dict of tensors."""
     scores: Annotated[dict[str, Column], AfterValidator(with_names)] = {}
     """Task -> column with the module's own logits, which its logits here are compared with."""
+    outputs: Annotated[dict[str, Column], AfterValidator(with_names)] = {}
+    """List column -> layer of the module whose output was logged there, such as `top.0`. Where a
+    score differs, the first of these layers whose output differs is named."""
     scores_tolerance: Margin = 1e-4
     """Most that a logit may differ from the module's own, absolutely and relative to its size."""
     max_unusable_share: Share = 0.0

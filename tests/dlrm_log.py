@@ -79,7 +79,7 @@ def draw(rows: int, region: str, seed: int) -> dict[str, np.ndarray]:
 
 
 def write_dlrm_log(root: Path, rows: int = 1500) -> Path:
-    """Train on the first day; write three days with scores, the model's weights, a catalogue."""
+    """Train on the first day; write three days with answers, the model's weights, a catalogue."""
     parts = {
         (region, day): draw(rows, region, 10 * day + number)
         for day in (1, 2, 3)
@@ -94,8 +94,12 @@ def write_dlrm_log(root: Path, rows: int = 1500) -> Path:
         user, item, price = (torch.from_numpy(part[name]) for name in ("user", "item", "price"))
         with torch.no_grad():
             score = model(user, item, price[:, None]).flatten().numpy()
+            hidden = model.top[0](model.interact(user, item, price[:, None])).tolist()
+            bottom = model.bottom(price[:, None]).tolist()
         ids = np.arange(number * rows, (number + 1) * rows)
         click = part["click"].astype(np.int8)
         table = pa.table(part | {"click": click, "score": score, "event_id": ids})
+        table = table.append_column("out_hidden", pa.array(hidden, pa.list_(pa.float32())))
+        table = table.append_column("out_bottom", pa.array(bottom, pa.list_(pa.float32())))
         write_file(root / f"events/region={region}/dt=2026-10-0{day}/part.parquet", table)
     return root

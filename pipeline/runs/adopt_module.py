@@ -1,18 +1,12 @@
 """Adopt a torch module: build it, load its weights, prove that it answers as it did, publish it."""
 
 from collections import Counter
-from collections.abc import Iterator
-
-import torch
-from torch import Tensor
 
 from iak.pipeline.base import adopted_module, given_columns, published_base
 from iak.pipeline.base.given_columns import ColumnFindings
 from iak.pipeline.data import vocabulary
-from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.reader import Reader
-from iak.pipeline.data.view import LogView
-from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import digest
 from iak.pipeline.runs import skipped
@@ -25,18 +19,21 @@ from iak.pipeline.runs.adoption import (
     refuse_bad_columns,
     splits_of,
 )
+from iak.pipeline.runs.compare_scores import (
+    refuse_other_scores,
+    refuse_unknown_layers,
+    with_scores,
+)
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import OpenRecord
 from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.adoption import AdoptionResult
-from iak.schemas.given_base import GivenBaseSpec, ModuleBaseSpec
+from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
-
-_ROWS_SHOWN = 5
 
 
 def adopt_module(
@@ -74,7 +71,7 @@ def adopt_module(
             selection=view.selections[judged], catalog=catalog, encoding=encoding, rank=0, world=1,
             as_of=view.as_of,
         )  # fmt: skip
-        _refuse_other_scores(spec, view, reader, model)
+        refuse_other_scores(spec, view.catalog, reader, model)
         tasks = published_base.task_shapes(catalog)
         quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
     with record.phase("publish"):
@@ -101,70 +98,7 @@ def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
     if unknown := sorted(set(spec.scores) - set(titles)):
         raise BadRequest(f"scores names unknown tasks {unknown}; there are {titles}")
     module, source = adopted_module.build_module(base.factory)
+    refuse_unknown_layers(spec, module)
     weights = adopted_module.read_weights(spec.weights)
     adopted_module.load_weights(module, weights, where=str(spec.weights))
     return AdoptedModel(module, tasks=len(titles)), source
-
-
-def with_scores(catalog: Catalog, scores: dict[str, str]) -> Catalog:
-    """Return a catalogue that also reads the scores that the module gave elsewhere.
-
-    They are read as the logits of a base of kind `columns` are.
-
-    Args:
-        catalog: the log's catalogue.
-        scores: task -> column of its scores; empty leaves the catalogue as it is.
-    """
-    if not scores:
-        return catalog
-    given = GivenBaseSpec(kind="columns", logits=scores)
-    return catalog.model_copy(update={"base": given})
-
-
-def _refuse_other_scores(
-    spec: AdoptSpec, view: LogView, reader: Reader, model: AdoptedModel
-) -> None:
-    """Compare the module's logits here with the scores that it gave elsewhere, which the log has.
-
-    Raises:
-        BadLog: they differ; the message has the first rows that do.
-    """
-    if not spec.scores:
-        return
-    beside = Reader(
-        selection=reader.selection, catalog=view.catalog, encoding=reader.encoding, rank=0, world=1
-    )
-    lines = list(_differences(spec, beside, reader.catalog, model))
-    if lines:
-        listing = "\n".join(f"  {line}" for line in lines[:_ROWS_SHOWN])
-        raise BadLog(
-            f"the module gives other scores here: {len(lines):,} logits differ by more than "
-            f"{spec.scores_tolerance:g} from its scores in the log. The first ones:\n{listing}\n"
-            "Check the weights, the order of features, and whether ids are shifted (row numbers "
-            "here are id + 2)"
-        )
-
-
-@torch.no_grad()
-def _differences(
-    spec: AdoptSpec, reader: Reader, catalog: Catalog, model: AdoptedModel
-) -> Iterator[str]:
-    """Yield a line for each logit that differs from the module's score in the log."""
-    titles, row = [task.title for task in catalog.tasks], 0
-    for table in reader.in_step(BATCH_ROWS):
-        batch = to_batch(table, reader.catalog)
-        # `with_scores` adds the scores behind the numbers that the module reads.
-        scores_BT = batch.numeric_BN[:, -len(spec.scores) :]
-        numbers_BN = batch.numeric_BN[:, : -len(spec.scores)]
-        logits_BT = model(batch.ids, numbers_BN)
-        for index, task in enumerate(spec.scores):
-            here_B, own_B = logits_BT[:, titles.index(task)], scores_BT[:, index]
-            yield from _lines(task, row, here_B, own_B, spec.scores_tolerance)
-        row += len(table)
-
-
-def _lines(task: str, first: int, here_B: Tensor, own_B: Tensor, tolerance: float) -> Iterator[str]:
-    is_other_B = ~torch.isclose(here_B, own_B, rtol=tolerance, atol=tolerance)
-    for row in is_other_B.nonzero().flatten().tolist():
-        here, own = float(here_B[row]), float(own_B[row])
-        yield f"row {first + row} of the split, {task}: {here:.6f} here, {own:.6f} in the log"

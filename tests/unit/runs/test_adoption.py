@@ -1,6 +1,5 @@
-"""Which rows an adoption reads, and beside which columns."""
+"""Which rows an adoption reads."""
 
-from iak.pipeline.runs.adopt_module import with_scores
 from iak.pipeline.runs.adoption import splits_of
 from tests.builders import small_catalog
 from tests.dlrm_log import dlrm_catalog
@@ -12,11 +11,3 @@ def test_old_days_are_read_where_they_are_declared():
     assert splits_of(dlrm_catalog()) == ("pretrain", "valid")
     both = {"pretrain": {"slice": [0.0, 0.9]}, "pretrain_valid": {"slice": [0.9, 1.0]}}
     assert splits_of(small_catalog(splits=both)) == ("pretrain", "pretrain_valid")
-
-
-def test_scores_are_read_beside_the_features():
-    catalog = dlrm_catalog()
-    reading = with_scores(catalog, {"ctr": "score"})
-    assert set(reading.columns) == {*catalog.columns, "score"}
-    assert reading.features == catalog.features
-    assert with_scores(catalog, {}) is catalog
