@@ -14,8 +14,14 @@ from iak.pipeline.base.defaults import batch_rows_for
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import OK, BadRequest, DoesNotFit
 from iak.pipeline.files import put_file
-from iak.pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change
-from iak.pipeline.planning.estimate import Asked, Estimate, Level, as_rows
+from iak.pipeline.planning.assess import (
+    Assessment,
+    FrozenPrecisions,
+    PlanRequest,
+    assess,
+    smallest_change,
+)
+from iak.pipeline.planning.estimate import Estimate, JobSettings, Level, as_rows
 from iak.pipeline.planning.workload import Workload, workload
 from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs.documents import read_toml
@@ -46,21 +52,21 @@ def main(spec: PlanSpec) -> int:
     rows = _counted(catalog, opened) | spec.table_rows
     spec = resolved(spec, catalog, opened)
     clusters = _clusters(spec)
-    question = _question(spec, catalog, rows)
+    request = _request(spec, catalog, rows)
     answers = []
     for number, cluster in enumerate(clusters, 1):
         if len(clusters) > 1:
             print_event("plan", {"event": cluster.name, "of": len(clusters), "number": number})
-        answers.append(answer(question, cluster))
-    _write(spec, question.work, answers)
+        answers.append(assess(request, cluster))
+    _write(spec, request.work, answers)
     if len(answers) > 1:
         return _show_many(spec, answers)
-    _show(question, answers[0])
+    _show(request, answers[0])
     if answers[0].fits:
         return OK
     others = [with_constants(load_cluster(n), spec.constants) for n in shipped_clusters()]
     kinds = [kind for kind in others if kind.name != answers[0].cluster.name]
-    change = smallest_change(question, clusters[0], kinds, _machines)
+    change = smallest_change(request, clusters[0], kinds, _machines)
     console.print(f"[bold]smallest change:[/bold] {change}", highlight=False)
     return DoesNotFit.exit_code
 
@@ -112,7 +118,7 @@ def _job_settings(spec: PlanSpec) -> dict[str, Any]:
     return settings
 
 
-def _question(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> Question:
+def _request(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> PlanRequest:
     work = workload(catalog, spec.model, spec.kernel, rows=rows, ids=spec.ids, domains=spec.domains)
     names = [shape.name for shape in work.shapes]
     unknown = sorted(set(spec.placement.sharding) - set(names))
@@ -121,9 +127,9 @@ def _question(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> Questio
             f"placement.sharding names unknown tables {unknown}; there are {sorted(names)}"
         )
     is_tuning = spec.job == "finetune"
-    return Question(
+    return PlanRequest(
         work=work,
-        asked=Asked(
+        settings=JobSettings(
             batch_rows=spec.batch_rows,
             rows=spec.rows,
             passes=spec.epochs,
@@ -154,21 +160,21 @@ def _levels(spec: PlanSpec, catalog: Catalog) -> tuple[Level, ...]:
     )
 
 
-def _frozen(spec: PlanSpec, work: Workload) -> Frozen:
+def _frozen(spec: PlanSpec, work: Workload) -> FrozenPrecisions:
     """Return the precision of each frozen table, checked as the job itself would check it."""
     names = [shape.name for shape in work.shapes]
     if unknown := sorted(set(spec.tables.precisions) - set(names)):
         raise BadRequest(f"tables.precisions names unknown tables {unknown}; there are {names}")
     if spec.tables.mapped:
         raise BadRequest("tables.mapped is not planned for; leave it out")
-    frozen = Frozen(precision=spec.tables.precision, precisions=spec.tables.precisions)
+    frozen = FrozenPrecisions(precision=spec.tables.precision, precisions=spec.tables.precisions)
     for shape in work.shapes:
         check_width(shape.name, frozen.of(shape.name), shape.width)
     return frozen
 
 
 def _clusters(spec: PlanSpec) -> list[ClusterSpec]:
-    """Return the clusters asked about: one, several, or one kind in several sizes."""
+    """Return the clusters to plan for: one, several, or one kind in several sizes."""
     if spec.compare and spec.sweep:
         raise BadRequest("give compare= or sweep=, not both")
     if spec.compare:
@@ -194,26 +200,26 @@ def _machines(cluster: ClusterSpec, nodes: int) -> ClusterSpec:
     return with_devices(cluster, nodes * cluster.devices_per_node)
 
 
-def _show(question: Question, reply: Answer) -> None:
+def _show(request: PlanRequest, assessment: Assessment) -> None:
     """Show all facts of the estimate for one cluster."""
-    estimate, cluster = reply.estimate, reply.cluster
-    verdict = "fits" if reply.fits else "does not fit"
-    work, job = question.work, estimate.document.job
+    estimate, cluster = assessment.estimate, assessment.cluster
+    verdict = "fits" if assessment.fits else "does not fit"
+    work, job = request.work, estimate.document.job
     gib = sum(s.num_bytes for s in work.shapes) / GIB
     show_facts(
         f"{job} on {cluster.name} ({cluster.world} x {cluster.accelerator}): {verdict}",
         {
             "tables": f"{len(work.shapes)}, {sum(s.rows for s in work.shapes):,} rows, "
-            f"{gib:,.1f} GiB in fp32; {work.ids_a_row:g} ids per row",
+            f"{gib:,.1f} GiB in fp32; {work.ids_per_row:g} ids per row",
             "trunk and towers": f"{work.dense.parameters:,} weights, "
             f"{work.dense.flops / 1e6:.2f} MFLOP per row",
-            "fullest rank": f"{estimate.most_bytes / GIB:.1f} GiB of the "
+            "fullest rank": f"{estimate.fullest_rank_bytes / GIB:.1f} GiB of the "
             f"{estimate.usable_bytes / GIB:.1f} that a plan may use "
             f"({cluster.device_memory_gib:g} in all)",
-            "host memory": f"{estimate.host_bytes / GIB:.1f} GiB a machine of "
+            "host memory": f"{estimate.host_bytes / GIB:.1f} GiB per machine of "
             f"{cluster.host_memory_gib:g}",
             "estimated": f"{estimate.rows_per_s:,.0f} rows/s, {estimate.hours:.2f} hours, "
-            f"{estimate.money:,.2f} {cluster.currency}",
+            f"{estimate.cost:,.2f} {cluster.currency}",
             "TorchRec's planner": f"{estimate.planner_ms:.2f} ms per step in tables (its constants)"
             if estimate.planner_ms
             else "found no plan; what follows is the rule's"
@@ -229,7 +235,7 @@ def _show(question: Question, reply: Answer) -> None:
     console.print(f"[dim]constants ({source}): {constants}[/dim]", highlight=False)
     if cluster.note:
         console.print(f"[dim]{cluster.name}: {cluster.note}[/dim]", highlight=False)
-    for problem in reply.problems:
+    for problem in assessment.problems:
         console.print(f"[bold]does not fit:[/bold] {problem}", highlight=False)
 
 
@@ -275,23 +281,23 @@ def _show_phases(estimate: Estimate) -> None:
     for line in as_rows(estimate):
         facts: Any = line
         show_facts(
-            f"{facts['phase']}: {facts['rows']:,} rows, {facts['rows_a_step']:,} a step, "
-            f"{facts['step_ms']:g} ms each (estimate); {facts['binds']} binds",
-            {"ms": facts["ms"], "MiB sent by a rank": facts["sent_mib_a_rank"]},
+            f"{facts['phase']}: {facts['rows']:,} rows, {facts['rows_per_step']:,} per step, "
+            f"{facts['step_ms']:g} ms each (estimate); bottleneck: {facts['bottleneck']}",
+            {"ms": facts["ms"], "MiB sent by a rank": facts["sent_mib_per_rank"]},
         )
 
 
-def _show_many(spec: PlanSpec, answers: Sequence[Answer]) -> int:
+def _show_many(spec: PlanSpec, answers: Sequence[Assessment]) -> int:
     """Show a line for each cluster; return 0 when one of them fits."""
     rows = [
         (
             a.cluster.name,
             str(a.cluster.world),
-            f"{a.estimate.most_bytes / GIB:.1f}",
+            f"{a.estimate.fullest_rank_bytes / GIB:.1f}",
             f"{a.estimate.usable_bytes / GIB:.1f}",
             f"{a.estimate.rows_per_s:,.0f}",
             f"{a.estimate.hours:.2f}",
-            f"{a.estimate.money:,.2f}",
+            f"{a.estimate.cost:,.2f}",
             "fits" if a.fits else a.problems[0],
         )
         for a in answers
@@ -303,7 +309,7 @@ def _show_many(spec: PlanSpec, answers: Sequence[Answer]) -> int:
         console.print("none of them fits")
         return DoesNotFit.exit_code
     smallest = min(fitting, key=lambda a: a.cluster.world)
-    cheapest = min(fitting, key=lambda a: a.estimate.money)
+    cheapest = min(fitting, key=lambda a: a.estimate.cost)
     console.print(
         f"smallest that fits: {smallest.cluster.name}; cheapest: {cheapest.cluster.name}",
         highlight=False,
@@ -311,7 +317,7 @@ def _show_many(spec: PlanSpec, answers: Sequence[Answer]) -> int:
     return OK
 
 
-def _write(spec: PlanSpec, work: Workload, answers: Sequence[Answer]) -> None:
+def _write(spec: PlanSpec, work: Workload, answers: Sequence[Assessment]) -> None:
     """Write the files that the settings name. A plan and a picture are of one cluster."""
     if (spec.save or spec.picture) and len(answers) > 1:
         raise BadRequest("save= and picture= are for one cluster; leave compare= and sweep= out")
@@ -337,18 +343,18 @@ def _to_file(path: Path, text: str) -> None:
     console.print(f"written: {path}", highlight=False)
 
 
-def _as_json(reply: Answer) -> dict[str, Any]:
-    estimate = reply.estimate
+def _as_json(assessment: Assessment) -> dict[str, Any]:
+    estimate = assessment.estimate
     return {
-        "cluster": reply.cluster.model_dump(mode="json"),
-        "fits": reply.fits,
-        "problems": list(reply.problems),
+        "cluster": assessment.cluster.model_dump(mode="json"),
+        "fits": assessment.fits,
+        "problems": list(assessment.problems),
         "usable_bytes": estimate.usable_bytes,
         "memory": [dict(rank) for rank in estimate.memory],
         "host_bytes": estimate.host_bytes,
         "phases": list(as_rows(estimate)),
         "hours": estimate.hours,
-        "cost": estimate.money,
+        "cost": estimate.cost,
         "rows_per_s": estimate.rows_per_s,
         "planner_ms": estimate.planner_ms,
         "plan": estimate.document.model_dump(mode="json"),

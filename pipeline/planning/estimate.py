@@ -1,4 +1,4 @@
-"""Estimate memory of every rank, bytes sent, time and money of a job on a cluster.
+"""Estimate memory of every rank, bytes sent, time and cost of a job on a cluster.
 
 Memory is counted. Time is estimated: bytes and FLOPs, divided by the cluster's stated rates times
 its constants (schemas.cluster.ConstantsSpec). Nothing is measured on the cluster.
@@ -48,8 +48,8 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """Settings with which the job runs."""
+class JobSettings:
+    """Settings of the job that decide what it takes."""
 
     batch_rows: int
     """Rows of a step, of all workers."""
@@ -83,7 +83,7 @@ class Step:
         return max(rest, self.seconds.get("input", 0.0))
 
     @property
-    def binds(self) -> str:
+    def bottleneck(self) -> str:
         """Return the kind of work that takes longest."""
         return max(self.seconds, key=lambda name: self.seconds[name])
 
@@ -110,7 +110,7 @@ class Estimate:
         return int(cluster.device_memory_gib * GIB * (1 - cluster.constants.reserve_share))
 
     @property
-    def most_bytes(self) -> int:
+    def fullest_rank_bytes(self) -> int:
         """Return the bytes of the fullest rank."""
         return max(sum(by_kind.values()) for by_kind in self.memory)
 
@@ -120,7 +120,7 @@ class Estimate:
         return sum(s.total_s * rows / per for s, per, rows in self.phases.values()) / 3600
 
     @property
-    def money(self) -> float:
+    def cost(self) -> float:
         """Return the price of all machines for these hours, in the cluster's currency."""
         return self.hours * self.cluster.nodes * self.cluster.price_per_hour
 
@@ -140,11 +140,11 @@ class Estimate:
             max_cost: its price at most, in the cluster's currency; None for any.
         """
         reasons, cluster = [], self.cluster
-        if self.most_bytes > self.usable_bytes:
+        if self.fullest_rank_bytes > self.usable_bytes:
             rank = max(range(len(self.memory)), key=lambda r: sum(self.memory[r].values()))
             largest = max(self.memory[rank], key=lambda kind: self.memory[rank][kind])
             reasons.append(
-                f"rank {rank} needs {self.most_bytes / GIB:.1f} GiB, most of it {largest}; "
+                f"rank {rank} needs {self.fullest_rank_bytes / GIB:.1f} GiB, most of it {largest}; "
                 f"{self.usable_bytes / GIB:.1f} of {cluster.device_memory_gib:g} GiB may be planned"
             )
         if self.host_bytes > cluster.host_memory_gib * GIB:
@@ -154,14 +154,14 @@ class Estimate:
             )
         if max_hours is not None and self.hours > max_hours:
             reasons.append(f"it takes about {self.hours:.2f} hours; max_hours is {max_hours:g}")
-        if max_cost is not None and self.money > max_cost:
+        if max_cost is not None and self.cost > max_cost:
             reasons.append(
-                f"it costs about {self.money:,.2f} {cluster.currency}; max_cost is {max_cost:g}"
+                f"it costs about {self.cost:,.2f} {cluster.currency}; max_cost is {max_cost:g}"
             )
         return reasons
 
 
-def held_bytes(
+def shard_bytes(
     table: TableDocument, shard: ShardDocument, cluster: ClusterSpec, *, is_trained: bool
 ) -> int:
     """Return the bytes of a shard's weights: fp32 where trained, else as frozen rows are stored."""
@@ -174,9 +174,11 @@ def _row_bytes(table: TableDocument, cols: int, cluster: ClusterSpec, *, is_trai
     return _FP32 * cols if is_trained else stride_bytes(table.precision, cols, device)
 
 
-def reserved(work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: bool) -> int:
+def reserved(
+    work: Workload, settings: JobSettings, cluster: ClusterSpec, *, is_trained: bool
+) -> int:
     """Return the bytes of each device that TorchRec's planner must leave free."""
-    besides = _besides_tables(work, asked, cluster, is_trained=is_trained)
+    besides = _bytes_besides_tables(work, settings, cluster, is_trained=is_trained)
     # The planner counts batches and exchanges itself.
     besides = {kind: size for kind, size in besides.items() if kind not in ("input", "exchange")}
     share = cluster.device_memory_gib * GIB * cluster.constants.reserve_share
@@ -184,23 +186,27 @@ def reserved(work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: 
 
 
 def estimate(
-    work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument, planner_ms: float
+    work: Workload,
+    settings: JobSettings,
+    cluster: ClusterSpec,
+    document: PlanDocument,
+    planner_ms: float,
 ) -> Estimate:
     """Estimate a job on one cluster, under one plan.
 
     Args:
         work: sizes of the job's tables, trunk and kernels.
-        asked: settings of the job.
+        settings: settings of the job.
         cluster: the machines.
         document: the plan.
         planner_ms: estimate of TorchRec's planner, which is passed on; 0 without one.
     """
     is_trained = document.job == "pretrain"
-    besides = _besides_tables(work, asked, cluster, is_trained=is_trained)
+    besides = _bytes_besides_tables(work, settings, cluster, is_trained=is_trained)
     memory = []
     for rank in range(cluster.world):
         shards = [(t, s) for t in document.tables for s in t.shards if s.rank == rank]
-        tables = sum(held_bytes(t, s, cluster, is_trained=is_trained) for t, s in shards)
+        tables = sum(shard_bytes(t, s, cluster, is_trained=is_trained) for t, s in shards)
         accumulators = sum(_FP32 * shard.rows for _, shard in shards) if is_trained else 0
         memory.append({"tables": tables, "table optimiser": accumulators, **besides})
     return Estimate(
@@ -208,45 +214,45 @@ def estimate(
         document=document,
         planner_ms=planner_ms,
         memory=tuple(memory),
-        host_bytes=_host_bytes(work, asked, cluster, is_trained=is_trained),
-        phases=_phases(work, asked, cluster, document),
+        host_bytes=_host_bytes(work, settings, cluster, is_trained=is_trained),
+        phases=_phases(work, settings, cluster, document),
     )
 
 
-def _besides_tables(
-    work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: bool
+def _bytes_besides_tables(
+    work: Workload, settings: JobSettings, cluster: ClusterSpec, *, is_trained: bool
 ) -> dict[str, int]:
-    """Return the bytes of each device by kind, without the tables."""
-    rows = -(-asked.batch_rows // cluster.world)
-    shrunk = 2 if asked.bf16 else 1
+    """Return the bytes of each device by kind, the tables' own left out."""
+    rows = -(-settings.batch_rows // cluster.world)
+    shrink = 2 if settings.bf16 else 1  # bf16 has half the bytes of fp32
     embedded = _FP32 * work.x_units
     if is_trained:
         # Row-wise tables make partial sums for every row of the batch before they are scattered.
         sizes = {
             "dense": _COPIES_OF_DENSE * _FP32 * work.dense.parameters,
-            "activations": int(rows * (work.dense.kept_bytes / shrunk + 3 * embedded)),
-            "exchange": int(2 * asked.batch_rows * embedded),
+            "activations": int(rows * (work.dense.kept_bytes / shrink + 3 * embedded)),
+            "exchange": int(2 * settings.batch_rows * embedded),
         }
     else:
         bank = work.kernels
-        kernel, at_once = bank.units * _FP32, _at_once(asked)
+        kernel, cohort = bank.units * _FP32, _cohort_kernels(settings)
         rows = max(rows, LOOKED_UP_ROWS)
         sizes = {
             "dense": work.dense.weight_bytes,
             "activations": int(rows * (2 * embedded + 4 * _FP32 * bank.kept_units)),
-            "exchange": int(2 * rows * work.ids_a_row * _FP32 * _mean_width(work)),
+            "exchange": int(2 * rows * work.ids_per_row * _FP32 * _mean_width(work)),
             # Every kernel at its start and its end; of a cohort also the current and the best ones.
-            "bank": 2 * (bank.domains + at_once) * kernel,
-            "moments": 2 * at_once * kernel,
-            "kept activations": _kept_bytes(work, asked, cluster),
+            "bank": 2 * (bank.domains + cohort) * kernel,
+            "moments": 2 * cohort * kernel,
+            "kept activations": _activation_bytes(work, settings, cluster),
         }
     return {**sizes, "input": int(_batch_bytes(work, rows))}
 
 
-def _kept_bytes(work: Workload, asked: Asked, cluster: ClusterSpec) -> int:
+def _activation_bytes(work: Workload, settings: JobSettings, cluster: ClusterSpec) -> int:
     """Return the bytes of a worker's activations in memory; 0 where they lie in a file."""
-    own = asked.rows / cluster.world * work.kernels.kept_units * asked.kept_bytes
-    return int(own) if own <= asked.cache_gib * GIB else 0
+    own = settings.rows / cluster.world * work.kernels.kept_units * settings.kept_bytes
+    return int(own) if own <= settings.cache_gib * GIB else 0
 
 
 def _mean_width(work: Workload) -> float:
@@ -258,34 +264,40 @@ def _batch_bytes(work: Workload, rows: int) -> float:
     """Return the bytes of a batch: ids, lengths, numbers, labels and masks."""
     lengths = _ID_BYTES * len(work.ids)
     return rows * (
-        _ID_BYTES * work.ids_a_row + lengths + _FP32 * work.numbers + 2 * _FP32 * work.tasks
+        _ID_BYTES * work.ids_per_row + lengths + _FP32 * work.numbers + 2 * _FP32 * work.tasks
     )
 
 
-def _host_bytes(work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: bool) -> int:
+def _host_bytes(
+    work: Workload, settings: JobSettings, cluster: ClusterSpec, *, is_trained: bool
+) -> int:
     """Return the bytes of a machine's batches in flight; in tuning, also of its encoded rows."""
-    rows = -(-asked.batch_rows // cluster.world)
+    rows = -(-settings.batch_rows // cluster.world)
     size = _PREFETCHED * _batch_bytes(work, rows)
     if not is_trained:
-        size += _batch_bytes(work, -(-asked.rows // cluster.world))
+        size += _batch_bytes(work, -(-settings.rows // cluster.world))
     return int(cluster.devices_per_node * size)
 
 
 def _phases(
-    work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument
+    work: Workload, settings: JobSettings, cluster: ClusterSpec, document: PlanDocument
 ) -> dict[str, tuple[Step, int, float]]:
     """Return the phases: pre-training's steps, or one pass through the base and the levels'."""
-    per = asked.batch_rows
+    per = settings.batch_rows
     if document.job == "pretrain":
         return {
-            "steps": (_train_step(work, asked, cluster, document), per, asked.rows * asked.passes)
+            "steps": (
+                _train_step(work, settings, cluster, document),
+                per,
+                settings.rows * settings.passes,
+            )
         }
     base_rows = cluster.world * LOOKED_UP_ROWS
-    base = _base_step(work, asked, cluster, document, base_rows)
-    phases = {"the base, once": (base, base_rows, float(asked.rows))}
-    for level in asked.levels:
-        pace = _pace(level, asked)
-        step = _kernel_step(work, asked, cluster, pace)
+    base = _base_step(work, settings, cluster, document, base_rows)
+    phases = {"the base, once": (base, base_rows, float(settings.rows))}
+    for level in settings.levels:
+        pace = _pace(level, settings)
+        step = _kernel_step(work, settings, cluster, pace)
         phases[f"kernels: {level.name}"] = (step, round(pace.rows), pace.all_rows)
     return phases
 
@@ -294,7 +306,7 @@ def _phases(
 class Pace:
     """A level's steps, as pipeline.tuning.schedule plans them for domains of equal size."""
 
-    present: int
+    domains: int
     """Domains in a step."""
     rows: float
     """Rows of a step, of all workers."""
@@ -302,40 +314,42 @@ class Pace:
     """Rows of all its epochs."""
 
 
-def _at_once(asked: Asked) -> int:
+def _cohort_kernels(settings: JobSettings) -> int:
     """Return the kernels of the largest cohort, as pipeline.tuning.cohorts forms them."""
-    return max(_pace(level, asked).present for level in asked.levels)
+    return max(_pace(level, settings).domains for level in settings.levels)
 
 
-def _pace(level: Level, asked: Asked) -> Pace:
+def _pace(level: Level, settings: JobSettings) -> Pace:
     """Return a level's steps, by the rule of pipeline.tuning.schedule."""
-    stage, own = level.stage, asked.rows / level.kernels
+    stage, own = level.stage, settings.rows / level.kernels
     batch = 2 ** round(math.log2(max(own / stage.steps_per_epoch, 1)))
     steps = max(round(own / min(max(batch, stage.min_batch), stage.max_batch)), 1)
     rows = own / steps
-    fill = max(1, round(asked.batch_rows / rows))
-    present = min(level.kernels, fill, max(1, asked.batch_rows // stage.min_batch))
+    fill = max(1, round(settings.batch_rows / rows))
+    domains = min(level.kernels, fill, max(1, settings.batch_rows // stage.min_batch))
     used = min(steps, stage.max_steps_per_epoch) * rows
     epochs = stage.compression_epochs + stage.max_epochs
-    return Pace(present=present, rows=present * rows, all_rows=level.kernels * used * epochs)
+    return Pace(domains=domains, rows=domains * rows, all_rows=level.kernels * used * epochs)
 
 
-def _train_step(work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument) -> Step:
+def _train_step(
+    work: Workload, settings: JobSettings, cluster: ClusterSpec, document: PlanDocument
+) -> Step:
     """Estimate a step of pre-training: lookups, exchange, products, and updates."""
-    away, batch = _away(cluster), asked.batch_rows
+    remote, batch = _remote_share(cluster), settings.batch_rows
     by_rank = [_pooled_bytes(work, document, rank, batch) for rank in range(cluster.world)]
     sent = {
-        "ids": _ID_BYTES * work.ids_a_row * batch / cluster.world * away,
-        "pooled rows": max(by_rank) * away,
-        "gradients of rows": max(by_rank) * away,
-        "gradients of trunk and towers": 2 * _FP32 * work.dense.parameters * away,
+        "ids": _ID_BYTES * work.ids_per_row * batch / cluster.world * remote,
+        "pooled rows": max(by_rank) * remote,
+        "gradients of rows": max(by_rank) * remote,
+        "gradients of trunk and towers": 2 * _FP32 * work.dense.parameters * remote,
     }
     read = max(_read_bytes(work, document, cluster, rank, batch) for rank in range(cluster.world))
     return Step(
         seconds={
             "lookups": _memory_s(3 * read, cluster),  # read, then read and written by the optimiser
             "links": _links_s(sent, cluster, collectives=6),
-            "products": _products_s(3 * work.dense.flops * batch, asked, cluster),
+            "products": _products_s(3 * work.dense.flops * batch, settings, cluster),
             "launches": cluster.constants.step_ms / 1e3,
             "input": _input_s(batch, cluster),
         },
@@ -344,21 +358,21 @@ def _train_step(work: Workload, asked: Asked, cluster: ClusterSpec, document: Pl
 
 
 def _base_step(
-    work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument, batch: int
+    work: Workload, settings: JobSettings, cluster: ClusterSpec, document: PlanDocument, batch: int
 ) -> Step:
     """Estimate a step through the frozen base: lookups, exchange, and the forward pass."""
-    away = _away(cluster)
-    answers = [_answered_bytes(work, document, cluster, rank) for rank in range(cluster.world)]
+    remote = _remote_share(cluster)
+    answers = [_rank_answer_bytes(work, document, cluster, rank) for rank in range(cluster.world)]
     sent = {
-        "ids": _ID_BYTES * work.ids_a_row * batch / cluster.world * away,
-        "rows": max(answers) * batch * away,
+        "ids": _ID_BYTES * work.ids_per_row * batch / cluster.world * remote,
+        "rows": max(answers) * batch * remote,
     }
     read = max(_read_bytes(work, document, cluster, rank, batch) for rank in range(cluster.world))
     return Step(
         seconds={
             "lookups": _memory_s(read, cluster),
             "links": _links_s(sent, cluster, collectives=3),
-            "products": _products_s(work.dense.flops * batch, asked, cluster),
+            "products": _products_s(work.dense.flops * batch, settings, cluster),
             "launches": cluster.constants.step_ms / 1e3,
             "input": _input_s(batch, cluster),
         },
@@ -366,19 +380,20 @@ def _base_step(
     )
 
 
-def _kernel_step(work: Workload, asked: Asked, cluster: ClusterSpec, pace: Pace) -> Step:
+def _kernel_step(work: Workload, settings: JobSettings, cluster: ClusterSpec, pace: Pace) -> Step:
     """Estimate a step of tuning: stored activations through the kernels, forward and backward."""
-    bank, batch, present = work.kernels, pace.rows, pace.present
-    sent = {"gradients of kernels": 2 * _FP32 * present * bank.units * _away(cluster)}
+    bank, batch, domains = work.kernels, pace.rows, pace.domains
+    sent = {"gradients of kernels": 2 * _FP32 * domains * bank.units * _remote_share(cluster)}
     local = batch / cluster.world
     moved = (
-        local * bank.kept_units * (asked.kept_bytes + 2 * _FP32) + 8 * _FP32 * present * bank.units
+        local * bank.kept_units * (settings.kept_bytes + 2 * _FP32)
+        + 8 * _FP32 * domains * bank.units
     )
     # Where the rate was measured, it replaces the parts that are estimated.
     measured = cluster.constants.cached_rows_per_s
     seconds = {
         "memory": _memory_s(moved, cluster),
-        "products": _products_s(3 * bank.flops * batch, asked, cluster),
+        "products": _products_s(3 * bank.flops * batch, settings, cluster),
         "launches": cluster.constants.step_ms / 1e3,
     }
     if measured:
@@ -386,7 +401,7 @@ def _kernel_step(work: Workload, asked: Asked, cluster: ClusterSpec, pace: Pace)
     return Step(seconds={**seconds, "links": _links_s(sent, cluster, collectives=1)}, sent=sent)
 
 
-def _away(cluster: ClusterSpec) -> float:
+def _remote_share(cluster: ClusterSpec) -> float:
     """Return the share of exchanged bytes that leaves a rank."""
     return (cluster.world - 1) / cluster.world
 
@@ -403,7 +418,7 @@ def _pooled_bytes(work: Workload, document: PlanDocument, rank: int, batch: int)
     return float(_FP32 * cols * batch)
 
 
-def _answered_bytes(
+def _rank_answer_bytes(
     work: Workload, document: PlanDocument, cluster: ClusterSpec, rank: int
 ) -> float:
     """Return the bytes per row of the log with which a rank answers for its shards.
@@ -411,14 +426,17 @@ def _answered_bytes(
     Ids are taken as spread evenly over a table's rows.
     """
     return sum(
-        _answer_bytes(table, work, cluster) * shard.rows * shard.cols / (table.rows * table.width)
+        _table_answer_bytes(table, work, cluster)
+        * shard.rows
+        * shard.cols
+        / (table.rows * table.width)
         for table in document.tables
         for shard in table.shards
         if shard.rank == rank
     )
 
 
-def _answer_bytes(table: TableDocument, work: Workload, cluster: ClusterSpec) -> float:
+def _table_answer_bytes(table: TableDocument, work: Workload, cluster: ClusterSpec) -> float:
     """Return the bytes with which a frozen table answers for a row of the log."""
     readers = next(shape.features for shape in work.shapes if shape.name == table.table)
     stored = _row_bytes(table, table.width, cluster, is_trained=False)
@@ -449,9 +467,9 @@ def _memory_s(num_bytes: float, cluster: ClusterSpec) -> float:
     return num_bytes / (cluster.device_gb_per_s * 1e9 * cluster.constants.lookup_efficiency)
 
 
-def _products_s(flops: float, asked: Asked, cluster: ClusterSpec) -> float:
+def _products_s(flops: float, settings: JobSettings, cluster: ClusterSpec) -> float:
     """Return the seconds of a step's FLOPs, spread over all ranks."""
-    tflops = cluster.tflops_bf16 if asked.bf16 else cluster.tflops_fp32
+    tflops = cluster.tflops_bf16 if settings.bf16 else cluster.tflops_fp32
     return flops / cluster.world / (tflops * 1e12 * cluster.constants.matmul_efficiency)
 
 
@@ -484,14 +502,14 @@ def as_rows(result: Estimate) -> Sequence[Mapping[str, object]]:
     return [
         {
             "phase": name,
-            "rows_a_step": per,
+            "rows_per_step": per,
             "rows": round(rows),
             "step_ms": round(step.total_s * 1e3, 3),
             "rows_per_s": round(per / step.total_s),
             "hours": round(step.total_s * rows / per / 3600, 4),
-            "binds": step.binds,
+            "bottleneck": step.bottleneck,
             "ms": {key: round(value * 1e3, 3) for key, value in step.seconds.items()},
-            "sent_mib_a_rank": {key: round(v / 2**20, 3) for key, v in step.sent.items()},
+            "sent_mib_per_rank": {key: round(v / 2**20, 3) for key, v in step.sent.items()},
         }
         for name, (step, per, rows) in result.phases.items()
     ]

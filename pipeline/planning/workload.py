@@ -73,7 +73,7 @@ class Workload:
     kernels: Kernels
 
     @property
-    def ids_a_row(self) -> float:
+    def ids_per_row(self) -> float:
         """Return the mean ids per row of all features together."""
         return sum(self.ids.values())
 

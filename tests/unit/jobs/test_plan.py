@@ -12,7 +12,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.job import PlanSpec
 from iak.schemas.plan import PlacementRuleSpec, PlanDocument
-from tests.unit.planning.questions import SMALL
+from tests.unit.planning.plan_requests import SMALL
 
 
 def run(*words):

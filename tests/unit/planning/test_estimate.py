@@ -4,25 +4,25 @@ import pytest
 import torch
 
 from iak.jobs.clusters import load_cluster, with_devices
-from iak.pipeline.planning.answer import answer
+from iak.pipeline.planning.assess import assess
 from iak.pipeline.planning.estimate import Estimate, Step, as_rows
 from iak.pipeline.sharding.quantised import stride_bytes
 from iak.pipeline.tuning.schedule import blocks_of, steps_per_epoch
 from iak.schemas.plan import PlanDocument
-from tests.unit.planning.questions import STAGES, question
+from tests.unit.planning.plan_requests import STAGES, a_request
 
 
 @pytest.mark.parametrize("precision", [None, "int8", "int4"])
 @pytest.mark.parametrize("cluster", ["8xH100", "2x8xL40S"])
 def test_every_element_is_held_once_and_every_byte_counted(precision, cluster):
-    asked = question(precision=precision)
-    found = answer(asked, load_cluster(cluster))
+    request = a_request(precision=precision)
+    found = assess(request, load_cluster(cluster))
     assert found.fits
     held = {"tables": 0, "table optimiser": 0}
     for memory in found.estimate.memory:
         for kind in held:
             held[kind] += memory[kind]
-    shapes = asked.work.shapes
+    shapes = request.work.shapes
     assert {t.table for t in found.estimate.document.tables} == {s.name for s in shapes}
     for table, shape in zip(found.estimate.document.tables, shapes, strict=True):
         assert sum(s.rows * s.cols for s in table.shards) == shape.rows * shape.width
@@ -42,41 +42,41 @@ def test_every_element_is_held_once_and_every_byte_counted(precision, cluster):
     assert found.estimate.planner_ms > 0
 
 
-def test_more_bandwidth_is_never_slower_and_names_what_binds():
+def test_more_bandwidth_is_never_slower_and_names_the_bottleneck():
     h100 = load_cluster("8xH100")
     slow = h100.model_copy(update={"intra_gb_per_s": 0.5})
     times = {}
     for cluster in (slow, h100):
-        told = answer(question(), cluster).estimate
+        told = assess(a_request(), cluster).estimate
         times[cluster.intra_gb_per_s] = told
     assert times[0.5].hours > times[450.0].hours
-    assert times[0.5].phases["steps"][0].binds == "links"
+    assert times[0.5].phases["steps"][0].bottleneck == "links"
 
 
 def test_one_rank_sends_nothing():
     alone = with_devices(load_cluster("8xH100"), 1)
     for precision in (None, "int8"):
-        told = answer(question(precision=precision), alone).estimate
+        told = assess(a_request(precision=precision), alone).estimate
         for step, _, _ in told.phases.values():
             assert sum(step.sent.values()) == 0
             assert step.seconds["links"] == 0
 
 
 def test_a_level_is_paced_as_the_schedule_paces_it():
-    asked = question(precision="int8").asked
+    settings = a_request(precision="int8").settings
     for level in STAGES:
-        stage, own = level.stage, asked.rows // level.kernels
+        stage, own = level.stage, settings.rows // level.kernels
         (steps,) = steps_per_epoch(
             torch.tensor([own]), wanted_steps=stage.steps_per_epoch,
             min_batch=stage.min_batch, max_batch=stage.max_batch,
         ).tolist()  # fmt: skip
-        told = answer(question(precision="int8"), load_cluster("8xH100")).estimate
+        told = assess(a_request(precision="int8"), load_cluster("8xH100")).estimate
         step, rows, in_all = told.phases[f"kernels: {level.name}"]
         present = round(rows / (own / steps))
         blocks = blocks_of(
             torch.full((level.kernels,), steps),
             torch.full((1, level.kernels), own),
-            asked.batch_rows,
+            settings.batch_rows,
         )
         assert present == len(blocks[0])
         epochs = stage.compression_epochs + stage.max_epochs
@@ -102,23 +102,23 @@ def estimated(*, memory=({"tables": GIB},), host_bytes=0, steps=None, cluster=No
 
 
 @pytest.mark.parametrize(
-    ("seconds", "total", "binds"),
+    ("seconds", "total", "bottleneck"),
     [
         ({"links": 0.2, "products": 0.3, "input": 0.1}, 0.5, "products"),
         ({"links": 0.2, "products": 0.3, "input": 0.9}, 0.9, "input"),
         ({"links": 0.2}, 0.2, "links"),
     ],
 )
-def test_input_runs_beside_all_other_work(seconds, total, binds):
+def test_input_runs_beside_all_other_work(seconds, total, bottleneck):
     step = Step(seconds=seconds, sent={})
     assert step.total_s == pytest.approx(total)
-    assert step.binds == binds
+    assert step.bottleneck == bottleneck
 
 
 def test_hours_money_and_rate_follow_from_the_phases():
     told = estimated()
     assert told.hours == pytest.approx(7_200 * 0.5 / 3_600)
-    assert told.money == pytest.approx(told.hours * told.cluster.price_per_hour)
+    assert told.cost == pytest.approx(told.hours * told.cluster.price_per_hour)
     assert told.rows_per_s == pytest.approx(200.0)
 
 
@@ -154,5 +154,5 @@ def test_phases_are_lines_for_people_and_records():
     (line,) = as_rows(estimated(steps={"steps": (step, 100, 7_200.0)}))
     assert line["step_ms"] == 250.0
     assert line["rows_per_s"] == 400
-    assert line["sent_mib_a_rank"] == {"ids": 1.0}
-    assert (line["binds"], line["hours"]) == ("links", 0.005)
+    assert line["sent_mib_per_rank"] == {"ids": 1.0}
+    assert (line["bottleneck"], line["hours"]) == ("links", 0.005)

@@ -7,7 +7,7 @@ from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.model.given import identity_towers
 from iak.pipeline.model.heads import Heads
-from iak.pipeline.planning.answer import Frozen, answer
+from iak.pipeline.planning.assess import FrozenPrecisions, assess
 from iak.pipeline.planning.module_cost import module_cost
 from iak.pipeline.planning.workload import workload
 from iak.pipeline.sharding.placement_search import Wanted
@@ -17,11 +17,11 @@ from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec
 from iak.schemas.plan import PlacementRuleSpec
 from tests.dlrm_log import dlrm_catalog
 from tests.given_log import UNITS, given_catalog
-from tests.unit.planning.questions import question
+from tests.unit.planning.plan_requests import a_request
 
 
 def test_a_row_of_the_dense_part_costs_what_its_layers_cost():
-    work = question().work
+    work = a_request().work
     x = work.x_units
     layers = [(x, 256), (256, 128)]
     towers = work.tasks * (64 * 32 + 32)
@@ -36,7 +36,7 @@ def test_a_row_of_the_dense_part_costs_what_its_layers_cost():
 
 def test_dot_products_of_all_pairs_are_counted():
     model = ModelSpec(trunk="dlrm", width=64, mlp=(256,), expert_width=64, tower_width=32)
-    work = question(model=model).work
+    work = a_request(model=model).work
     vectors, h = 1 + 12, 64 * work.tasks
     assert work.x_units == 64 * 12 + work.numbers
     pairs = vectors * (vectors - 1) // 2
@@ -49,12 +49,12 @@ def test_dot_products_of_all_pairs_are_counted():
 
 
 def test_the_bank_is_as_large_as_the_one_that_is_tuned():
-    work = question(precision="int8").work
+    work = a_request(precision="int8").work
     heads = Heads(tasks=work.tasks, width=64, hidden=32)
     assert work.x_units > 256  # components of x are what a kernel reads by itself
     shape = KernelShape.on(heads, KernelSpec(), inputs=work.h_units + 256)
     assert work.kernels.units == bank.units(shape)
-    held = answer(question(precision="int8"), load_cluster("8xH100")).estimate.memory[0]
+    held = assess(a_request(precision="int8"), load_cluster("8xH100")).estimate.memory[0]
     stage = Stage(spec=DomainStageSpec(), step_rows=65_536, beta=1e-3, seed=0)
     at_once = max(part.stop - part.start for part in cohorts_of([10**7 // 1000] * 1000, stage))
     assert 1 < at_once < 1000
@@ -95,10 +95,10 @@ def test_an_adopted_module_lies_whole_on_every_worker_and_places_no_table():
 
 def on_cluster(work):
     wanted = Wanted(shapes=(), ids={}, placement=PlacementRuleSpec(), batch_rows=65_536)
-    asked = dataclasses.replace(
-        question(precision="int8"),
+    request = dataclasses.replace(
+        a_request(precision="int8"),
         work=work,
         wanted=wanted,
-        frozen=Frozen(precision="int8", precisions={}),
+        frozen=FrozenPrecisions(precision="int8", precisions={}),
     )
-    return answer(asked, load_cluster("8xH100"))
+    return assess(request, load_cluster("8xH100"))

@@ -14,7 +14,7 @@ from iak.pipeline.sharding.placement_rule import (
 from iak.pipeline.sharding.placement_search import Wanted, search
 from iak.pipeline.sharding.stacks import planned_pieces, stacks_of
 from iak.schemas.plan import PlacementRuleSpec
-from tests.unit.planning.questions import question
+from tests.unit.planning.plan_requests import a_request
 
 CPU = torch.device("cpu")
 
@@ -57,7 +57,7 @@ def test_the_planner_places_frozen_tables_as_they_can_be_held(tables, cluster):
 
 
 def test_a_table_the_planner_drops_is_not_overlooked(monkeypatch):
-    asked, cluster = question(), load_cluster("8xH100")
+    request, cluster = a_request(), load_cluster("8xH100")
     from iak.pipeline.sharding import placement_search as searching
 
     real = searching.EmbeddingShardingPlanner.plan
@@ -69,4 +69,4 @@ def test_a_table_the_planner_drops_is_not_overlooked(monkeypatch):
 
     monkeypatch.setattr(searching.EmbeddingShardingPlanner, "plan", dropping)
     with pytest.raises(searching.DoesNotFit, match=r"left table item_id out.*3652"):
-        search(asked.wanted, cluster, reserved_bytes=0)
+        search(request.wanted, cluster, reserved_bytes=0)

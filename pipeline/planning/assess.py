@@ -1,4 +1,4 @@
-"""Decide whether a job fits on a cluster, and find the smallest change with which it fits."""
+"""Assess whether a job fits on a cluster, and find the smallest change with which it fits."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from iak.pipeline.errors import BadRequest, DoesNotFit
-from iak.pipeline.planning.estimate import LOOKED_UP_ROWS, Asked, Estimate, estimate, reserved
+from iak.pipeline.planning.estimate import LOOKED_UP_ROWS, Estimate, JobSettings, estimate, reserved
 from iak.pipeline.planning.workload import Workload
 from iak.pipeline.sharding.placement_rule import as_document, plan_tables
 from iak.pipeline.sharding.placement_search import Wanted, search
@@ -15,12 +15,14 @@ from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import Precision
 from iak.schemas.plan import Job, PlanDocument
 
-_SMALLER: Mapping[Precision, Precision] = {"fp32": "int8", "fp16": "int8", "int8": "int4"}
+_LOWER: Mapping[Precision, Precision] = {"fp32": "int8", "fp16": "int8", "int8": "int4"}
+"""Precision -> the next lower one that a job may be planned with."""
 _MAX_MACHINES = 128
+"""Machines of the largest cluster that is tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frozen:
+class FrozenPrecisions:
     """Precisions of a frozen base's tables."""
 
     precision: Precision
@@ -34,13 +36,14 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class PlanRequest:
     """A job, and the time and money that it may take."""
 
     work: Workload
-    asked: Asked
+    settings: JobSettings
     wanted: Wanted
-    frozen: Frozen | None
+    """The tables that are to be placed, and the user's wishes for them."""
+    frozen: FrozenPrecisions | None
     """Precisions of frozen tables; None where tables are trained."""
     max_hours: float | None = None
     """Hours that the job may take; None for any."""
@@ -49,7 +52,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Assessment:
     """A job's estimate on one cluster, and whether it fits."""
 
     cluster: ClusterSpec
@@ -63,37 +66,38 @@ class Answer:
         return not self.problems
 
 
-def answer(question: Question, cluster: ClusterSpec) -> Answer:
-    """Plan a job on a cluster, and estimate it.
+def assess(request: PlanRequest, cluster: ClusterSpec) -> Assessment:
+    """Plan a job on a cluster, estimate it, and compare the estimate with what it may take.
 
-    The plan is the best one that TorchRec's planner finds, or the rule's where it finds none.
+    The plan is the best one that TorchRec's planner finds. Where it finds none, it is the plan by
+    rule, and the planner's reason is among the problems.
 
     Args:
-        question: the job.
+        request: the job and its limits.
         cluster: the machines.
 
     Raises:
         BadRequest: a table cannot have the sharding type that the user asks for.
     """
-    asked, work = question.asked, question.work
+    settings, work = request.settings, request.work
     refused: list[str] = []
-    reserved_bytes = reserved(work, asked, cluster, is_trained=question.frozen is None)
+    reserved_bytes = reserved(work, settings, cluster, is_trained=request.frozen is None)
     try:
-        plan = search(_wanted(question, cluster), cluster, reserved_bytes=reserved_bytes)
-        result = estimate(work, asked, cluster, plan.document, plan.planner_ms)
+        plan = search(_wanted(request, cluster), cluster, reserved_bytes=reserved_bytes)
+        result = estimate(work, settings, cluster, plan.document, plan.planner_ms)
     except DoesNotFit as error:
         refused.append(str(error))
-        result = _by_rule(question, cluster)
-    problems = result.problems(max_hours=question.max_hours, max_cost=question.max_cost)
-    return Answer(cluster=cluster, estimate=result, problems=(*problems, *refused))
+        result = _rule_estimate(request, cluster)
+    problems = result.problems(max_hours=request.max_hours, max_cost=request.max_cost)
+    return Assessment(cluster=cluster, estimate=result, problems=(*problems, *refused))
 
 
-def _wanted(question: Question, cluster: ClusterSpec) -> Wanted:
+def _wanted(request: PlanRequest, cluster: ClusterSpec) -> Wanted:
     """Return the tables that the planner places.
 
-    Frozen tables are read while rows pass through the base, in steps of that many rows.
+    FrozenPrecisions tables are read while rows pass through the base, in steps of that many rows.
     """
-    wanted, frozen = question.wanted, question.frozen
+    wanted, frozen = request.wanted, request.frozen
     if frozen is None:
         return wanted
     return replace(
@@ -103,9 +107,9 @@ def _wanted(question: Question, cluster: ClusterSpec) -> Wanted:
     )
 
 
-def by_rule(question: Question, cluster: ClusterSpec) -> PlanDocument:
-    """Return the rule's plan, which a job makes where it gets none."""
-    wanted, frozen = question.wanted, question.frozen
+def rule_plan(request: PlanRequest, cluster: ClusterSpec) -> PlanDocument:
+    """Return the plan by rule, which a job makes for itself where it is given none."""
+    wanted, frozen = request.wanted, request.frozen
     plan = plan_tables(
         wanted.shapes,
         world=cluster.world,
@@ -124,7 +128,7 @@ def by_rule(question: Question, cluster: ClusterSpec) -> PlanDocument:
 
 
 def smallest_change(
-    question: Question,
+    request: PlanRequest,
     cluster: ClusterSpec,
     others: Sequence[ClusterSpec],
     more: Callable[[ClusterSpec, int], ClusterSpec],
@@ -132,25 +136,25 @@ def smallest_change(
     """Return the first change with which a job fits: lower precision, then the cheapest cluster.
 
     Args:
-        question: the job, which does not fit on `cluster`.
+        request: the job, which does not fit on `cluster`.
         cluster: the machines.
         others: clusters of other kinds.
         more: returns a cluster of the same kind with a number of machines.
     """
-    for lower in in_lower_precisions(question):
-        if answer(lower, cluster).fits:
+    for lower in lower_precisions(request):
+        if assess(lower, cluster).fits:
             assert lower.frozen is not None
             return f"tables.precision={lower.frozen.precision} would fit"
-    grown = [more(kind, nodes) for kind in (cluster, *others) for nodes in _powers()]
-    # By the rule's price, which is quick; the search runs for clusters until one of them fits.
-    for kind in sorted(grown, key=lambda kind: price_by_the_rule(question, kind)):
-        if price_by_the_rule(question, kind)[0] == float("inf"):
+    grown = [more(kind, nodes) for kind in (cluster, *others) for nodes in _machine_counts()]
+    # In the order of the price by rule, which is quick. The slow search runs until a cluster fits.
+    for kind in sorted(grown, key=lambda kind: rule_price(request, kind)):
+        if rule_price(request, kind)[0] == float("inf"):
             break
-        other = answer(question, kind)
+        other = assess(request, kind)
         if other.fits:
             return (
                 f"cluster={kind.name} would fit: {other.estimate.hours:.2f} hours, "
-                f"{other.estimate.money:,.2f} {kind.currency}"
+                f"{other.estimate.cost:,.2f} {kind.currency}"
             )
     return (
         f"no shipped cluster of up to {_MAX_MACHINES} machines is enough; "
@@ -158,7 +162,7 @@ def smallest_change(
     )
 
 
-def _powers() -> Iterator[int]:
+def _machine_counts() -> Iterator[int]:
     """Yield the numbers of machines that are tried: powers of two."""
     nodes = 1
     while nodes <= _MAX_MACHINES:
@@ -166,33 +170,33 @@ def _powers() -> Iterator[int]:
         nodes *= 2
 
 
-def price_by_the_rule(question: Question, cluster: ClusterSpec) -> tuple[float, int]:
-    """Return the job's price by the rule's plan, and its workers, which decide between ties.
+def rule_price(request: PlanRequest, cluster: ClusterSpec) -> tuple[float, int]:
+    """Return the job's price under the plan by rule, and its workers, which decide between ties.
 
     The price is infinite where the job does not fit, or the rule has no plan.
     """
     try:
-        result = _by_rule(question, cluster)
+        result = _rule_estimate(request, cluster)
     except BadRequest:
         return float("inf"), cluster.world
-    problems = result.problems(max_hours=question.max_hours, max_cost=question.max_cost)
-    return (float("inf") if problems else result.money), cluster.world
+    problems = result.problems(max_hours=request.max_hours, max_cost=request.max_cost)
+    return (float("inf") if problems else result.cost), cluster.world
 
 
-def _by_rule(question: Question, cluster: ClusterSpec) -> Estimate:
-    """Estimate a job by the rule's plan, without a search."""
-    plan = by_rule(question, cluster)
-    return estimate(question.work, question.asked, cluster, plan, 0.0)
+def _rule_estimate(request: PlanRequest, cluster: ClusterSpec) -> Estimate:
+    """Estimate a job under the plan by rule, without a search."""
+    plan = rule_plan(request, cluster)
+    return estimate(request.work, request.settings, cluster, plan, 0.0)
 
 
-def in_lower_precisions(question: Question) -> Iterator[Question]:
+def lower_precisions(request: PlanRequest) -> Iterator[PlanRequest]:
     """Yield the same job with ever lower precisions. Tables that `precisions` names keep theirs."""
-    frozen = question.frozen
-    while frozen is not None and (precision := _SMALLER.get(frozen.precision)):
+    frozen = request.frozen
+    while frozen is not None and (precision := _LOWER.get(frozen.precision)):
         frozen = replace(frozen, precision=precision)
         try:
-            for shape in question.work.shapes:
+            for shape in request.work.shapes:
                 check_width(shape.name, frozen.of(shape.name), shape.width)
         except BadRequest:
             return
-        yield replace(question, frozen=frozen)
+        yield replace(request, frozen=frozen)

@@ -1,9 +1,9 @@
-"""What may be asked of a plan: a base of the planted log's shape, in sizes of choice."""
+"""Requests for a plan of a base of the planted log's shape, in sizes of choice."""
 
 from pathlib import Path
 
-from iak.pipeline.planning.answer import Frozen, Question
-from iak.pipeline.planning.estimate import Asked, Level
+from iak.pipeline.planning.assess import FrozenPrecisions, PlanRequest
+from iak.pipeline.planning.estimate import JobSettings, Level
 from iak.pipeline.planning.workload import workload
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.sharding.placement_search import Wanted
@@ -25,19 +25,19 @@ STAGES = (
 )
 
 
-def question(users=10_000_000, items=1_000_000, precision=None, model=MLP, **limits):
+def a_request(users=10_000_000, items=1_000_000, precision=None, model=MLP, **limits):
     catalog = load_catalog(Path("planted"))
     rows = SMALL | {"user_id": users, "item_id": items}
     work = workload(catalog, model, KernelSpec(), rows=rows, ids={"history": 7.5}, domains=1000)
-    return Question(
+    return PlanRequest(
         work=work,
-        asked=Asked(
+        settings=JobSettings(
             batch_rows=65_536, rows=10**7, passes=1.0, levels=STAGES, bf16=False, kept_bytes=2,
             cache_gib=6.0,
         ),
         wanted=Wanted(
             shapes=work.shapes, ids=work.ids, placement=PlacementRuleSpec(), batch_rows=65_536
         ),
-        frozen=Frozen(precision=precision, precisions={}) if precision else None,
+        frozen=FrozenPrecisions(precision=precision, precisions={}) if precision else None,
         **limits,
     )  # fmt: skip
