@@ -1,4 +1,4 @@
-"""Build a module by its factory, load its weights, publish them with a base, and open that base.
+"""Build a module by its factory, and open the base that was made of it.
 
 The manifest has the SHA-256 of the weights and of the factory's source file. Changed source may
 compute something else from the same weights, so it is refused. `iak adopt` then compares the module
@@ -10,23 +10,15 @@ import importlib
 import inspect
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors import torch as safetensors_torch
-from torch import Tensor, nn
+from torch import nn
 
-from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.files import put_file
+from iak.pipeline.base.module_weights import load_published
+from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.adopted import NEEDED, AdoptedModel
-from iak.pipeline.sharding.rectangles import FileEntry, verify_file
 from iak.schemas.manifest import BaseManifest
-from iak.schemas.manifest import FileEntry as ManifestEntry
 
-WEIGHTS = "module.safetensors"
 SOURCE = "factory_source"
 """Key of the source's digest among the settings in the manifest."""
-_PICKLED = (".pt", ".pth", ".bin")
-_NAMES_SHOWN = 5
 
 
 def build_module(factory: str) -> tuple[nn.Module, str]:
@@ -62,73 +54,6 @@ def build_module(factory: str) -> tuple[nn.Module, str]:
     return module, hashlib.sha256(source).hexdigest()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file: safetensors, or a state dict that torch reads without code.
-
-    Raises:
-        BadRequest: it is neither.
-    """
-    try:
-        if path.suffix in _PICKLED:
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
-        return safetensors_torch.load_file(path)
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, EOFError) as error:
-        raise _unreadable(path, error) from error
-    except Exception as error:  # UnpicklingError, whose message names the class that is not loaded
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> BadRequest:
-    return BadRequest(
-        f"weights={path} cannot be read: {error}. Expected safetensors, or a state dict of tensors "
-        f"({', '.join(_PICKLED)}) that torch.load(weights_only=True) takes"
-    )
-
-
-def load_weights(module: nn.Module, weights: dict[str, Tensor], *, where: str) -> None:
-    """Give a module its weights, every one of them.
-
-    Args:
-        module: from its factory.
-        weights: name -> tensor.
-        where: the file of the weights, for messages.
-
-    Raises:
-        BadRequest: a weight is missing, unexpected or of another shape; the message names it.
-    """
-    own = module.state_dict()
-    problems = {
-        "missing": [name for name in own if name not in weights],
-        "unexpected": [name for name in weights if name not in own],
-        "of another shape": [
-            f"{name} {list(weights[name].shape)}, the module has {list(own[name].shape)}"
-            for name in own
-            if name in weights and weights[name].shape != own[name].shape
-        ],
-    }
-    if any(problems.values()):
-        listing = "; ".join(
-            f"{what}: {', '.join(names[:_NAMES_SHOWN])}" + (" ..." if names[_NAMES_SHOWN:] else "")
-            for what, names in problems.items()
-            if names
-        )
-        raise BadRequest(
-            f"the weights in {where} are not those of the factory's module: {listing}. Build the "
-            "module that was trained, or give its weights"
-        )
-    module.load_state_dict(weights)
-
-
-def write_weights(module: nn.Module, folder: Path) -> ManifestEntry:
-    """Write a module's weights into a base's folder; return their entry of its manifest."""
-    # Cloned, because safetensors refuses tied weights, which are two names of one memory.
-    weights = {n: t.detach().cpu().contiguous().clone() for n, t in module.state_dict().items()}
-    data = safetensors_torch.save(weights)
-    put_file(folder / WEIGHTS, data)
-    digest = hashlib.sha256(data).hexdigest()
-    return ManifestEntry(path=WEIGHTS, sha256=digest, bytes=len(data), dtype="as named in the file")
-
-
 def open_module(folder: Path, manifest: BaseManifest, factory: str, *, tasks: int) -> AdoptedModel:
     """Return the frozen module of a published base.
 
@@ -150,11 +75,5 @@ def open_module(folder: Path, manifest: BaseManifest, factory: str, *, tasks: in
             f"with {str(adopted_source)[:12]}. Restore that source, or adopt the base again with "
             "this one"
         )
-    (entry,) = manifest.files
-    verify_file(folder, FileEntry(**entry.model_dump()))
-    try:
-        weights = safetensors_torch.load_file(folder / entry.path)
-    except SafetensorError as error:
-        raise Corrupt(f"{folder / entry.path} is not a safetensors file: {error}") from error
-    load_weights(module, weights, where=str(folder / entry.path))
+    load_published(module.state_dict(), folder, manifest)
     return AdoptedModel(module, tasks=tasks)

@@ -4,6 +4,7 @@ from collections import Counter
 
 from iak.pipeline.base import adopted_module, given_columns, published_base
 from iak.pipeline.base.given_columns import ColumnFindings
+from iak.pipeline.base.module_weights import load_weights, read_weights, write_weights
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
@@ -77,7 +78,7 @@ def adopt_module(
     with record.phase("publish"):
         folder = new_folder(spec.run_dir, encoding)
         fields = {
-            "files": [adopted_module.write_weights(model.module, folder)],
+            "files": [write_weights(model.module.state_dict(), folder)],
             "digest": dict(digest(replicas=dense_state(model)).by_name),
             "metrics": [task.model_dump(mode="json") for task in quality.tasks],
             "spec": spec.model_dump(mode="json") | {adopted_module.SOURCE: source},
@@ -99,6 +100,5 @@ def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
         raise BadRequest(f"scores names unknown tasks {unknown}; there are {titles}")
     module, source = adopted_module.build_module(base.factory)
     refuse_unknown_layers(spec, module)
-    weights = adopted_module.read_weights(spec.weights)
-    adopted_module.load_weights(module, weights, where=str(spec.weights))
+    load_weights(module.state_dict(), read_weights(spec.weights), where=str(spec.weights))
     return AdoptedModel(module, tasks=len(titles)), source

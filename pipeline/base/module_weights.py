@@ -1,0 +1,114 @@
+"""Read the weights of a module that was trained elsewhere, and publish them with a base."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.files import put_file
+from iak.pipeline.sharding.rectangles import FileEntry, verify_file
+from iak.schemas.manifest import BaseManifest
+from iak.schemas.manifest import FileEntry as ManifestEntry
+
+WEIGHTS = "module.safetensors"
+_PICKLED = (".pt", ".pth", ".bin")
+_NAMES_SHOWN = 5
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file: safetensors, or a state dict that torch reads without code.
+
+    Raises:
+        BadRequest: it is neither.
+    """
+    try:
+        if path.suffix in _PICKLED:
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
+        return safetensors_torch.load_file(path)
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, EOFError) as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # UnpicklingError, whose message names the class that is not loaded
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BadRequest:
+    return BadRequest(
+        f"weights={path} cannot be read: {error}. Expected safetensors, or a state dict of tensors "
+        f"({', '.join(_PICKLED)}) that torch.load(weights_only=True) takes"
+    )
+
+
+def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, where: str) -> None:
+    """Give a module its weights, every one of them.
+
+    Args:
+        own: name -> tensor of the module, which is overwritten, as `state_dict` returns them.
+        weights: name -> tensor.
+        where: the file of the weights, for messages.
+
+    Raises:
+        BadRequest: a weight is missing, unexpected or of another shape; the message names it.
+    """
+    problems = {
+        "missing": [name for name in own if name not in weights],
+        "unexpected": [name for name in weights if name not in own],
+        "of another shape": [
+            f"{name} {list(weights[name].shape)}, the module has {list(own[name].shape)}"
+            for name in own
+            if name in weights and weights[name].shape != own[name].shape
+        ],
+    }
+    if any(problems.values()):
+        listing = "; ".join(
+            f"{what}: {', '.join(names[:_NAMES_SHOWN])}" + (" ..." if names[_NAMES_SHOWN:] else "")
+            for what, names in problems.items()
+            if names
+        )
+        raise BadRequest(
+            f"the weights in {where} are not those of the module: {listing}. Build the module that "
+            "was trained, or give its weights"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def write_weights(own: Mapping[str, Tensor], folder: Path) -> ManifestEntry:
+    """Write a module's weights into a base's folder; return their entry of its manifest.
+
+    Args:
+        own: name -> tensor of the module.
+        folder: folder of the base.
+    """
+    # Cloned, because safetensors refuses tied weights, which are two names of one memory.
+    weights = {name: t.detach().cpu().contiguous().clone() for name, t in own.items()}
+    data = safetensors_torch.save(weights)
+    put_file(folder / WEIGHTS, data)
+    digest = hashlib.sha256(data).hexdigest()
+    return ManifestEntry(path=WEIGHTS, sha256=digest, bytes=len(data), dtype="as named in the file")
+
+
+def load_published(own: Mapping[str, Tensor], folder: Path, manifest: BaseManifest) -> None:
+    """Give a module the weights that were published with a base.
+
+    Args:
+        own: name -> tensor of the module, which is overwritten.
+        folder: folder of the base.
+        manifest: its manifest.
+
+    Raises:
+        BadRequest: the module has other weights than the one that was adopted.
+        Corrupt: the file is not the one that was published.
+    """
+    (entry,) = manifest.files
+    verify_file(folder, FileEntry(**entry.model_dump()))
+    try:
+        weights = safetensors_torch.load_file(folder / entry.path)
+    except SafetensorError as error:
+        raise Corrupt(f"{folder / entry.path} is not a safetensors file: {error}") from error
+    load_weights(own, weights, where=str(folder / entry.path))
