@@ -58,7 +58,7 @@ def show(evaluation: Evaluation, catalog: Catalog) -> None:
             "quarantined": result.contract or "nothing",
             "labels not ripe": not_ripe(
                 result.contract,
-                sum(s["rows"] for s in record.snapshot["splits"].values()),
+                sum(split.rows for split in record.snapshot.splits.values()),
             ),
             "seconds": record.timings_s,
         },

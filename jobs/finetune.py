@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
 
 from rich.markup import escape
 
@@ -15,6 +14,7 @@ from iak.pipeline.errors import SOME_FAILED, SOME_HELD
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import FinetuneSpec
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.paths import reference_text
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import CacheUse, KernelResult, TuningResult
@@ -65,17 +65,17 @@ def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
     return f"{len(stopped)} of {kernels} ({names}); {give}"
 
 
-def counted_facts(snapshot: Mapping[str, Any]) -> dict[str, str]:
+def counted_facts(snapshot: LogSnapshot) -> dict[str, str]:
     """Return the rows that fresh statistics counted, as a fact of a run; empty where it has none.
 
     Args:
         snapshot: the log in the run's record.
     """
-    counted = snapshot.get("counted")
+    counted = snapshot.counted
     if counted is None:
         return {}
-    until = f"until {counted['last_day']}" if counted["last_day"] else "out of fold"
-    return {"fresh statistics": f"of {counted['rows']:,} rows, {until}"}
+    until = f"until {counted.last_day}" if counted.last_day else "out of fold"
+    return {"fresh statistics": f"of {counted.rows:,} rows, {until}"}
 
 
 def task_cells(gate: Verdict, tasks: Sequence[str]) -> list[str]:
@@ -145,7 +145,7 @@ def show(night: NightResult) -> None:
             "labelled tuning rows": labelled_rows(tuning.labels),
             "quarantined": tuning.contract or "nothing",
             "labels not ripe": not_ripe(
-                tuning.contract, sum(s["rows"] for s in record.snapshot["splits"].values())
+                tuning.contract, sum(split.rows for split in record.snapshot.splits.values())
             ),
             "activations": _cache_text(tuning.cache),
             **counted_facts(record.snapshot),

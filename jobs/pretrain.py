@@ -62,9 +62,7 @@ def show(pretrained: PretrainResult) -> None:
             **({"tables in low precision": _precisions(manifest)} if manifest else {}),
             "not loaded as it was": "; ".join(training.loaded) or "nothing",
             "quarantined": training.contract or "nothing",
-            "labels not ripe": not_ripe(
-                training.contract, record.snapshot["splits"]["pretrain"]["rows"]
-            ),
+            "labels not ripe": not_ripe(training.contract, record.snapshot.splits["pretrain"].rows),
             "seconds": record.timings_s,
         },
     )

@@ -20,6 +20,7 @@ from pydantic import (
 
 from iak.schemas.base import Spec
 from iak.schemas.job import Precision
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.verdict import Verdict
 
 BASE_FORMAT = 2
@@ -99,7 +100,8 @@ class BaseManifest(Spec):
     """Digest of each tensor, the same for every sharding. It proves that the base is frozen."""
     catalog: dict[str, Any]
     spec: dict[str, Any]
-    snapshot: dict[str, Any]
+    snapshot: LogSnapshot
+    """The log that it was trained on, without its files."""
     versions: dict[str, str]
     metrics: list[dict[str, Any]]
     precisions: list[PrecisionEntry] = []

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeInt
 
 from iak.schemas.base import Spec
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import Sha256
 
 RECORD_FORMAT = 3
@@ -54,7 +55,7 @@ class RunRecord(Spec):
     machine: dict[str, Any] = {}
     """Processor, cores, memory, accelerator."""
     versions: dict[str, str] = {}
-    snapshot: dict[str, Any] = {}
+    snapshot: LogSnapshot = LogSnapshot()
     """Exact files read, with rows and fingerprints, by split."""
     timings_s: dict[str, float] = {}
     """Seconds by phase."""

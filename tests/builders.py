@@ -17,6 +17,7 @@ from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Split
 from iak.pipeline.runs.inputs import Inputs, inputs_of
 from iak.schemas.log import Catalog
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.training import TrainingResult, TrainingRunResult
 
 REGIONS = ("hangzhou", "ningbo")
@@ -225,7 +226,7 @@ def run_inputs(files: Mapping[str, str] | None = None, as_of: str = "", **change
         "splits": {"tune": {"first": "2026-10-01", "last": "2026-10-03", "rows": 9}},
         "as_of": as_of,
     }
-    return inputs_of(small_catalog(**changes), snapshot, others)
+    return inputs_of(small_catalog(**changes), LogSnapshot.model_validate(snapshot), others)
 
 
 def training_result(**changes: Any) -> TrainingResult:

@@ -12,6 +12,7 @@ from iak.pipeline.base.best_weights import WEIGHTS, read_best
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.files import replace_folder
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.training import TrainingResult
 
@@ -24,7 +25,7 @@ class BaseProvenance:
 
     spec: Mapping[str, Any]
     """Settings of the run, as JSON values; `model` is added."""
-    snapshot: Mapping[str, Any]
+    snapshot: LogSnapshot
     """The log that it was trained on."""
     versions: Mapping[str, str]
     """Versions of the libraries."""
@@ -74,7 +75,7 @@ def publish_trained(
             "optimizer": [asdict(entry) for entry in weights.optimizer],
             "parent": parent.manifest.fingerprint if parent else None,
             "spec": {**provenance.spec, "model": work.model.model_dump(mode="json")},
-            "snapshot": dict(provenance.snapshot),
+            "snapshot": provenance.snapshot,
             "versions": dict(provenance.versions),
             "metrics": [
                 {"name": "valid_loss", "value": result.best_valid_loss},

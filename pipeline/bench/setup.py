@@ -24,6 +24,7 @@ from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.launcher import Launch, ProcessLauncher
 from iak.schemas.bench import BenchSetupSpec
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.training import TrainingResult
 
@@ -150,7 +151,7 @@ def _train_base(setup: BenchSetup, report: Report) -> None:
         max_failures=0,
     )
     trained = ProcessLauncher().run(launch, report)
-    snapshot = {"fingerprint": view.snapshot.fingerprint}
+    snapshot = LogSnapshot(fingerprint=view.snapshot.fingerprint)
     provenance = BaseProvenance(spec={}, snapshot=snapshot, versions={})
     publish_trained(work, trained, provenance)
     for scratch in (BEST, published_base.ENCODING):  # the base has their files

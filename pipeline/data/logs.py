@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -28,6 +27,13 @@ from iak.pipeline.data.snapshot import (
     open_folder,
 )
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.schemas.log_snapshot import (
+    IgnoredFile,
+    LogFiles,
+    QuarantinedFile,
+    ReadFile,
+    TableVersion,
+)
 
 
 def take_snapshot(
@@ -302,23 +308,36 @@ def _values_of_table(
     return values
 
 
-def describe(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the snapshot as JSON values for the run record."""
+def describe(snapshot: Snapshot) -> LogFiles:
+    """Return the files of a snapshot, for the run record."""
     table = snapshot.table
-    return {
-        "uri": snapshot.uri,
-        "table": asdict(table) if table else None,
-        "fingerprint": snapshot.fingerprint,
-        "rows": snapshot.rows,
-        "files": [
-            {"path": f.path, "rows": f.rows, "bytes": f.size_bytes, "fingerprint": f.fingerprint}
-            | ({"features": f.content.features, "others": f.content.others} if f.content else {})
-            | ({"deleted_rows": lost} if (lost := sum(f.stored_rows) - f.rows) else {})
-            for f in snapshot.files
-        ],
-        "quarantined_files": [
-            {"path": u.path, "reason": u.reason, "rows": u.rows, "bytes": u.size_bytes}
+    return LogFiles(
+        uri=snapshot.uri,
+        table=TableVersion(**asdict(table)) if table else None,
+        fingerprint=snapshot.fingerprint,
+        rows=snapshot.rows,
+        files=tuple(_described(file) for file in snapshot.files),
+        quarantined_files=tuple(
+            QuarantinedFile(path=u.path, reason=u.reason, rows=u.rows, bytes=u.size_bytes)
             for u in snapshot.unreadable
-        ],
-        "ignored_files": [{"path": i.path, "reason": i.reason} for i in snapshot.ignored],
-    }
+        ),
+        ignored_files=tuple(IgnoredFile(path=i.path, reason=i.reason) for i in snapshot.ignored),
+    )
+
+
+def _described(file: LogFile) -> ReadFile:
+    """Return a file for the run record. What it does not have is left unset."""
+    fields: dict[str, str | int] = {}
+    if file.content:
+        fields |= {"features": file.content.features, "others": file.content.others}
+    if deleted := sum(file.stored_rows) - file.rows:
+        fields["deleted_rows"] = deleted
+    return ReadFile.model_validate(
+        {
+            "path": file.path,
+            "rows": file.rows,
+            "bytes": file.size_bytes,
+            "fingerprint": file.fingerprint,
+            **fields,
+        }
+    )

@@ -106,7 +106,7 @@ def publish_adopted(
             "tables": [],
             "catalog": catalog.model_dump(mode="json"),
             "spec": spec.model_dump(mode="json"),
-            "snapshot": {k: v for k, v in describe_log(view).items() if k != "files"},
+            "snapshot": describe_log(view).without_files(),
             "versions": versions(),
             "created_at": datetime.now(UTC),
             **fields,

@@ -32,6 +32,7 @@ from iak.schemas.forget import (
     TouchedCache,
     TouchedFile,
 )
+from iak.schemas.log_snapshot import LogSnapshot, ReadFile
 from iak.schemas.paths import bucket_uri, reference_text
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry
 
@@ -114,23 +115,23 @@ class _Search:
         matches = self.in_snapshot(record.catalog, record.snapshot)
         return replace(matches, cache=Path(named) if named else _cache_beside(base))
 
-    def in_snapshot(self, catalog: Document, snapshot: Document) -> _Matches:
+    def in_snapshot(self, catalog: Document, snapshot: LogSnapshot) -> _Matches:
         """Return the rows of the users in the files that a snapshot names."""
         user = catalog.get("log", {}).get("user")
         if not user:
             return _Matches(None, "the catalogue names no user column (log.user)")
-        if not snapshot.get("files"):
+        if not snapshot.files:
             return _Matches(None, "no record says which files were read")
         rows = 0
         # Fresh statistics count rows of further files, and every bundle of the run has them.
-        for file in [*snapshot["files"], *snapshot.get("counted", {}).get("files", ())]:
-            matches = self._in_file(below(snapshot["uri"], file["path"]), user, file)
+        for file in snapshot.all_files():
+            matches = self._in_file(below(snapshot.uri, file.path), user, file)
             if isinstance(matches, str):
                 return _Matches(None, matches)
             rows += matches
         return _Matches(rows)
 
-    def _in_file(self, uri: str, user: str, file: Document) -> int | str:
+    def _in_file(self, uri: str, user: str, file: ReadFile) -> int | str:
         """Return the users' rows of a file, or why they are unknown. Each file is read once."""
         if uri not in self._rows:
             self._rows[uri] = self._count(uri, user, file)
@@ -138,13 +139,13 @@ class _Search:
                 self.files[uri] = TouchedFile(path=uri, rows=matches)
         return self._rows[uri]
 
-    def _count(self, uri: str, user: str, file: Document) -> int | str:
+    def _count(self, uri: str, user: str, file: ReadFile) -> int | str:
         """Read a file's user column; return the users' rows, or why they are unknown."""
         filesystem, path = open_uri(uri)
         try:
             with filesystem.open_input_file(path) as source:
                 parquet = pq.ParquetFile(source)
-                stored = file["rows"] + file.get("deleted_rows", 0)
+                stored = file.rows + file.deleted_rows
                 if parquet.metadata.num_rows != stored:
                     return f"{uri} was rewritten since"
                 if user not in parquet.schema_arrow.names:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iak.schemas.log import Catalog
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import sha256_of
 from iak.schemas.record import RunRecord
 
@@ -25,11 +26,11 @@ class Inputs:
     """Name -> SHA-256 of the content."""
     catalog: Document
     """The catalogue as it was parsed, to name the keys that differ."""
-    snapshot: Document
+    snapshot: LogSnapshot
     """The log's snapshot in the record's form, to name the files that differ."""
 
 
-def inputs_of(catalog: Catalog, snapshot: Document, others: Mapping[str, str]) -> Inputs:
+def inputs_of(catalog: Catalog, snapshot: LogSnapshot, others: Mapping[str, str]) -> Inputs:
     """Return the inputs of a run.
 
     Args:
@@ -41,7 +42,7 @@ def inputs_of(catalog: Catalog, snapshot: Document, others: Mapping[str, str]) -
     digests = {
         CATALOGUE: sha256_of(parsed),
         **others,
-        LOG: str(snapshot["fingerprint"]),
+        LOG: snapshot.fingerprint,
         DATES: sha256_of(_dates(snapshot)),
     }
     return Inputs(digests=digests, catalog=parsed, snapshot=snapshot)
@@ -152,12 +153,14 @@ def _title(entry: Document) -> str:
 
 
 def describe_files(
-    then: Document, now: Document, *, kinds: Collection[str] = ("changed", "added", "removed")
+    then: LogSnapshot,
+    now: LogSnapshot,
+    *,
+    kinds: Collection[str] = ("changed", "added", "removed"),
 ) -> str:
     """Return a text with the files that differ between two snapshots, some of each kind."""
     old, new = (
-        {file["path"]: file["fingerprint"] for file in snapshot.get("files", ())}
-        for snapshot in (then, now)
+        {file.path: file.fingerprint for file in snapshot.files} for snapshot in (then, now)
     )
     differences = {
         "changed": [path for path in old if path in new and old[path] != new[path]],
@@ -177,12 +180,12 @@ def _some(paths: Sequence[str]) -> str:
     return ", ".join([*paths[:_FILES_SHOWN], *more])
 
 
-def _dates(snapshot: Document) -> dict[str, Any]:
+def _dates(snapshot: LogSnapshot) -> dict[str, Any]:
     """Return the dates that decide a run's rows and labels. Both may depend on today."""
     return {
-        "as_of": snapshot.get("as_of"),
+        "as_of": snapshot.as_of,
         "splits": {
-            name: [split.get("first"), split.get("last")]
-            for name, split in snapshot.get("splits", {}).items()
+            name: [str(day) if day else None for day in (split.first, split.last)]
+            for name, split in snapshot.splits.items()
         },
     }

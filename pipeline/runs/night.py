@@ -184,7 +184,10 @@ def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -
     return Provenance(
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
-        data_window=snapshot["splits"] | {"snapshot": snapshot["fingerprint"]},
+        data_window={
+            **{name: rows.model_dump(mode="json") for name, rows in snapshot.splits.items()},
+            "snapshot": snapshot.fingerprint,
+        },
         spec={"kernel": spec.kernel.model_dump(mode="json"), "seed": spec.seed}
         | {level: getattr(spec, level).model_dump(mode="json") for level in ("pooled", "domain")},
         versions=versions(),

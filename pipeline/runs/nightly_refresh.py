@@ -15,14 +15,14 @@ from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog, SplitSpec
+from iak.schemas.log_snapshot import SplitRows
 from iak.schemas.nightly import NightlySpec, RefreshSpec
 
 
 def base_days(base: PublishedBase) -> tuple[date, date] | None:
     """Return the first and the last day that a base learned from; None where it does not say."""
-    window = base.manifest.snapshot.get("splits", {}).get("pretrain", {})
-    first, last = window.get("first"), window.get("last")
-    return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None
+    window = base.manifest.snapshot.splits.get("pretrain", SplitRows())
+    return (window.first, window.last) if window.first and window.last else None
 
 
 def base_age_days(base: PublishedBase, night: date) -> int | None:

@@ -437,7 +437,7 @@ def publish_base(
     """
     provenance = BaseProvenance(
         spec=spec.model_dump(mode="json", by_alias=True),
-        snapshot={k: v for k, v in describe_log(work.view).items() if k != "files"},
+        snapshot=describe_log(work.view).without_files(),
         versions=versions(),
     )
     metrics = [

@@ -32,6 +32,7 @@ from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.lock import one_writer
 from iak.pipeline.runs.inputs import Inputs, describe_changes, flattened
 from iak.schemas.base import Spec
+from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import sha256_of
 from iak.schemas.plan import PlacementSpec
 from iak.schemas.record import RECORD_FORMAT, SEALED_FROM, Output, RunRecord
@@ -82,7 +83,7 @@ class OpenRecord:
     """Record of the earlier attempt in the folder; None where there is none to resume."""
     may_differ: Collection[str] = ()
     """Settings and inputs that may differ when an unfinished run is resumed."""
-    snapshot: dict[str, Any] = field(default_factory=dict)
+    snapshot: LogSnapshot = field(default_factory=LogSnapshot)
     result: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
     """Results of the run, by path below the run folder."""
@@ -118,7 +119,7 @@ class OpenRecord:
             BadRequest: the folder holds a run of other inputs.
             Corrupt: it is finished, and a result is not what the run wrote.
         """
-        self.snapshot = dict(inputs.snapshot)
+        self.snapshot = inputs.snapshot
         if self.before is not None and self.before.inputs:
             self._compare(self.before, inputs)
         self.write(inputs=dict(inputs.digests), catalog=dict(inputs.catalog))

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
-from typing import Any
 
 from iak.pipeline.data import domains, skipped, view
+from iak.pipeline.data.dates import LogDates
 from iak.pipeline.data.domains import Serving
 from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.skipped import SkippedFiles, days_listed
@@ -14,6 +14,7 @@ from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import LogPartlyRead, Notice, NotRead, Report
 from iak.schemas.job import LogJobSpec
 from iak.schemas.log import Catalog
+from iak.schemas.log_snapshot import DatesRead, LostRows, SkippedGroup, SkippedRows
 from iak.schemas.prediction import UntunedDomain
 
 MAY_DIFFER = ("allow_skipped", "max_skipped_share")
@@ -98,33 +99,27 @@ def _ignored(opened: LogView) -> list[NotRead]:
     ]
 
 
-def document(opened: LogView) -> dict[str, Any]:
-    """Return the rows that are left out, for the record."""
-    return {
-        "skipped": {
-            "files": [
-                asdict(group) | {"days": _text(group.days)} for group in opened.skipped.files
-            ],
-            "windows": [
-                asdict(loss) | {"whole_days": _text(loss.whole_days), "share": loss.share}
-                for loss in opened.skipped.windows
-            ],
-            "rows_without_a_time": opened.skipped.undated,
-            "folders_without_a_date": dict(opened.dates.unread),
-        },
-        "dates": {
-            "first": str(opened.dates.counted[0]) if opened.dates.counted else None,
-            "last": str(opened.dates.newest) if opened.dates.newest else None,
-            "stray": {str(day): rows for day, rows in opened.dates.stray.items()},
-            "beyond_today": {str(day): rows for day, rows in opened.dates.future.items()},
-            "today": str(opened.dates.today or ""),
-        },
-        "warnings": [asdict(finding) for finding in opened.findings],
-    }
+def describe_skipped(opened: LogView) -> SkippedRows:
+    """Return the part of the log that is not read, for the run record."""
+    return SkippedRows(
+        files=tuple(SkippedGroup(**asdict(group)) for group in opened.skipped.files),
+        windows=tuple(
+            LostRows(**asdict(loss), share=loss.share) for loss in opened.skipped.windows
+        ),
+        rows_without_a_time=opened.skipped.undated,
+        folders_without_a_date=dict(opened.dates.unread),
+    )
 
 
-def _text(days: tuple[date, ...]) -> list[str]:
-    return [str(day) for day in days]
+def describe_dates(dates: LogDates) -> DatesRead:
+    """Return the dates of a log, for the run record."""
+    return DatesRead(
+        first=dates.counted[0] if dates.counted else None,
+        last=dates.newest,
+        stray=dict(dates.stray),
+        beyond_today=dict(dates.future),
+        today=str(dates.today or ""),
+    )
 
 
 def report_untuned(

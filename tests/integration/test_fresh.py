@@ -84,13 +84,13 @@ def test_all_kernels_of_a_night_name_one_state_and_a_plain_manifest_names_none(p
 
 def test_a_record_says_what_was_counted_beside_the_splits(place, fresh):
     snapshot = fresh[0].record.snapshot
-    counted = {file["path"] for file in snapshot["counted"]["files"]}
-    named = {file["path"] for file in snapshot["files"]}
+    counted = {file.path for file in snapshot.counted.files}
+    named = {file.path for file in snapshot.files}
     assert counted
     assert not counted & named
     log = {str(p.relative_to(place / "log" / "events")) for p in (place / "log").rglob("*.parquet")
            if "events" in p.parts}  # fmt: skip
-    last = f"dt={snapshot['counted']['last_day']}"
+    last = f"dt={snapshot.counted.last_day}"
     assert counted | named == {path for path in log if path.split("/")[1] <= last}
 
 

@@ -11,10 +11,11 @@ from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.trainer import BEST
 from iak.pipeline.process import process_group
+from iak.schemas.log_snapshot import LogSnapshot
 from tests.builders import write_log
 from tests.unit.base.test_pretrain import pytestmark, work_of  # noqa: F401 - the same warnings
 
-ORIGIN = BaseProvenance(spec={"seed": 7}, snapshot={"files": []}, versions={"torch": "2"})
+ORIGIN = BaseProvenance(spec={"seed": 7}, snapshot=LogSnapshot(files=()), versions={"torch": "2"})
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from iak.pipeline.data.vocabulary import fit
 from iak.pipeline.errors import BadLog
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.log import Catalog
+from iak.schemas.log_snapshot import TableVersion
 from tests.builders import EVERYTHING
 
 REPOSITORY = Path(__file__).parents[3]
@@ -72,12 +73,10 @@ def test_every_event_is_read_once(case, rows, files):
     ("case", "version"), [("delta", 1), ("delta_compacted", 4), ("delta_colmap", 0)]
 )
 def test_the_version_of_a_delta_table_stands_in_the_record(case, version):
-    table = logs.describe(opened(case).snapshot)["table"]
-    assert table == {
-        "format": "delta",
-        "version": version,
-        "metadata": f"_delta_log/{version:020}.json",
-    }
+    table = logs.describe(opened(case).snapshot).table
+    assert table == TableVersion(
+        format="delta", version=version, metadata=f"_delta_log/{version:020}.json"
+    )
 
 
 def test_an_older_version_can_be_pinned():

@@ -1,6 +1,5 @@
 """A table's snapshot is read as its own library reads it, through the log's reader."""
 
-import json
 import pickle
 import shutil
 import sys
@@ -35,6 +34,7 @@ from iak.pipeline.data.splits import Split
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog
+from iak.schemas.log_snapshot import TableVersion
 from tests.builders import DAYS, EVERYTHING, draw_rows, small_catalog, write_file
 from tests.lakehouse import (
     FolderCatalog,
@@ -118,12 +118,12 @@ def test_the_newest_version_is_read_or_the_pinned_one_and_never_both(tmp_path, w
         view = open_log(catalog, str(tmp_path), wanted=["pretrain"])
         assert view.snapshot.rows == rows
         assert [e[0] for e in events(read(view.snapshot))] == list(ids)
-        record = logs.describe(view.snapshot)["table"]
-        assert record["version"] == (versions[1] if version is None else version)
+        record = logs.describe(view.snapshot).table
+        assert record.version == (versions[1] if version is None else version)
         assert logs.is_table(str(tmp_path / "events"))
-        assert record["format"] == ("delta" if write is delta_at else "iceberg")
-        assert (tmp_path / "events" / record["metadata"]).exists()
-        assert json.loads(json.dumps(record)) == record
+        assert record.format == ("delta" if write is delta_at else "iceberg")
+        assert (tmp_path / "events" / record.metadata).exists()
+        assert TableVersion.model_validate_json(record.model_dump_json()) == record
 
 
 @pytest.mark.parametrize("write", [delta_at, iceberg_at])
@@ -419,7 +419,7 @@ def test_rows_deleted_by_position_are_not_read(tmp_path, write):
     columns = ("event_id", "region", "click")
     assert repr(events(read(snapshot, catalog), columns)) == repr(events(expected, columns))
     record = logs.describe(snapshot)
-    assert sum(f.get("deleted_rows", 0) for f in record["files"]) == 20 - len(expected)
+    assert sum(file.deleted_rows for file in record.files) == 20 - len(expected)
     assert pickle.loads(pickle.dumps(snapshot)) == snapshot
 
 

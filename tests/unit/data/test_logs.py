@@ -12,6 +12,7 @@ from iak.pipeline.data.logs import take_snapshot
 from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.schemas.log_snapshot import IgnoredFile
 from tests.builders import (
     DAYS,
     EVERYTHING,
@@ -112,8 +113,8 @@ def test_a_folder_that_is_none_is_refused(uri):
 def test_the_record_lists_files_and_quarantine(root):
     (root / "region=ningbo/dt=2026-10-01/cut.parquet").write_bytes(b"PAR1")
     record = logs.describe(snapshot_of(root, CATALOG))
-    assert record["rows"] == sum(f["rows"] for f in record["files"]) == 18
-    assert record["quarantined_files"][0]["path"].endswith("cut.parquet")
+    assert record.rows == sum(file.rows for file in record.files) == 18
+    assert record.quarantined_files[0].path.endswith("cut.parquet")
 
 
 def test_a_relative_folder_is_kept_absolute_for_workers_that_run_elsewhere(
@@ -156,7 +157,7 @@ def test_other_files_are_ignored_by_name_with_the_reason(root, name, start, reas
     snapshot = snapshot_of(root, CATALOG)
     path = f"region=ningbo/dt=2026-10-03/{name}"
     assert [(i.path, i.reason) for i in snapshot.ignored] == [(path, reason)]
-    assert logs.describe(snapshot)["ignored_files"] == [{"path": path, "reason": reason}]
+    assert logs.describe(snapshot).ignored_files == (IgnoredFile(path=path, reason=reason),)
     assert read_dates(str(root), CATALOG)[0].counted == (date(2026, 10, 1), date(2026, 10, 2))
     report = check_log(CATALOG, str(root.parent), sample_rows=100)
     (finding,) = [f for f in report.findings if "ignored" in f.what]

@@ -1,11 +1,13 @@
 """What `iak finetune` prints of its kernels: every task, and which one held."""
 
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from iak.jobs.finetune import at_cap, counted_facts, show
+from iak.schemas.log_snapshot import CountedRows, LogSnapshot
 from iak.schemas.tuning import KernelResult, StandardisationResult, TuningRunResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
@@ -45,7 +47,7 @@ def told(capsys, *kernels, exit_code=4, **fields):
         SimpleNamespace(
             tuning=tuning(*kernels, **fields), kernels=kernels,
             bundles=Path("r/bundles"), exit_code=exit_code,
-            record=SimpleNamespace(timings_s={}, exit_code=exit_code, snapshot={"splits": {}}),
+            record=SimpleNamespace(timings_s={}, exit_code=exit_code, snapshot=LogSnapshot()),
         )
     )  # fmt: skip
     return " ".join(capsys.readouterr().out.split())
@@ -111,9 +113,13 @@ def test_what_gives_more_epochs_is_the_setting_that_stopped_them(starts_live):
     assert ("domain.live_epochs" in said) == starts_live
 
 
+def counted(rows, last_day):
+    return LogSnapshot(counted=CountedRows(rows=rows, last_day=last_day))
+
+
 def test_what_fresh_statistics_counted_is_said_where_there_are_any():
-    assert counted_facts({}) == {}
-    (said,) = counted_facts({"counted": {"rows": 12_000, "last_day": "2026-10-06"}}).values()
+    assert counted_facts(LogSnapshot()) == {}
+    (said,) = counted_facts(counted(12_000, date(2026, 10, 6))).values()
     assert said == "of 12,000 rows, until 2026-10-06"
-    (said,) = counted_facts({"counted": {"rows": 9, "last_day": None}}).values()
+    (said,) = counted_facts(counted(9, None)).values()
     assert said == "of 9 rows, out of fold"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from iak.pipeline.runs.inputs import catalog_document, describe_files, describe_keys
 from iak.pipeline.runs.load import load_catalog
+from iak.schemas.log_snapshot import LogSnapshot, ReadFile
 from tests.builders import FEATURES, small_catalog
 
 ITEM = {"kind": "categorical", "name": "item", "column": "item_id", "table": "shared"}
@@ -87,7 +88,9 @@ SNAPSHOT = st.dictionaries(FILE, st.integers(0, 2))
 
 
 def snapshot(files):
-    return {"files": [{"path": path, "fingerprint": str(n)} for path, n in files.items()]}
+    return LogSnapshot(
+        files=tuple(ReadFile(path=path, fingerprint=str(n)) for path, n in files.items())
+    )
 
 
 @given(then=SNAPSHOT, now=SNAPSHOT)

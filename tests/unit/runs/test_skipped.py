@@ -73,9 +73,9 @@ def test_a_lost_day_is_printed_recorded_and_refused_and_the_same_run_goes_on_onc
     assert "split 'pretrain' loses 60 of 120 rows" in shown
     record = read_record(log / "run")
     assert record is not None
-    kept = record.snapshot["skipped"]
-    assert kept["files"][0]["days"] == ["2026-10-02"]
-    assert kept["windows"][0]["share"] == 0.5
+    kept = record.snapshot.skipped
+    assert kept.files[0].days == (date(2026, 10, 2),)
+    assert kept.windows[0].share == 0.5
     with pytest.raises(Started):
         pretrain.main(spec_of(log, document, allow_skipped=True))
 
