@@ -20,7 +20,7 @@ from iak.pipeline.publish.predictions import (
     read_predictions,
     task_columns,
 )
-from iak.pipeline.stats.metrics import ALL, POOLED, MetricRow, evaluate_methods
+from iak.pipeline.stats.metrics import ALL, POOLED_ROWS, MetricRow, evaluate_methods
 from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.job import CompareSpec
 from iak.schemas.predictions import MetricTask
@@ -138,7 +138,7 @@ def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -
         for method, metrics in rows.items():
             by = {(row.method, row.domain): row for row in metrics if row.task == task}
             domains = {domain: row.rows for (_, domain), row in by.items()}
-            shown = largest(domains, MAX_DOMAINS, always=(ALL, POOLED))
+            shown = largest(domains, MAX_DOMAINS, always=(ALL, POOLED_ROWS))
             lines += [_line(method, by, domain) for domain in shown]
         show_table(
             f"{task} on {document['split']}",

@@ -13,8 +13,7 @@ from iak.pipeline.report.gate_words import gate_word, served_word
 from iak.pipeline.runs.evaluate import Evaluation, evaluate
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.metrics import METRICS, ORACLES, tasks_of
-from iak.pipeline.stats.metrics import ALL, MetricRow
-from iak.pipeline.stats.metrics import POOLED as TOGETHER
+from iak.pipeline.stats.metrics import ALL, POOLED_ROWS, MetricRow
 from iak.schemas.domain import POOLED
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
@@ -71,7 +70,7 @@ def show_task(result: EvaluationResult, rows: Sequence[MetricRow], task: str) ->
     by = {(r.method, r.domain): r for r in rows if r.task == task}
     has_kernels, has_oracle = ((m, ALL) in by for m in (IAK, ORACLES[0]))
     domains = {domain: row.rows for (method, domain), row in by.items() if method == BASE}
-    shown = largest(domains, MAX_DOMAINS, always=(ALL, TOGETHER))
+    shown = largest(domains, MAX_DOMAINS, always=(ALL, POOLED_ROWS))
     columns = ["domain", "rows", "positives", "base AUC"]
     columns += ["tuned AUC", "published AUC"] if has_kernels else []
     columns += ["oracle AUC"] if has_oracle else []

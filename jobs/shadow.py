@@ -6,7 +6,7 @@ from iak.pipeline.errors import OK, SOME_HELD
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.shadow import shadow
-from iak.pipeline.stats.metrics import POOLED
+from iak.pipeline.stats.metrics import POOLED_ROWS
 from iak.schemas.shadow import ScoreChange, ShadowDocument, ShadowSpec
 
 _SHOWN = 20
@@ -41,7 +41,7 @@ def show(document: ShadowDocument) -> None:
         },
     )
     rows = {change.domain: change.rows for change in document.changes}
-    domains = largest(rows, _SHOWN, always=(POOLED,))
+    domains = largest(rows, _SHOWN, always=(POOLED_ROWS,))
     show_table(
         "changes of probability",
         _COLUMNS,

@@ -1,9 +1,10 @@
-"""Count a night's gate rows as evidence on a chain: the kernels of one domain over nights.
+"""Add a night's gate rows to the evidence on a chain: the kernels of one domain over nights.
 
 A chain is compared with what would serve its domain without it. There are two such kernels: the one
 above it that serves when the night begins, and the one above it that was tuned tonight. Which of
 them serves tomorrow is decided on tonight's rows. So the chain has to be better than both, and the
-lower of the two gains is counted. Where one of the kernels does not exist, the base takes its part.
+lower of the two gains is counted. Where one of the kernels does not exist, the base stands in for
+it.
 
 1. The first night fixes the scale. A test of its own may prove the chain in that night already.
 2. Each later night adds one bet to the evidence (stats/evidence.py). Windows of nights overlap. The
@@ -37,7 +38,7 @@ from iak.schemas.job import ChainSpec
 
 _EPOCH = date(1970, 1, 1)
 _NOT_FINITE = 1e30
-"""Size that replaces one that is not finite. Every size as large as this becomes 1 in tanh."""
+"""Size that replaces a value that is not finite. The tanh of every such size is 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,8 @@ class Step:
     """None where the chain could not begin: no gate row has a label."""
     observation: float | None = None
     """The observation that the night added to the evidence; None where it added none."""
-    at_once: float | None = None
-    """Lower bound on the gain of a first night, as a share of the base's loss; None of others."""
+    first_gain_low: float | None = None
+    """Lower bound on the gain of the first night, as a share of the base's loss; None later."""
 
     @property
     def log_evidence(self) -> float:
@@ -120,7 +121,7 @@ def log_evidence(state: ChainState) -> float:
 def withdrawn(state: ChainState) -> ChainState:
     """Return a chain whose kernel serves no longer: a later night has to prove it again.
 
-    Its evidence stays. To begin again would test the same domain twice, each time with `alpha`.
+    Its evidence stays. Beginning again would test the same domain twice, each time with `alpha`.
     """
     return state.model_copy(update={"proved_on": None, "proved_by": None})
 
@@ -145,9 +146,10 @@ def _begin(
         for gain_n in _gains(rows, rows.mask_nT).values()
     ]
     known = [bound for bound in bounds if bound is not None]
-    # Better than every rival: the lowest bound counts, and a rival without one proves nothing.
-    at_once = min(known) if known and len(known) == len(bounds) else None
-    is_proved = at_once is not None and at_once > spec.at_once_margin
+    # The chain must be better than every rival. So the lowest bound counts, and where a rival has
+    # no bound, nothing is proved.
+    bound = min(known) if known and len(known) == len(bounds) else None
+    is_proved = bound is not None and bound > spec.at_once_margin
     evidence = Evidence(floor=spec.floor)
     state = ChainState(
         domain=list(domain.pairs),
@@ -162,7 +164,7 @@ def _begin(
         proved_on=night if is_proved else None,
         proved_by="one night" if is_proved else None,
     )
-    return Step(state=state, at_once=at_once)
+    return Step(state=state, first_gain_low=bound)
 
 
 def _count(state: ChainState, rows: LossRows, night: date, spec: ChainSpec) -> Step:
@@ -205,8 +207,8 @@ def _evidence(state: ChainState) -> Evidence:
 def _gains(rows: LossRows, counts_nT: Bools) -> dict[str, Floats]:
     """Return each row's gain over each rival, summed over the labels that count.
 
-    A candidate's loss that is not a number counts as a very large one. To leave such a night out
-    would select nights by their result, and the test would no longer hold.
+    A candidate's loss that is not a number counts as a very large one. Leaving such a night out
+    would select nights by their result, and the test would no longer be valid.
     """
     return {
         name: np.where(counts_nT, _finite(gain_nT), 0.0).sum(axis=1)

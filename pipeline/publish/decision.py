@@ -4,9 +4,9 @@ A domain without a kernel of its own gets one when its chain is proved (chain.py
 shown. Where one serves already, its successor need only show no harm. A kernel that serves and that
 shows harm against what would serve without it is withdrawn, unless its successor is sound.
 
-Harm is what the gate calls harm (gate.py): task by task, the whole interval of AUC, log-loss or
-calibration is beyond its margin. The candidate is looked at against the base, against what would
-serve without it, against the kernel that serves now, and on the newest hours by themselves
+Harm is defined by the gate (gate.py): for a task, the whole interval of AUC, log-loss or
+calibration is beyond its margin. The candidate is compared with the base, with what would serve
+without it, with the kernel that serves now, and with what serves on the newest hours alone
 (canary.py). Where no task is judged, nothing is promoted.
 """
 
@@ -81,7 +81,7 @@ def decide(step: Step, findings: Findings, *, fallback: str, spec: ChainSpec) ->
         observation=step.observation,
         log_evidence=step.log_evidence,
         needed=enough if np.isfinite(enough) else None,
-        at_once=step.at_once,
+        at_once=step.first_gain_low,
         shrunk_gain=findings.shrunk_gain,
         state=state,
     )
@@ -103,12 +103,12 @@ def shrunk_gains(measured: Mapping[str, tuple[float, float]]) -> dict[str, float
 
 def _decided(step: Step, findings: Findings, spec: ChainSpec) -> _Decision:
     """Return the outcome and its reason."""
-    against_candidate = _why_not_sound(findings)
-    if not against_candidate and (findings.is_live or _is_proved(step.state)):
+    objection = _why_not_sound(findings)
+    if not objection and (findings.is_live or _is_proved(step.state)):
         return _Decision("promote", _why_promoted(step, findings, spec))
     if findings.live_against_rival is not None and (harm := _harm(findings.live_against_rival)):
         return _Decision("fall_back", f"the live kernel harms its domain: {harm}")
-    return _Decision("hold", against_candidate or _why_not_proved(step, spec))
+    return _Decision("hold", objection or _why_not_proved(step, spec))
 
 
 def _is_proved(state: ChainState | None) -> bool:
@@ -152,7 +152,7 @@ def _why_promoted(step: Step, findings: Findings, spec: ChainSpec) -> str:
     assert state is not None, "a chain without a state is not proved"
     if state.proved_by == "one night":
         night = state.proved_on
-        bound = "" if step.at_once is None else f" is at least {step.at_once:.2%} and"
+        bound = "" if step.first_gain_low is None else f" is at least {step.first_gain_low:.2%} and"
         return (
             f"the gain of its first night, {night},{bound} exceeds {spec.at_once_margin:.2%} of "
             "the base's loss"
@@ -173,9 +173,9 @@ def _why_not_proved(step: Step, spec: ChainSpec) -> str:
             f"evidence of {state.nights} nights is {step.log_evidence:.2f}, "
             f"below {needed(spec):.2f}"
         )
-    if step.at_once is None:
+    if step.first_gain_low is None:
         return "a first night of one day or one user proves nothing at once"
     return (
-        f"the gain of its first night is at least {step.at_once:.2%} of the base's loss, not above "
-        f"{spec.at_once_margin:.2%}, and has to be seen again"
+        f"the gain of its first night is at least {step.first_gain_low:.2%} of the base's loss, "
+        f"not above {spec.at_once_margin:.2%}, and has to be seen again"
     )

@@ -94,8 +94,8 @@ def judge(gate: GateRows, spec: GateSpec | None = None) -> Verdict:
     _check_same_rows(gate)
     is_labelled_n = np.logical_or.reduce([task.mask_n for task in gate.tasks])
     rows = int(np.count_nonzero(is_labelled_n))
-    if strange := _not_finite(gate):
-        reason = f"{strange:,} of {rows:,} gate rows have a loss that is not finite"
+    if not_finite := _not_finite(gate):
+        reason = f"{not_finite:,} of {rows:,} gate rows have a loss that is not finite"
         return Verdict(publish=False, reason=reason, rows=rows)
     tasks = tuple(_judge_task(task, gate.users_n, spec) for task in gate.tasks)
     judged = [t for t, verdict in zip(gate.tasks, tasks, strict=True) if verdict.judged]
@@ -271,13 +271,13 @@ def _gain(judged: Sequence[TaskRows], users_n: Array | None, z: float) -> _Gain:
 
 def _not_finite(gate: GateRows) -> int:
     """Count the labelled rows with a loss or a probability that is not finite."""
-    strange_n = np.zeros(gate.tasks[0].mask_n.size, np.bool_)
+    is_not_finite_n = np.zeros(gate.tasks[0].mask_n.size, np.bool_)
     for task in gate.tasks:
         numbers = [task.base_p_n, task.kernel_p_n]
         numbers += [] if task.gain_n is None else [task.gain_n]
         is_finite_n = np.logical_and.reduce([np.isfinite(number) for number in numbers])
-        strange_n |= task.mask_n & ~is_finite_n
-    return int(np.count_nonzero(strange_n))
+        is_not_finite_n |= task.mask_n & ~is_finite_n
+    return int(np.count_nonzero(is_not_finite_n))
 
 
 def _check_same_rows(gate: GateRows) -> None:

@@ -82,11 +82,11 @@ def publish_bundles(
             judged = chain_judge.judge(level) if chain_judge else {}
             for slot, name in enumerate(level.tuned.bank.names):
                 if name in level.tuned.failed:
-                    continue  # it is as it started: there is nothing new to judge
-                chain = judged.get(name)
+                    continue  # it was set back to its start, so there is nothing new to judge
+                chained = judged.get(name)
                 rows = level.gate_rows.get(name)
                 gate_rows = gate_rows_of(rows, done.tasks, tasks)
-                verdict = chain.verdict if chain else judge(gate_rows, gate)
+                verdict = chained.verdict if chained else judge(gate_rows, gate)
                 kernel = _write_kernel(
                     done, level, slot, name, folder, provenance, verdict, statistics
                 )
@@ -94,9 +94,9 @@ def publish_bundles(
                     "rate": mean_rate(rows),
                     "code": code_of(rows, gate_rows, level.tuned.bank.slot(slot), pooled),
                     "reliability": curves_of(gate_rows),
+                    "chain": chained.chain if chained else None,
                 }
-                chained = {"chain": chain and chain.chain}
-                kernels.append(kernel.model_copy(update=measured | chained))
+                kernels.append(kernel.model_copy(update=measured))
     return kernels
 
 

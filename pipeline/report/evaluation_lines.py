@@ -14,8 +14,7 @@ from iak.pipeline.report.charts import (
 )
 from iak.pipeline.report.differences import Difference, Interval, difference_of
 from iak.pipeline.report.gate_words import gate_word, served_word
-from iak.pipeline.stats.metrics import ALL, MetricRow
-from iak.pipeline.stats.metrics import POOLED as TOGETHER
+from iak.pipeline.stats.metrics import ALL, POOLED_ROWS, MetricRow
 from iak.schemas.prediction import EvaluationResult
 
 METHODS = {BASE: "base", IAK: "tuned", PUBLISHED: "published", "oracle": "oracle"}
@@ -88,7 +87,7 @@ def task_part(
     methods = [method for method in METHODS if (method, ALL) in row_of]
     domains = _largest_first(row_of)
     shown = domains[:MAX_LINES]
-    with_summaries = [*(d for d in (ALL, TOGETHER) if (BASE, d) in row_of), *shown]
+    with_summaries = [*(d for d in (ALL, POOLED_ROWS) if (BASE, d) in row_of), *shown]
     tuned = [row_of[IAK, domain] for domain in with_summaries if (IAK, domain) in row_of]
     scales = [
         interval_scale(each for row in tuned if (each := _interval(row, name, factor)))
@@ -109,7 +108,7 @@ def task_part(
 
 def _largest_first(row_of: RowOf) -> list[str]:
     """Return the domains without the summaries, those with most rows first."""
-    domains = [d for method, d in row_of if method == BASE and d not in (ALL, TOGETHER)]
+    domains = [d for method, d in row_of if method == BASE and d not in (ALL, POOLED_ROWS)]
     return sorted(domains, key=lambda domain: -row_of[BASE, domain].rows)
 
 
@@ -164,7 +163,7 @@ def _line(
         gate=gate_word(result, domain, base.task) if tuned else "-",
         served=served_word(result, domain),
         reason="; ".join(dict.fromkeys((tuned or base).reasons.values())),
-        is_summary=domain in (ALL, TOGETHER),
+        is_summary=domain in (ALL, POOLED_ROWS),
     )
 
 

@@ -1,15 +1,14 @@
 """Describe in a few words what the gate decided on a domain, and which kernel serves it."""
 
 from iak.pipeline.publish.predict import BASE
-from iak.pipeline.stats.metrics import ALL
-from iak.pipeline.stats.metrics import POOLED as TOGETHER
+from iak.pipeline.stats.metrics import ALL, POOLED_ROWS
 from iak.schemas.domain import POOLED
 from iak.schemas.prediction import EvaluationResult
 
 
 def gate_word(result: EvaluationResult, domain: str, task: str) -> str:
     """Return the gate's decision on a domain's own kernel, and this task's part in it."""
-    if domain in (ALL, TOGETHER):
+    if domain in (ALL, POOLED_ROWS):
         return "-"
     gate = (result.gate or {}).get(domain)
     if gate is None:
@@ -27,6 +26,6 @@ def gate_word(result: EvaluationResult, domain: str, task: str) -> str:
 def served_word(result: EvaluationResult, domain: str) -> str:
     """Return the published kernel that serves a domain: its own, a parent's, or the pooled one."""
     name = result.served.get(domain)
-    if domain in (ALL, TOGETHER) or name is None:
+    if domain in (ALL, POOLED_ROWS) or name is None:
         return "-"
     return "own" if name == domain else name if name in (POOLED, BASE) else f"parent: {name}"

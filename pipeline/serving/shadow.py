@@ -17,7 +17,7 @@ from iak.pipeline.publish.predictions import task_columns
 from iak.pipeline.serving.encode import ID
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import plain_schema
-from iak.pipeline.stats.metrics import ALL, POOLED, MetricRow, evaluate_methods
+from iak.pipeline.stats.metrics import ALL, POOLED_ROWS, MetricRow, evaluate_methods
 from iak.pipeline.stats.rank_correlation import rank_correlation
 from iak.schemas.predictions import MetricTask
 from iak.schemas.shadow import MovedRow, ScoreChange
@@ -104,7 +104,7 @@ def score_changes(
     )
     quality = _quality(table, tasks, [str(n) for n in names], index) if labels else {}
     cuts = {str(name): np.flatnonzero(index == number) for number, name in enumerate(names)}
-    cuts |= {POOLED: np.arange(len(table))}
+    cuts |= {POOLED_ROWS: np.arange(len(table))}
     has_users = "user" in table.schema.names
     # Ranks are compared within users, or over all rows where the log names no user.
     groups = table.column("user").to_numpy() if has_users else np.zeros(len(table), np.int64)

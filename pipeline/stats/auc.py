@@ -60,9 +60,9 @@ def is_positive(labels: Array) -> Bools:
         ValueError: a label is neither 0 nor 1.
     """
     positive: Bools = labels == 1
-    strange = int(labels.size - np.count_nonzero(positive | (labels == 0)))
-    if strange:
-        raise ValueError(f"labels must be 0 or 1, but {strange:,} of {labels.size:,} are neither")
+    invalid = int(labels.size - np.count_nonzero(positive | (labels == 0)))
+    if invalid:
+        raise ValueError(f"labels must be 0 or 1, but {invalid:,} of {labels.size:,} are neither")
     return positive
 
 
@@ -129,9 +129,9 @@ def placements(positive: Bools, ranks: Ints, groups: Ints, num_groups: int) -> F
 
 def auc_per_group(placement: Floats, positive: Bools, groups: Ints, num_groups: int) -> Floats:
     """Return the AUC of every group, shape (G,); NaN where a class is missing."""
-    mine = groups[positive]
-    total_G = count_per_group(mine, num_groups, weights=placement[positive])
-    return ratio(total_G, count_per_group(mine, num_groups))
+    groups_of_positives = groups[positive]
+    total_G = count_per_group(groups_of_positives, num_groups, weights=placement[positive])
+    return ratio(total_G, count_per_group(groups_of_positives, num_groups))
 
 
 def delta_per_group(
@@ -139,8 +139,8 @@ def delta_per_group(
 ) -> GroupedDelta:
     """Return DeLong's paired difference of every group; NaN below two rows of either class.
 
-    The covariance of the two AUCs need not be written out: the variance of their difference is
-    the variance of the differences of placements.
+    The covariance of the two AUCs is not needed: the variance of their difference is the variance
+    of the differences of placements.
 
     Args:
         placement_a: (N,) placements under method a.
@@ -152,10 +152,10 @@ def delta_per_group(
     difference = placement_a - placement_b
     variance_G = np.zeros(num_groups)
     for rows in (positive, ~positive):
-        mine, values = groups[rows], difference[rows]
-        count_G = count_per_group(mine, num_groups)
-        mean_G = ratio(count_per_group(mine, num_groups, weights=values), count_G)
-        squares = count_per_group(mine, num_groups, weights=(values - mean_G[mine]) ** 2)
+        of_class, values = groups[rows], difference[rows]
+        count_G = count_per_group(of_class, num_groups)
+        mean_G = ratio(count_per_group(of_class, num_groups, weights=values), count_G)
+        squares = count_per_group(of_class, num_groups, weights=(values - mean_G[of_class]) ** 2)
         variance_G += ratio(squares, np.where(count_G > 1, count_G * (count_G - 1), 0))
     # With one row of a class the variance is unknown, so the difference is not used either.
     delta_G = auc_per_group(difference, positive, groups, num_groups)

@@ -6,8 +6,9 @@ them is counted:
 
     variance = C / (C - 1) * sum over clusters of (sum of influences in the cluster)^2
 
-with C clusters. Where the log declares no user, every row is a cluster of its own. Nothing is
-drawn at random. Repeating all rows k times divides each influence by k and changes no sum.
+with C clusters. Where the log declares no user, every row is a cluster of its own. No
+row is drawn at random. Where all rows are repeated k times, each influence is divided by k, and no
+sum changes.
 
 Shapes: N rows, G groups (domains, or one group of all rows), K clusters (a user within a group).
 Source: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models", for the
@@ -95,9 +96,9 @@ def _error(squares: Floats, clusters: Ints) -> Floats:
 def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
     """Return half the width of a 95 % interval in standard errors, by number of clusters.
 
-    The variance between few users is uncertain itself. So the interval is Student's with C - 1
-    degrees of freedom, which with thousands of users is the normal one's 1.96. Rows as clusters
-    take the normal one, as DeLong does.
+    The variance between few users is itself uncertain. So the interval is that of Student's
+    distribution with C - 1 degrees of freedom. With thousands of users it is the normal one's 1.96.
+    Where rows are the clusters, the normal distribution is used, as DeLong does.
 
     Args:
         clusters: clusters with rows, in each group.
@@ -112,8 +113,8 @@ def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
 def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
     """Return the number of standard errors that replaces `z` where there are few users.
 
-    The quantile of Student's distribution with C - 1 degrees of freedom whose upper tail is as
-    large as the normal distribution's above `z`.
+    It is the quantile of Student's distribution with C - 1 degrees of freedom whose upper tail has
+    the same probability as the normal distribution's tail above `z`.
 
     Args:
         z: quantile of the normal distribution.
@@ -162,8 +163,8 @@ def auc_influence(difference_N: Floats, positive_N: Bools, groups_N: Ints, num: 
     """
     influence_N = np.zeros(difference_N.size)
     for rows in (positive_N, ~positive_N):
-        mine, values = groups_N[rows], difference_N[rows]
-        count_G = count_per_group(mine, num)
-        mean_G = ratio(count_per_group(mine, num, weights=values), count_G)
-        influence_N[rows] = (values - mean_G[mine]) / count_G[mine]
+        of_class, values = groups_N[rows], difference_N[rows]
+        count_G = count_per_group(of_class, num)
+        mean_G = ratio(count_per_group(of_class, num, weights=values), count_G)
+        influence_N[rows] = (values - mean_G[of_class]) / count_G[of_class]
     return influence_N

@@ -28,10 +28,10 @@ class Delta:
     low_G: Floats
     high_G: Floats
 
-    def without(self, holes_G: Ints) -> "Delta":
-        """Return the same differences, NaN where `holes_G` is not 0."""
+    def without(self, left_out_G: Ints) -> "Delta":
+        """Return the same differences, NaN where `left_out_G` is not 0."""
         parts = (self.value_G, self.low_G, self.high_G)
-        value_G, low_G, high_G = (np.where(holes_G > 0, np.nan, part) for part in parts)
+        value_G, low_G, high_G = (np.where(left_out_G > 0, np.nan, part) for part in parts)
         return Delta(value_G=value_G, low_G=low_G, high_G=high_G)
 
 
@@ -75,7 +75,7 @@ def influences_of(
 def auc_error(delong_se_G: Floats, positive: Bools, influences: Influences) -> Floats:
     """Return the error of the AUC's difference; NaN where a class has fewer than two users.
 
-    Where one user has all rows of a class, their influences sum to 0: users seem not to differ.
+    Where one user has all rows of a class, their influences sum to 0, as if users did not differ.
 
     Args:
         delong_se_G: the error if rows were independent, which it is where rows are the clusters.
@@ -108,12 +108,12 @@ def difference(delta_G: Floats, se_G: Floats, clusters_G: Ints, kind: ClusterKin
 
 
 def se_ratio(se_G: Floats, delong_se_G: Floats, kind: ClusterKind) -> Floats:
-    """Return the clustered error over DeLong's; NaN where they are the same by definition."""
+    """Return the clustered error divided by DeLong's; NaN where they are equal by definition."""
     return np.full(se_G.shape, np.nan) if kind == "row" else ratio(se_G, delong_se_G)
 
 
 def logloss_delta(losses: Losses, base_losses: Losses, influences: Influences) -> Delta:
-    """Return the log-loss over the base's, minus 1, in every group."""
+    """Return the log-loss divided by the base's, minus 1, in every group."""
     clusters = influences.clusters
     loss_G, base_G = losses.logloss_G, base_losses.logloss_G
     share_G = ratio(loss_G, base_G)
@@ -123,19 +123,21 @@ def logloss_delta(losses: Losses, base_losses: Losses, influences: Influences) -
 
 
 def calibration_delta(losses: Losses, base_losses: Losses, influences: Influences) -> Delta:
-    """Return the calibration's distance from 1 less that of the base's, in every group."""
+    """Return the calibration's distance from 1 minus that of the base's, in every group."""
     clusters = influences.clusters
     mine_K, base_K = influences.calibration_K, influences.base_calibration_K
     half_G = critical_value(clusters.counts(), clusters.kind)
     return farther_from_one(
         losses.calibration_G,
         base_losses.calibration_G,
-        apart_G=half_G * clusters.errors(mine_K - base_K),
-        together_G=half_G * clusters.errors(mine_K + base_K),
+        half_of_difference_G=half_G * clusters.errors(mine_K - base_K),
+        half_of_sum_G=half_G * clusters.errors(mine_K + base_K),
     )
 
 
-def farther_from_one(c_G: Floats, base_G: Floats, *, apart_G: Floats, together_G: Floats) -> Delta:
+def farther_from_one(
+    c_G: Floats, base_G: Floats, *, half_of_difference_G: Floats, half_of_sum_G: Floats
+) -> Delta:
     """Return the interval of |c - 1| - |c_base - 1|, also where a calibration is near 1.
 
     The absolute value has a kink at 1, where the delta method fails. With signs s and t,
@@ -152,12 +154,12 @@ def farther_from_one(c_G: Floats, base_G: Floats, *, apart_G: Floats, together_G
     Args:
         c_G: calibration of the method.
         base_G: calibration of the base, on the same rows.
-        apart_G: half the interval of c - c_base.
-        together_G: half the interval of c + c_base.
+        half_of_difference_G: half the width of the interval of c - c_base.
+        half_of_sum_G: half the width of the interval of c + c_base.
     """
     mine_G, other_G = c_G - 1.0, base_G - 1.0
     terms = {
-        (s, t): (s * mine_G - t * other_G, apart_G if s == t else together_G)
+        (s, t): (s * mine_G - t * other_G, half_of_difference_G if s == t else half_of_sum_G)
         for s in (1, -1)
         for t in (1, -1)
     }
@@ -167,10 +169,10 @@ def farther_from_one(c_G: Floats, base_G: Floats, *, apart_G: Floats, together_G
     high_G = np.minimum(
         np.maximum(highs[1, 1], highs[-1, 1]), np.maximum(highs[1, -1], highs[-1, -1])
     )
-    most_G = np.abs(mine_G - other_G) + apart_G
-    value_G = np.where(np.isnan(most_G), np.nan, np.abs(mine_G) - np.abs(other_G))
+    bound_G = np.abs(mine_G - other_G) + half_of_difference_G
+    value_G = np.where(np.isnan(bound_G), np.nan, np.abs(mine_G) - np.abs(other_G))
     return Delta(
         value_G=value_G,
-        low_G=np.maximum(low_G, -most_G),
-        high_G=np.minimum(high_G, most_G),
+        low_G=np.maximum(low_G, -bound_G),
+        high_G=np.minimum(high_G, bound_G),
     )

@@ -2,7 +2,7 @@
 
 A test at 5 % that is repeated every night finds a difference in most domains that have none within
 a month. Evidence that may be looked at every night is an *e-process*: the wealth of a gambler who
-starts with 1 and bets on a game that is fair or worse if the chain is no better. It reaches
+starts with 1 and bets on a game that is at best fair if the chain is no better. It reaches
 1 / alpha with a probability of at most alpha, however often one looks (Ville's inequality).
 
 Each night is one bet on one observation x, because the rows of a night share that night's luck. It

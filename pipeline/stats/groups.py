@@ -1,4 +1,4 @@
-"""Cut rows into groups, and rank their probabilities, for every metric of a table.
+"""Divide rows into groups, and rank their probabilities, for every metric of a table.
 
 Shapes: N rows, U users within a group, G groups (domains, or one group of all rows).
 """
@@ -13,7 +13,7 @@ from iak.pipeline.stats.clusters import Clusters
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Groups:
-    """A cut of the rows into groups, and of each group into users."""
+    """A division of the rows into groups, and of each group into users."""
 
     of_row_N: Ints
     """Group of each row."""
@@ -44,7 +44,7 @@ class Groups:
         )
 
     def take(self, kept_N: Bools) -> "Groups":
-        """Return the same cut of some rows; groups and users keep their numbers."""
+        """Return the same division of some rows; groups and users keep their numbers."""
         user_N = None if self.user_N is None else self.user_N[kept_N]
         return Groups(
             of_row_N=self.of_row_N[kept_N],
@@ -60,9 +60,9 @@ class Ranked:
     """One method's probabilities on one task's rows, and their ranks."""
 
     p_N: Floats
-    """All finite: one half where `broken_N`."""
+    """Probabilities, all finite: one half where `is_not_finite_N`."""
     ranks_N: Ints
-    broken_N: Bools
+    is_not_finite_N: Bools
     """Whether the probability was not finite."""
 
 
@@ -84,7 +84,7 @@ def one_group(num_rows: int, user_codes: Ints | None) -> Groups:
 
 
 def groups_by_domain(domain_N: Ints, num_domains: int, user_codes: Ints | None) -> Groups:
-    """Return the rows cut by domain; a user with rows in two domains is two users within a group.
+    """Return the rows cut by domain; a user with rows in two domains is a user in each.
 
     Args:
         domain_N: domain of each row.
@@ -115,7 +115,7 @@ def codes_of(users: Array) -> Ints:
 
 
 def rank_probabilities(p: Array, *, what: str) -> Ranked:
-    """Rank probabilities; one that is not finite takes one half, and is marked as broken.
+    """Rank probabilities; one that is not finite becomes one half, and is marked.
 
     Args:
         p: (N,) probabilities.
@@ -125,12 +125,12 @@ def rank_probabilities(p: Array, *, what: str) -> Ranked:
         ValueError: one is below 0 or above 1.
     """
     p_N = np.asarray(p, dtype=np.float64)
-    broken_N: Bools = ~np.isfinite(p_N)
-    if broken_N.any():
-        p_N = np.where(broken_N, 0.5, p_N)
+    is_not_finite_N: Bools = ~np.isfinite(p_N)
+    if is_not_finite_N.any():
+        p_N = np.where(is_not_finite_N, 0.5, p_N)
     if p_N.size and (p_N.min() < 0.0 or p_N.max() > 1.0):
         raise ValueError(
             f"{what}: probabilities must be in [0, 1], seen {p_N.min():.4g} to {p_N.max():.4g}; "
             "pass the sigmoid of the logits"
         )
-    return Ranked(p_N=p_N, ranks_N=dense_ranks(p_N), broken_N=broken_N)
+    return Ranked(p_N=p_N, ranks_N=dense_ranks(p_N), is_not_finite_N=is_not_finite_N)

@@ -1,7 +1,7 @@
 """Compute losses of rows or groups: log-loss, normalised entropy, calibration.
 
-All are of the full log. Where a sampled log kept a share of its negatives, probabilities are
-corrected for it and a negative weighs 1 / kept. With weights w, losses l, probabilities p and
+All are estimates for the full log. Where a sampled log kept a share of its negatives, probabilities
+are corrected for it, and a negative weighs 1 / kept. With weights w, losses l, probabilities p and
 labels y, the influences of row i are
 
     log-loss      L = sum w l / sum w      w_i (l_i - L) / sum w
@@ -62,7 +62,7 @@ def log_loss(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
 
 
 def normalized_entropy(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
-    """Return the log-loss over the entropy of the observed rate.
+    """Return the log-loss divided by the entropy of the observed rate.
 
     1 is as good as knowing the rate alone. None when a class is missing: the rate has no entropy.
     The arguments are those of `log_loss`.
@@ -71,9 +71,9 @@ def normalized_entropy(labels: Array, p: Array, *, kept: float = 1.0) -> float |
 
 
 def label_nats(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
-    """Return a lower bound of the nats a row that predictions tell about the label.
+    """Return a lower bound on the information of predictions about the label, in nats per row.
 
-    It is the entropy of the observed rate less the log-loss, which bounds the mutual information
+    It is the entropy of the observed rate minus the log-loss, which bounds the mutual information
     from below (Barber and Agakov 2003, "The IM algorithm"). It is negative where knowing the rate
     alone predicts better, and None when a class is missing. The arguments are those of `log_loss`.
     """

@@ -37,7 +37,8 @@ from iak.pipeline.stats.losses import losses_per_group
 class Measures:
     """Metrics of one method on one task, one value for each group; NaN where there is none.
 
-    `broken_G` counts the probabilities that are not finite, `base_broken_G` the base's.
+    `not_finite_G` counts the method's probabilities that are not finite, `base_not_finite_G` the
+    base's.
     """
 
     rows_G: Ints
@@ -57,8 +58,8 @@ class Measures:
     se_ratio_G: Floats
     clusters_G: Ints
     influences: Influences
-    broken_G: Ints
-    base_broken_G: Ints
+    not_finite_G: Ints
+    base_not_finite_G: Ints
     has_users: bool
 
     def weights(self, value_G: Floats) -> Floats:
@@ -98,22 +99,22 @@ def measure(
     clusters = influences.clusters
     counts_G = clusters.counts()
     se_G = auc_error(delong.se_G, positive, influences)
-    broken_G, base_broken_G = _broken(mine, groups), _broken(base, groups)
-    either_G = broken_G + base_broken_G
+    not_finite_G, base_not_finite_G = _not_finite(mine, groups), _not_finite(base, groups)
+    either_G = not_finite_G + base_not_finite_G
 
-    def whole(value_G: Floats) -> Floats:
-        return np.where(broken_G > 0, np.nan, value_G)
+    def where_finite(value_G: Floats) -> Floats:
+        return np.where(not_finite_G > 0, np.nan, value_G)
 
     return Measures(
         rows_G=np.bincount(of_row_N, minlength=num_groups),
         positives_G=np.bincount(of_row_N[positive], minlength=num_groups),
-        auc_G=whole(auc_per_group(placement, positive, of_row_N, num_groups)),
-        gauc_G=whole(_gauc(positive, mine, groups)),
-        logloss_G=whole(losses.logloss_G),
-        ne_G=whole(losses.ne_G),
-        calibration_G=whole(losses.calibration_G),
-        base_logloss_G=np.where(base_broken_G > 0, np.nan, base_losses.logloss_G),
-        base_calibration_G=np.where(base_broken_G > 0, np.nan, base_losses.calibration_G),
+        auc_G=where_finite(auc_per_group(placement, positive, of_row_N, num_groups)),
+        gauc_G=where_finite(_gauc(positive, mine, groups)),
+        logloss_G=where_finite(losses.logloss_G),
+        ne_G=where_finite(losses.ne_G),
+        calibration_G=where_finite(losses.calibration_G),
+        base_logloss_G=np.where(base_not_finite_G > 0, np.nan, base_losses.logloss_G),
+        base_calibration_G=np.where(base_not_finite_G > 0, np.nan, base_losses.calibration_G),
         auc_delta=difference(delong.delta_G, se_G, counts_G, clusters.kind).without(either_G),
         logloss_delta=logloss_delta(losses, base_losses, influences).without(either_G),
         calibration_delta=calibration_delta(losses, base_losses, influences).without(either_G),
@@ -121,8 +122,8 @@ def measure(
         se_ratio_G=np.where(either_G > 0, np.nan, se_ratio(se_G, delong.se_G, clusters.kind)),
         clusters_G=counts_G,
         influences=influences,
-        broken_G=broken_G,
-        base_broken_G=base_broken_G,
+        not_finite_G=not_finite_G,
+        base_not_finite_G=base_not_finite_G,
         has_users=groups.user_N is not None,
     )
 
@@ -132,8 +133,9 @@ def placements_of(positive: Bools, ranked: Ranked, groups: Groups) -> Floats:
     return placements(positive, ranked.ranks_N, groups.of_row_N, groups.num_groups)
 
 
-def _broken(ranked: Ranked, groups: Groups) -> Ints:
-    return np.bincount(groups.of_row_N[ranked.broken_N], minlength=groups.num_groups)
+def _not_finite(ranked: Ranked, groups: Groups) -> Ints:
+    """Count each group's probabilities that are not finite."""
+    return np.bincount(groups.of_row_N[ranked.is_not_finite_N], minlength=groups.num_groups)
 
 
 def _gauc(positive: Bools, ranked: Ranked, groups: Groups) -> Floats:
@@ -162,7 +164,7 @@ def summarise(measures: Measures) -> Measures:
     delong = ratio(np.sqrt(squares), _sum(rows_G))
     se, owners = clusters.joint_error(measures.influences.auc_K, measures.weights(delta_G))
     error = delong if clusters.kind == "row" else np.array([se])
-    _, everyone = clusters.joint_error(
+    _, all_clusters = clusters.joint_error(
         measures.influences.logloss_K, measures.rows_G.astype(np.float64)
     )
     return Measures(
@@ -180,16 +182,16 @@ def summarise(measures: Measures) -> Measures:
         calibration_delta=_joint_calibration_delta(measures),
         delong_se_G=delong,
         se_ratio_G=se_ratio(error, delong, clusters.kind),
-        clusters_G=np.array([everyone]),
+        clusters_G=np.array([all_clusters]),
         influences=measures.influences,
-        broken_G=measures.broken_G.sum(keepdims=True),
-        base_broken_G=measures.base_broken_G.sum(keepdims=True),
+        not_finite_G=measures.not_finite_G.sum(keepdims=True),
+        base_not_finite_G=measures.base_not_finite_G.sum(keepdims=True),
         has_users=measures.has_users,
     )
 
 
 def _joint_logloss_delta(measures: Measures) -> Delta:
-    """Return the mean log-loss of the domains over the base's, minus 1."""
+    """Return the mean log-loss of the domains divided by the base's, minus 1."""
     influences, clusters = measures.influences, measures.influences.clusters
     weight_G = measures.weights(measures.logloss_delta.value_G)
     base = _sum(weight_G * np.nan_to_num(measures.base_logloss_G))
@@ -201,18 +203,18 @@ def _joint_logloss_delta(measures: Measures) -> Delta:
 
 
 def _joint_calibration_delta(measures: Measures) -> Delta:
-    """Return the distance of the domains' mean calibration from 1, less that of the base's."""
+    """Return the distance of the domains' mean calibration from 1 minus that of the base's."""
     influences, clusters = measures.influences, measures.influences.clusters
     weight_G = measures.weights(measures.calibration_delta.value_G)
     mine_K, base_K = influences.calibration_K, influences.base_calibration_K
-    apart, owners = clusters.joint_error(mine_K - base_K, weight_G)
-    together, _ = clusters.joint_error(mine_K + base_K, weight_G)
+    error_of_difference, owners = clusters.joint_error(mine_K - base_K, weight_G)
+    error_of_sum, _ = clusters.joint_error(mine_K + base_K, weight_G)
     half = critical_value(np.array([owners]), clusters.kind)
     return farther_from_one(
         _sum(weight_G * np.nan_to_num(measures.calibration_G)),
         _sum(weight_G * np.nan_to_num(measures.base_calibration_G)),
-        apart_G=half * apart,
-        together_G=half * together,
+        half_of_difference_G=half * error_of_difference,
+        half_of_sum_G=half * error_of_sum,
     )
 
 

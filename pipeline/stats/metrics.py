@@ -1,4 +1,4 @@
-"""Measure every method by task and domain: `evaluate_methods` returns the rows of the table.
+"""Measure every method by task and domain: `evaluate_methods` returns the table of metrics.
 
 A metric that cannot be computed is None, with the reason beside it; never 0.5, never NaN. Each
 metric is compared with the base's on the same rows, with a 95 % interval.
@@ -34,7 +34,7 @@ from iak.pipeline.stats.measures import Measures, measure, placements_of, summar
 ALL = "all"
 """Name of the row that averages the domains, each weighted by its rows."""
 
-POOLED = "pooled"
+POOLED_ROWS = "pooled"
 """Name of the row that ranks all domains' rows together."""
 
 
@@ -57,11 +57,11 @@ class MetricRow:
     delta_auc_high: float | None
     reasons: dict[str, str]
     delta_logloss: float | None = None
-    """Log-loss over the base's, minus 1: -0.01 is one per cent lower."""
+    """Log-loss divided by the base's, minus 1: -0.01 is one per cent lower."""
     delta_logloss_low: float | None = None
     delta_logloss_high: float | None = None
     delta_calibration: float | None = None
-    """Calibration's distance from 1, less that of the base's: negative is nearer."""
+    """Distance of the calibration from 1 minus that of the base: negative is nearer to 1."""
     delta_calibration_low: float | None = None
     delta_calibration_high: float | None = None
     cluster: ClusterKind = "row"
@@ -69,8 +69,8 @@ class MetricRow:
     clusters: int = 0
     """Number of these units."""
     se_ratio: float | None = None
-    """Standard error of delta_auc clustered by user, over DeLong's, which takes rows as
-    independent; None where rows are the clusters or DeLong's is 0."""
+    """Standard error of delta_auc clustered by user, divided by DeLong's, which takes rows as
+    independent. None where rows are the clusters or DeLong's is 0."""
 
 
 def metric_row(
@@ -191,7 +191,7 @@ def _task_rows(
                 for g, name in enumerate(domain_names)
             ),
             _row(summarise(each), 0, method=method, domain=ALL, task=task),
-            _row(pooled, 0, method=method, domain=POOLED, task=task),
+            _row(pooled, 0, method=method, domain=POOLED_ROWS, task=task),
         ]
     return rows
 
@@ -235,27 +235,28 @@ def _row(measures: Measures, group: int, *, method: str, domain: str, task: str)
 def _why_missing(measures: Measures, group: int) -> dict[str, str]:
     """Return, for every metric, the reason why it would be missing in a group."""
     rows, positives = int(measures.rows_G[group]), int(measures.positives_G[group])
-    broken, base_broken = int(measures.broken_G[group]), int(measures.base_broken_G[group])
+    not_finite = int(measures.not_finite_G[group])
+    base_not_finite = int(measures.base_not_finite_G[group])
     has_both = 0 < positives < rows
     general = ""
     if not rows:
         general = "no row"
-    elif broken:
-        general = f"{broken:,} of {rows:,} probabilities are not finite"
+    elif not_finite:
+        general = f"{not_finite:,} of {rows:,} probabilities are not finite"
     one_class = f"no {'negative' if positives else 'positive'} row among {rows:,}"
     # Both classes and still no AUC: it is the row "all", and no single domain has both.
     classes = general or ("no domain has rows of both classes" if has_both else one_class)
-    base = f"{base_broken:,} of the base's {rows:,} probabilities are not finite"
+    base = f"{base_not_finite:,} of the base's {rows:,} probabilities are not finite"
     users = "no user has rows of both classes" if measures.has_users else "the rows carry no user"
     few = _too_few(measures, group)
-    compared = general or (base if base_broken else few)
+    compared = general or (base if base_not_finite else few)
     return {
         "auc": classes,
         "gauc": general or (users if has_both or not measures.has_users else classes),
         "logloss": general,
         "ne": classes,
         "calibration": classes,
-        "delta_auc": general or (base if base_broken else few if has_both else classes),
+        "delta_auc": general or (base if base_not_finite else few if has_both else classes),
         "delta_logloss": compared,
         "delta_calibration": compared if positives else classes,
     }
@@ -285,7 +286,7 @@ def _check_table(
     """Refuse a table whose parts do not belong together."""
     if base not in probabilities:
         raise ValueError(f"no probabilities of the base {base!r} among {sorted(probabilities)}")
-    if taken := {ALL, POOLED} & set(domain_names):
+    if taken := {ALL, POOLED_ROWS} & set(domain_names):
         raise ValueError(f"domain names {sorted(taken)} are taken by the summary rows")
     num_rows = domain_index.size
     if num_rows and not 0 <= domain_index.min() <= domain_index.max() < len(domain_names):

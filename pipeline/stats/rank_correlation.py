@@ -1,7 +1,7 @@
 """Correlate two methods' ranks of the same rows, within groups such as users.
 
-A list is ranked for one user at a time. So what a change of scores does to lists is the correlation
-of ranks within a user, and a shift of all scores of a user is no change.
+A list is ranked for one user at a time. So the effect of new scores on lists is measured by the
+correlation of ranks within each user. A shift of all scores of a user changes no list.
 
 Shapes: N rows, G groups.
 Source: Spearman 1904; ties have their average rank, as in scipy.stats.spearmanr.
@@ -27,11 +27,11 @@ class RankCorrelation(NamedTuple):
 
     mean: float
     groups: int
-    """Groups that have one: two rows at least, and no method that gives all of them one score."""
+    """Groups that have a correlation: at least two rows, and under each method two scores."""
 
 
 def rank_correlation(scores_a: Array, scores_b: Array, groups: Array) -> RankCorrelation | None:
-    """Return how alike two methods rank the rows of each group; None where no group tells.
+    """Return how alike two methods rank the rows of each group; None where no group has two ranks.
 
     Args:
         scores_a: (N,) of one method.
@@ -39,13 +39,14 @@ def rank_correlation(scores_a: Array, scores_b: Array, groups: Array) -> RankCor
         groups: (N,) key of each row's group.
     """
     keys, group_N = np.unique(groups, return_inverse=True)
-    found_G = spearman_per_group(scores_a, scores_b, group_N, keys.size)
-    tells_G = ~np.isnan(found_G)
-    if not tells_G.any():
+    correlation_G = spearman_per_group(scores_a, scores_b, group_N, keys.size)
+    is_known_G = ~np.isnan(correlation_G)
+    if not is_known_G.any():
         return None
-    rows_G = count_per_group(group_N, keys.size)[tells_G]
+    rows_G = count_per_group(group_N, keys.size)[is_known_G]
     return RankCorrelation(
-        mean=float(np.average(found_G[tells_G], weights=rows_G)), groups=int(tells_G.sum())
+        mean=float(np.average(correlation_G[is_known_G], weights=rows_G)),
+        groups=int(is_known_G.sum()),
     )
 
 
@@ -66,13 +67,13 @@ def spearman_per_group(scores_a: Array, scores_b: Array, group_N: Ints, num_grou
 
 
 def _centred_ranks(scores: Array, group_N: Ints, num_groups: int) -> Floats:
-    """Return each row's rank within its group, less the group's mean rank."""
+    """Return each row's rank within its group minus the group's mean rank."""
     if not scores.size:
         return np.zeros(0)
     rank_N = dense_ranks(scores)
-    # One sort for all groups: the rows of a group lie behind those of all earlier ones.
-    ahead_N = average_ranks(group_N * (int(rank_N.max()) + 1) + rank_N)
+    # One sort for all groups: the rows of a group rank above those of all earlier groups.
+    overall_N = average_ranks(group_N * (int(rank_N.max()) + 1) + rank_N)
     rows_G = count_per_group(group_N, num_groups)
     middle_G = np.cumsum(rows_G) - rows_G + (rows_G + 1) / 2
-    centred: Floats = ahead_N - middle_G[group_N]
+    centred: Floats = overall_N - middle_G[group_N]
     return centred

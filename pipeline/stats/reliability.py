@@ -1,8 +1,8 @@
-"""Calibration curves: what was predicted against what was observed, in bins of equal size.
+"""Compute calibration curves: predicted against observed rates, in bins of equal size.
 
 Shapes: N rows, B bins.
 Source: Niculescu-Mizil & Caruana 2005, "Predicting Good Probabilities with Supervised Learning",
-with bins that hold as many rows as each other, since click rates crowd near 0.
+with bins of equally many rows, since most click rates are near 0.
 """
 
 import numpy as np
@@ -10,33 +10,33 @@ import numpy as np
 from iak.pipeline.stats.auc import Array, is_positive
 from iak.pipeline.stats.losses import undo_sampling
 
-BINS = 10
+MAX_BINS = 10
 """Bins of a curve at most."""
-ROWS = 50
-"""Rows of a bin at least, where there are as many: a share of fewer is mostly noise."""
+MIN_ROWS = 50
+"""Rows of a bin at least. The observed share of fewer rows is mostly noise."""
 
 
 def reliability(
-    labels: Array, p: Array, *, kept: float = 1.0, bins: int = BINS
+    labels: Array, p: Array, *, kept: float = 1.0, bins: int = MAX_BINS
 ) -> list[tuple[float, float, int]]:
     """Return mean prediction, observed share and rows of each bin, lowest predictions first.
 
-    A bin has at least 50 rows where there are as many, and rows with the same prediction share a
-    bin, so there may be fewer bins than asked for. Means are
-    of the full log: where it was sampled, a negative weighs 1 / kept.
+    A bin has at least `MIN_ROWS` rows, and rows with the same prediction share a bin. So there may
+    be fewer bins than `bins`. Means are of the full log: where it was sampled, a negative weighs
+    1 / kept.
 
     Args:
         labels: (N,) 0 or 1.
         p: (N,) probabilities as the model gives them; rows where they are not finite are left out.
         kept: share of negatives that the sampled log kept.
-        bins: B at most.
+        bins: most bins that the curve has.
     """
     finite_N = np.isfinite(p)
     q_N = undo_sampling(np.asarray(p)[finite_N], kept=kept)
     positive_N = is_positive(np.asarray(labels)[finite_N])
     if not q_N.size:
         return []
-    bins = max(1, min(bins, q_N.size // ROWS))
+    bins = max(1, min(bins, q_N.size // MIN_ROWS))
     # Edges are predictions that occur: equal ones then never lie on both sides of an edge.
     edges = np.unique(np.quantile(q_N, np.arange(1, bins) / bins, method="lower"))
     bin_N = np.searchsorted(edges, q_N, side="left")

@@ -1,1 +1,1 @@
-"""Keep nights where experiments are kept: an MLflow server, and TensorBoard's files."""
+"""Store nights in experiment trackers: an MLflow server, and TensorBoard's files."""

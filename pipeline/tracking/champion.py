@@ -1,8 +1,9 @@
-"""Let the alias `champion` of an MLflow model follow the registry, after a rollback.
+"""Move the alias `champion` of an MLflow model after a rollback of the registry.
 
 A version of the model is a night, while a rollback moves single domains. So `champion` is the
-version of the newest night of which any bundle serves. Where the last bundle of a night is taken
-back, the alias goes to the night before that still serves, and is removed where none does.
+version of the newest night of which any bundle serves. Where a rollback
+takes the last bundle of a night back, the alias moves to the newest night that still serves. Where
+none does, the alias is removed.
 """
 
 import re
@@ -26,10 +27,10 @@ def night_of(run: str) -> str | None:
 
 
 def follow_registry(server: MlflowServer, service: str, serving: Iterable[str]) -> str:
-    """Move the model's alias to the newest night that serves, and say what became of it.
+    """Move the model's alias to the newest night that serves, and return a sentence about it.
 
     Args:
-        server: where nights are kept.
+        server: the MLflow server.
         service: name of the service: of its experiment, and of its model.
         serving: folder names of the nights of which any bundle serves, as `night_of` returns them.
 

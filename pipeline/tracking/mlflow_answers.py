@@ -1,13 +1,13 @@
-"""Define what is read of the answers of MLflow's REST API 2.0. Fields that nobody needs are left.
+"""Define the fields that are read from the answers of MLflow's REST API 2.0.
 
-MLflow writes an empty list by leaving it out.
+MLflow leaves an empty list out of its answer, so every list has a default.
 """
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Answer(BaseModel):
-    """Any answer; one of which nothing is needed."""
+    """Any answer. Other fields are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,15 +33,15 @@ class FoundExperiment(Answer):
 
 
 class RunInfo(Answer):
-    """What names a run."""
+    """The id of a run, and the address of its artefacts."""
 
     run_id: str
     artifact_uri: str
-    """Where its artefacts are; `mlflow-artifacts:/…` where the server itself takes them."""
+    """Address of its artefacts; `mlflow-artifacts:/…` where the server itself stores them."""
 
 
 class RunData(Answer):
-    """What a run holds."""
+    """Parameters of a run."""
 
     params: list[Pair] = []
 

@@ -1,4 +1,4 @@
-"""Keep a night as a run of an MLflow server, and what it promoted as a version of a model.
+"""Store a night as a run of an MLflow server, and what it promoted as a version of a model.
 
 experiment SERVICE
     run DATE-ID                 found again by the tag `iak.id`: a night has one run
@@ -40,11 +40,11 @@ from iak.schemas.nightly import NightlySpec
 Body = dict[str, Any]
 """A part of a request, as JSON values."""
 ID_TAG = "iak.id"
-_LONGEST_VALUE = 500
+_MAX_VALUE_CHARACTERS = 500
 """Characters of a parameter's value; MLflow 3.17 takes 6,000, and older servers took 500."""
-_PARAMETERS, _METRICS = 100, 250
-"""Most of each in one request: the server takes 100 and 1,000. On a busy machine MLflow 3.17 on
-sqlite took more than ten seconds for 900 metrics, the time that an answer has."""
+_MAX_PARAMETERS, _MAX_METRICS = 100, 250
+"""Parameters and metrics in one request at most. The server takes 100 and 1,000. On a busy machine
+MLflow 3.17 on sqlite took more than ten seconds, the time-out of a request, for 900 metrics."""
 _STATES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _PROXIED = "mlflow-artifacts"
 
@@ -52,12 +52,12 @@ _PROXIED = "mlflow-artifacts"
 def track_night(
     server: MlflowServer, spec: NightlySpec, record: NightRecord, folder: Path
 ) -> list[str]:
-    """Keep a night on a server, and return a notice for each file that could not be kept.
+    """Store a night on a server, and return a notice for each file that could not be stored.
 
-    A night that is kept again changes its run and makes no second one.
+    A night that is stored again changes its run and makes no second one.
 
     Args:
-        server: where nights are kept.
+        server: the MLflow server.
         spec: the platform's settings.
         record: the night, finished or failed.
         folder: of the night.
@@ -128,13 +128,13 @@ def _log(server: MlflowServer, run: Run, spec: NightlySpec, record: NightRecord)
     known = {each.key for each in run.data.params}
     parameters = {k: v for k, v in parameters_of(spec).items() if k not in known}
     metrics = [
-        # The newest time is what MLflow shows, so that a resumed night's numbers replace the first.
+        # MLflow shows the value with the newest time, so that a resumed night's numbers are shown.
         {"key": key, "value": value, "timestamp": _milliseconds(record), "step": record.attempts}
         for key, value in night_numbers(record).items()
     ]
     bodies: list[Body] = [{"tags": _pairs(tags_of(record))}]
-    bodies += [{"params": some} for some in _batches(_pairs(parameters), _PARAMETERS)]
-    bodies += [{"metrics": some} for some in _batches(metrics, _METRICS)]
+    bodies += [{"params": some} for some in _batches(_pairs(parameters), _MAX_PARAMETERS)]
+    bodies += [{"metrics": some} for some in _batches(metrics, _MAX_METRICS)]
     for body in bodies:
         server.post("runs/log-batch", {"run_id": run.info.run_id, **body}, Answer)
 
@@ -142,7 +142,9 @@ def _log(server: MlflowServer, run: Run, spec: NightlySpec, record: NightRecord)
 def parameters_of(spec: NightlySpec) -> dict[str, str]:
     """Return every setting that has a value, by its dotted name, cut to what servers take."""
     return {
-        key: value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 1] + "…"
+        key: value
+        if len(value) <= _MAX_VALUE_CHARACTERS
+        else value[: _MAX_VALUE_CHARACTERS - 1] + "…"
         for key, value in _flat(spec.model_dump(mode="json"))
     }
 
@@ -193,7 +195,7 @@ def _put_artifacts(
 
 
 def _artifacts(record: NightRecord, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each file's name among the artefacts, and where it lies."""
+    """Yield each file's name among the artefacts, and its path."""
     yield RECORD, folder / RECORD
     if record.page is not None or (folder / PAGE).exists():
         yield PAGE, folder / PAGE

@@ -1,4 +1,4 @@
-"""Speak MLflow's REST API 2.0, with bounded retries and one bound on the time of it all.
+"""Call MLflow's REST API 2.0, with bounded retries and a bound on the time of all calls together.
 
 The API is small and documented, so the client library is not needed: mlflow-skinny 3.17 brings 16
 packages, among them a web server and Databricks's SDK, needs an older cachetools than this project,
@@ -23,15 +23,15 @@ TIMEOUT_S = 10.0
 """For a connection, and for each pause of the server within an answer."""
 BUDGET_S = 300.0
 """For all requests of a night together."""
-PASSING = (429, 500, 502, 503, 504)
-"""Answers after which the same request may succeed."""
-_LONGEST_MESSAGE = 300
+RETRIED_STATUSES = (429, 500, 502, 503, 504)
+"""HTTP status codes after which the same request may succeed."""
+_MAX_MESSAGE_CHARACTERS = 300
 _A = TypeVar("_A", bound=Answer)
 _API, _ARTIFACTS = "/api/2.0/mlflow/", "/api/2.0/mlflow-artifacts/artifacts/"
 
 
 class Refused(Unreachable):
-    """The server says no."""
+    """The server refused a request."""
 
     code = ""
     """MLflow's own code of the error, such as RESOURCE_DOES_NOT_EXIST; empty where it gave none."""
@@ -49,7 +49,7 @@ class MlflowServer:
         backoff_s: float = 1.0,
         budget_s: float = BUDGET_S,
     ) -> None:
-        """Connect to nothing yet.
+        """Prepare the connection; nothing is sent yet.
 
         Args:
             address: an http or https address, with or without a path.
@@ -76,7 +76,7 @@ class MlflowServer:
                 read=0,
                 # A redirect would carry the token to another address.
                 redirect=False,
-                status_forcelist=PASSING,
+                status_forcelist=RETRIED_STATUSES,
                 allowed_methods=None,
                 backoff_factor=backoff_s / 2,
                 raise_on_status=False,
@@ -94,7 +94,7 @@ class MlflowServer:
             query: names and values of the query.
 
         Raises:
-            Refused: the server says no, and why.
+            Refused: the server refuses, with its reason.
             Unreachable: the server does not answer, or not as MLflow does.
         """
         return self._api("GET", f"{path}?{urlencode(query)}", b"", answer)
@@ -148,12 +148,12 @@ class MlflowServer:
             ) from error
 
     def _refusal(self, answer: BaseHTTPResponse) -> Refused:
-        """Return the error for an answer that says no."""
+        """Return the error for an answer that refuses."""
         try:
             refusal = Refusal.model_validate_json(answer.data)
         except ValidationError:  # the page of a proxy, for example
             refusal = Refusal()
-        said = " ".join(refusal.message.split())[:_LONGEST_MESSAGE]
+        said = " ".join(refusal.message.split())[:_MAX_MESSAGE_CHARACTERS]
         hint = ". Is MLFLOW_TRACKING_TOKEN right?" if answer.status in (401, 403) else ""
         error = Refused(f"the MLflow server {self.address} answered {answer.status}: {said}{hint}")
         error.code = refusal.error_code

@@ -18,10 +18,10 @@ _NIGHT = "iak.night"
 def publish_version(server: MlflowServer, record: NightRecord, info: RunInfo) -> None:
     """Register the night's version, and give it `candidate`, and `champion` where it promoted.
 
-    An alias stays where a newer night has it, so that a night of the past can be kept late.
+    An alias that a newer night has stays there, so that an earlier night can be stored late.
 
     Args:
-        server: where the night's run is kept.
+        server: the MLflow server, which has the night's run.
         record: of a night that tuned kernels.
         info: of the night's run: its id and the address of its artefacts.
     """

@@ -19,9 +19,9 @@ from iak.schemas.night import METHODS, DomainNight, NightRecord, Scores
 
 _PLAIN = re.compile(r"[\w-]+")
 _OTHER = re.compile(r"[^\w-]")
-_LONGEST = 48
+_MAX_WORD_CHARACTERS = 48
 """Characters of a word, and of the value of a domain's key, that are shown as they are."""
-_LONGEST_DOMAIN = 140
+_MAX_DOMAIN_CHARACTERS = 140
 """Characters of a domain's part of a name. MLflow refuses names of more than 250."""
 
 
@@ -29,10 +29,11 @@ def night_numbers(record: NightRecord) -> dict[str, float]:
     """Return name -> value of every finite number of a night.
 
     Numbers that are absent, infinite or not a number are left out: MLflow 3.17 stores infinity as
-    1.797e308, which would flatten every chart. Of very many domains, those of the page are named.
+    1.797e308, which would flatten every chart. Of very many domains, only those that the page shows
+    have numbers.
     """
     named = [
-        *(("night/" + name, value) for name, value in _whole(record).items()),
+        *(("night/" + name, value) for name, value in _night_values(record).items()),
         *_group("kernels", record.counts.items()),
         *_group("phase_s", record.timings_s.items()),
         *_group("unseen", record.unseen.items()),
@@ -52,18 +53,18 @@ def plain_word(text: str) -> str:
     A text that has other characters, or too many, is cut and ends with a part of its SHA-256. The
     dot before that part is what tells it from a text that is a plain word already.
     """
-    if _PLAIN.fullmatch(text) and len(text) <= _LONGEST:
+    if _PLAIN.fullmatch(text) and len(text) <= _MAX_WORD_CHARACTERS:
         return text
-    return f"{_OTHER.sub('_', text)[:_LONGEST]}.{_digest(text)}"
+    return f"{_OTHER.sub('_', text)[:_MAX_WORD_CHARACTERS]}.{_digest(text)}"
 
 
 def domain_path(pairs: Iterable[tuple[str, str]]) -> str:
     """Return the part of a name that means a domain, `pooled` for the domain without keys."""
     path = "/".join(f"{plain_word(key)}.{plain_word(value)}" for key, value in pairs) or "pooled"
-    if len(path) <= _LONGEST_DOMAIN:
+    if len(path) <= _MAX_DOMAIN_CHARACTERS:
         return path
     # The cut ends a word, so that no name ends its group with a slash.
-    return f"{path[:_LONGEST_DOMAIN].rstrip('/')}.{_digest(path)}"
+    return f"{path[:_MAX_DOMAIN_CHARACTERS].rstrip('/')}.{_digest(path)}"
 
 
 def _digest(text: str) -> str:
@@ -75,7 +76,7 @@ def _group(name: str, parts: Iterable[tuple[str, float]]) -> Iterator[tuple[str,
     return ((f"{name}/{plain_word(part)}", value) for part, value in parts)
 
 
-def _whole(record: NightRecord) -> dict[str, float | None]:
+def _night_values(record: NightRecord) -> dict[str, float | None]:
     ended, after = record.ended_at, record.registry_after
     return {
         "exit_code": record.exit_code,

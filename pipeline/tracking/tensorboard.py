@@ -1,7 +1,8 @@
 """Write nights as TensorBoard's files.
 
-TensorBoard takes a folder for a run. So the folder of a night holds the nights before it as well,
-and the newest night's alone shows every curve: `tensorboard --logdir NIGHTS/DATE-ID/tensorboard`.
+TensorBoard shows each folder as a run. So the folder of a night has the nights before it as well,
+and the newest night's folder alone shows every curve:
+`tensorboard --logdir NIGHTS/DATE-ID/tensorboard`.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def write_tensorboard(record: NightRecord, earlier: Sequence[NightRecord], folde
         for night in (*earlier, record):
             midnight = datetime.combine(night.night, time(), UTC).timestamp()
             for name, value in night_numbers(night).items():
-                # A day's number is the same in every folder, and nights left out stay gaps.
+                # The step is the day's number. It is the same in every folder, and a night that is
+                # missing is a gap.
                 writer.add_scalar(name, value, night.night.toordinal(), walltime=midnight)
     return path

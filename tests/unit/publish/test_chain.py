@@ -64,12 +64,12 @@ def test_the_first_night_fixes_the_scale_and_counts_no_evidence():
     assert (state.began, state.nights, state.log_wealth) == (FIRST, 0, (0.0,) * len(BETS))
     assert state.counted_to == {"ctr": FIRST, "cvr": FIRST}
     assert (begun.observation, begun.log_evidence, state.proved_on) == (None, 0.0, None)
-    assert begun.at_once < 0.002
+    assert begun.first_gain_low < 0.002
 
 
 def test_a_large_gain_is_proved_at_once_and_a_small_one_over_nights():
     (large,) = chained([0.02])
-    assert large.at_once > SPEC.at_once_margin
+    assert large.first_gain_low > SPEC.at_once_margin
     assert (large.state.proved_on, large.state.proved_by) == (FIRST, "one night")
     small = chained([0.004] + [0.01] * 29)
     proved = [s.state.proved_on for s in small]
@@ -82,7 +82,7 @@ def test_a_large_gain_is_proved_at_once_and_a_small_one_over_nights():
 def test_without_its_part_of_alpha_the_first_night_proves_nothing():
     patient = SPEC.model_copy(update={"at_once": 0.0})
     (begun,) = chained([0.1], spec=patient)
-    assert (begun.at_once, begun.state.proved_on) == (None, None)
+    assert (begun.first_gain_low, begun.state.proved_on) == (None, None)
     assert (first_alpha(patient), needed(patient)) == (0, pytest.approx(math.log(20)))
     assert needed(SPEC.model_copy(update={"at_once": 1.0})) == math.inf
 

@@ -29,14 +29,14 @@ SOUND, HARMFUL, THIN = verdict(), verdict(holds=True), verdict(judged=False)
 DIVERGED = Verdict(publish=False, reason="7 of 9 gate rows have a loss that is not finite", rows=9)
 
 
-def chain(*, proved=None, nights=0, wealth=0.0, at_once=None, observation=None):
+def chain(*, proved=None, nights=0, wealth=0.0, first_gain_low=None, observation=None):
     by = {None: None, "one night": NIGHT, "many nights": NIGHT}[proved]
     state = ChainState(
         domain=[("city", "rome")], base_fingerprint="b" * 64, began=date(2026, 10, 1), scale=0.5,
         floor=0.05, log_wealth=(wealth,) * len(BETS), nights=nights, last_night=NIGHT,
         counted_to={}, proved_on=by, proved_by=proved,
     )  # fmt: skip
-    return Step(state=state, at_once=at_once, observation=observation)
+    return Step(state=state, first_gain_low=first_gain_low, observation=observation)
 
 
 PROVED = chain(proved="many nights", nights=9, wealth=4.0)
@@ -57,7 +57,7 @@ def decided(step, *, fallback="pooled", **findings):
             id="proved over nights",
         ),
         pytest.param(
-            chain(proved="one night", at_once=0.012), {}, "promote",
+            chain(proved="one night", first_gain_low=0.012), {}, "promote",
             "the gain of its first night, 2026-10-09, is at least 1.20% and exceeds 0.30% of the "
             "base's loss; the new kernel serves",
             id="proved at once",
@@ -68,7 +68,7 @@ def decided(step, *, fallback="pooled", **findings):
             id="not proved yet",
         ),
         pytest.param(
-            chain(at_once=0.001), {}, "hold",
+            chain(first_gain_low=0.001), {}, "hold",
             "the gain of its first night is at least 0.10% of the base's loss, not above 0.30%, "
             "and has to be seen again; pooled serves",
             id="first night too small",

@@ -14,7 +14,10 @@ half = st.floats(0.0, 0.5)
 def farther(c, base, apart, together):
     """The difference and its limits as three numbers."""
     result = farther_from_one(
-        np.array([c]), np.array([base]), apart_G=np.array([apart]), together_G=np.array([together])
+        np.array([c]),
+        np.array([base]),
+        half_of_difference_G=np.array([apart]),
+        half_of_sum_G=np.array([together]),
     )
     return float(result.value_G[0]), float(result.low_G[0]), float(result.high_G[0])
 

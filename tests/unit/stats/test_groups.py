@@ -62,7 +62,7 @@ def test_codes_are_dense_and_tell_users_apart(users):
 
 def test_a_probability_that_is_not_finite_is_marked_and_stands_in_the_middle():
     ranked = rank_probabilities(np.array([0.9, np.nan, 0.1, np.inf]), what="kernel on ctr")
-    assert ranked.broken_N.tolist() == [False, True, False, True]
+    assert ranked.is_not_finite_N.tolist() == [False, True, False, True]
     assert ranked.p_N.tolist() == [0.9, 0.5, 0.1, 0.5]
     assert ranked.ranks_N.tolist() == [2, 1, 0, 1]
 

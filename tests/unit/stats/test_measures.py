@@ -55,7 +55,7 @@ def test_one_broken_probability_takes_the_metrics_of_its_own_group_alone():
     broken = p.copy()
     broken[np.flatnonzero(domain == 1)[0]] = np.nan
     left = measured(labels, broken, p_base, domain, users)
-    assert left.broken_G.tolist() == [0, 1, 0]
+    assert left.not_finite_G.tolist() == [0, 1, 0]
     assert left.rows_G.tolist() == whole.rows_G.tolist()
     for name in METRICS:
         values = getattr(left, name)
@@ -71,7 +71,7 @@ def test_a_broken_base_leaves_the_method_its_metrics_and_takes_the_differences()
     broken = p_base.copy()
     broken[np.flatnonzero(domain == 2)[0]] = np.inf
     left = measured(labels, p, broken, domain, users)
-    assert left.base_broken_G.tolist() == [0, 0, 1]
+    assert left.base_not_finite_G.tolist() == [0, 0, 1]
     assert np.isfinite(left.auc_G).all()
     assert np.isnan(left.auc_delta.value_G).tolist() == [False, False, True]
     assert np.isnan(left.base_calibration_G).tolist() == [False, False, True]

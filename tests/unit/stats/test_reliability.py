@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from iak.pipeline.stats.losses import calibration
-from iak.pipeline.stats.reliability import ROWS, reliability
+from iak.pipeline.stats.reliability import MIN_ROWS, reliability
 from tests.unit.stats.planted_rows import planted
 
 
@@ -41,7 +41,7 @@ def test_every_row_is_in_one_bin_and_the_bins_add_up(rows, kept, bins):
     curve = reliability(labels, p, kept=kept, bins=bins)
     predictions = [predicted for predicted, *_ in curve]
     assert sum(count for *_, count in curve) == len(rows)
-    assert len(curve) <= max(1, min(bins, len(rows) // ROWS))
+    assert len(curve) <= max(1, min(bins, len(rows) // MIN_ROWS))
     assert predictions == sorted(set(predictions)), "equal predictions share a bin"
     whole = calibration(labels, p, kept=kept)
     if len(curve) == 1 and whole is not None:
