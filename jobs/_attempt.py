@@ -17,11 +17,13 @@ from iak.jobs._failures import (
     raise_refusal,
     tracebacks,
 )
-from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
+from iak.pipeline.events import Report, StoresUsed, WorkersEnded, WorkersStarted
 from iak.pipeline.files import put_file
 from iak.pipeline.launcher import Launch, Result, Work
 from iak.pipeline.process import Worker, wait_for_all
-from iak.pipeline.progress import PROGRESS, following, worker_report
+from iak.pipeline.progress import PROGRESS, following, line_writer, worker_report
+from iak.pipeline.storage.store_counter import OF_PROCESS
+from iak.schemas.traffic import StoreTraffic
 
 RESULT = "result.json"
 
@@ -53,9 +55,25 @@ def attempt_on(worker: Worker, launch: Launch[Work, Result]) -> None:
         for path in keep_failure(run_dir, worker.rank, error):
             worker.files.send(path)
         raise
+    finally:
+        _report_stores(worker, run_dir)
     if worker.rank == 0:
         put_file(run_dir / RESULT, launch.written(result))
         worker.files.send(run_dir / RESULT)
+
+
+def _report_stores(worker: Worker, run_dir: Path) -> None:
+    """Report what this worker exchanged with object stores, whatever its rank."""
+    used = OF_PROCESS.take()
+    if used != StoreTraffic():
+        line_writer(run_dir / PROGRESS, worker.files)(
+            StoresUsed(
+                objects_read=used.read.files,
+                bytes_read=used.read.bytes,
+                objects_written=used.written.files,
+                bytes_written=used.written.bytes,
+            )
+        )
 
 
 def result_of(launch: Launch[Work, Result]) -> Result:

@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import get_context
 
-from iak.pipeline.events import Notice, Report
+from iak.pipeline.events import FilesCarried, Report
 from iak.pipeline.launcher import Launch, Result, Work
 from iak.pipeline.run_files import SHARED_DISK, RunFiles, SharedDisk
 from iak.pipeline.storage.driver_disk import (
@@ -81,7 +81,7 @@ def reached_by_workers(run_dir: Path, report: Report) -> Iterator[DriverMachine 
 
     Args:
         run_dir: run folder on this machine.
-        report: gets the bytes that were carried, when the block ends.
+        report: gets what was carried, when the block ends.
 
     Yields:
         This machine; None where the cluster has no other one that would need it.
@@ -100,6 +100,12 @@ def reached_by_workers(run_dir: Path, report: Report) -> Iterator[DriverMachine 
         finally:
             with suppress(RayError):  # the cluster may be gone
                 received, sent = ray.get(disk.carried.remote())
-                text = f"files between machines: {received:,} bytes to the driver's, {sent:,} from"
-                report(Notice(f"{text} it", is_minor=True))
+                report(
+                    FilesCarried(
+                        files_received=received.files,
+                        bytes_received=received.bytes,
+                        files_sent=sent.files,
+                        bytes_sent=sent.bytes,
+                    )
+                )
                 ray.kill(disk)

@@ -8,6 +8,7 @@ from iak.jobs._progress import WorkersBar, announce, console, update_detail
 from iak.jobs._skipped import show_partly_read
 from iak.pipeline.events import (
     Event,
+    FilesCarried,
     LogPartlyRead,
     Notice,
     PhaseAdvanced,
@@ -54,6 +55,8 @@ class _ShownRun:
                 self._close_bar()
             case LogPartlyRead():
                 show_partly_read(event)
+            case FilesCarried():
+                _show_carried(event)
             case Notice():
                 _show_notice(event)
             case Event():
@@ -71,6 +74,14 @@ class _ShownRun:
         bar, self._bar = self._bar, None
         if bar:
             bar.__exit__()
+
+
+def _show_carried(carried: FilesCarried) -> None:
+    text = (
+        f"files between machines: {carried.bytes_received:,} bytes to the driver's, "
+        f"{carried.bytes_sent:,} from it"
+    )
+    console.print(text, style="dim")
 
 
 def _show_notice(notice: Notice) -> None:

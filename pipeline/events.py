@@ -155,6 +155,19 @@ class LogPartlyRead(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FilesCarried(Event):
+    """Workers of other machines exchanged files with the driver's machine, which had them."""
+
+    name: ClassVar[str] = "files_carried"
+    files_received: int
+    """Files that came to the driver's machine."""
+    bytes_received: int
+    files_sent: int
+    """Files that went from it."""
+    bytes_sent: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkersStarted(Event):
     """Workers are being started. Their lines follow as plain mappings."""
 
@@ -251,6 +264,17 @@ class BaseOpened(WorkerEvent):
     name: ClassVar[str] = "base"
     digest: str
     """Beginning of the digest of its tables and trunk."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoresUsed(WorkerEvent):
+    """A worker exchanged objects with object stores. Any worker reports it, at its end."""
+
+    name: ClassVar[str] = "stores_used"
+    objects_read: int
+    bytes_read: int
+    objects_written: int
+    bytes_written: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

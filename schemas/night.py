@@ -9,6 +9,7 @@ from iak.schemas.base import Spec
 from iak.schemas.chain import Service
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import Sha256
+from iak.schemas.traffic import NightTraffic
 from iak.schemas.tuning import CodeDiagnostics
 from iak.schemas.verdict import Verdict
 
@@ -237,6 +238,7 @@ class NightRecord(Spec):
     worker_seconds: float = 0.0
     cost: float = 0.0
     currency: str = "USD"
+    traffic: NightTraffic = NightTraffic()
     notices: list[str] = []
     """What a person should know: skipped files, quarantined rows, a cap that was reached."""
     versions: dict[str, str] = {}

@@ -14,6 +14,7 @@ from iak.schemas.night import (
     Scores,
     TaskWindow,
 )
+from iak.schemas.traffic import Carried, NightTraffic
 from iak.schemas.tuning import CodeDiagnostics
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
@@ -33,6 +34,14 @@ NEEDED = 3.69
 
 def digest(*words):
     return hashlib.sha256(" ".join(map(str, words)).encode()).hexdigest()
+
+
+TRAFFIC = NightTraffic(
+    from_stores=Carried(files=412, bytes=48_120_000),
+    to_stores=Carried(files=131, bytes=9_310_000),
+    to_workers=Carried(files=24, bytes=1_204_000),
+    from_workers=Carried(files=96, bytes=7_710_000),
+)
 
 
 def some_nights(count=15, *, domains=40, last=LAST, seed=1, **changes):
@@ -91,6 +100,7 @@ def a_night(day=LAST, *, domains=40, seed=1, number=14):
         rows_from_cache=int(0.84 * sum(line.decision.window_rows for line in lines[1:])),
         worker_seconds=worker_seconds,
         cost=worker_seconds / 3600 * 0.9,
+        traffic=TRAFFIC,
         notices=[
             "3 of 412 files were skipped: no footer (region=wuxi/dt=2026-10-24).",
             "1,204 rows are quarantined: 1,200 have no user, 4 a label that is neither 0 nor 1.",

@@ -43,6 +43,8 @@ LABELLED_METRICS = {
     "iak_night_phase_seconds": ("phase", "Seconds of each phase."),
     "iak_night_unseen_share": ("table", "Share of the window's ids that the base does not know."),
     "iak_night_drift": ("input", "Drift of each input, and of each label's rate."),
+    "iak_night_carried_bytes": ("way", "Bytes between machines, without rows of the log."),
+    "iak_night_carried_files": ("way", "Files and objects that these bytes were."),
     "iak_night_days": ("state", "Days of the log by state."),
     "iak_domain_gain_nats": ("domain", "Gain of the newest candidate over the base, nats a row."),
     "iak_domain_kernel_age_days": ("domain", "Age of the kernel that served before the night."),
@@ -137,6 +139,8 @@ def _labelled_values(record: NightRecord) -> dict[str, Parts]:
         "iak_night_phase_seconds": record.timings_s,
         "iak_night_unseen_share": record.unseen,
         "iak_night_drift": {line.name: line.index for line in record.drift},
+        "iak_night_carried_bytes": {w: c.bytes for w, c in record.traffic.by_way().items()},
+        "iak_night_carried_files": {w: c.files for w, c in record.traffic.by_way().items()},
         "iak_night_days": {state: float(states.count(state)) for state in states},
         "iak_domain_gain_nats": {
             name: d.verdict.gain if d.verdict else None for name, d in domains.items()

@@ -1,6 +1,7 @@
 """Make the page of a night from its record and the records of earlier nights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from iak.pipeline.progress import PROGRESS
@@ -20,7 +21,7 @@ from iak.pipeline.report.nights import INDEX, RECORD
 from iak.pipeline.report.rendering import render
 from iak.pipeline.report.summary import WORDS, sentence_of
 from iak.pipeline.report.trends import OUTCOMES, trends_of
-from iak.pipeline.report.wording import decimal, duration, percent, short, signed
+from iak.pipeline.report.wording import decimal, duration, percent, plural, short, signed, size
 from iak.schemas.night import Method, NightRecord
 
 MAX_COSTS = 12
@@ -31,6 +32,13 @@ MAX_DAYS = 42
 """Newest days of the log that are drawn."""
 _COMPARED: tuple[Method, ...] = ("base", "candidate")
 """Methods whose AUC the page compares."""
+_WAYS = {
+    "from_stores": ("read from object stores", "object"),
+    "to_stores": ("written to object stores", "object"),
+    "to_workers": ("driver to other machines", "file"),
+    "from_workers": ("other machines to the driver", "file"),
+}
+"""Field of a night's traffic -> its name on the page, and the name of what was carried."""
 
 
 def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path) -> str:
@@ -72,6 +80,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         days=days_chart(days[-MAX_DAYS:]) if days else None,
         phases=bars_of(record.timings_s, duration),
         costs=_costs(record),
+        traffic=_traffic(record),
         links=_links(record, folder),
         bundle_links=_bundle_links(record, folder),
     )
@@ -181,6 +190,17 @@ def _costs(record: NightRecord) -> list[Bar]:
     """Return the workers' time of the most expensive domains, and of all others together."""
     seconds = {d.decision.name: d.worker_seconds for d in record.domains if d.worker_seconds}
     return bars_of(seconds, duration, max_bars=MAX_COSTS)
+
+
+def _traffic(record: NightRecord) -> list[Bar]:
+    """Return the bytes that went each way between machines, and how many files they were."""
+    carried = record.traffic.by_way()
+    bars = bars_of({way: each.bytes for way, each in carried.items()}, lambda n: size(int(n)))
+    return [
+        replace(bar, name=name, word=plural(carried[bar.name].files, noun))
+        for bar in bars
+        for name, noun in [_WAYS[bar.name]]
+    ]
 
 
 def _links(record: NightRecord, folder: Path) -> list[tuple[str, str, str | None]]:

@@ -47,6 +47,16 @@ def short(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
+def size(number: int) -> str:
+    """Return a number of bytes in at most three digits: 512 B, 12.3 kB, 4.56 MB."""
+    value: float = number
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.3g}\N{NO-BREAK SPACE}{unit}"
+        value /= 1000
+    return f"{value:,.3g}\N{NO-BREAK SPACE}TB"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as a percentage."""
     return NONE if share is None else f"{100 * share:,.{digits}f}\N{NO-BREAK SPACE}%"

@@ -47,6 +47,7 @@ from iak.pipeline.runs.nightly_records import (
 )
 from iak.pipeline.runs.nightly_refresh import base_age_days, base_days, refresh_base
 from iak.pipeline.runs.nightly_retention import apply_retention
+from iak.pipeline.runs.nightly_traffic import TrafficCounter
 from iak.pipeline.runs.nightly_tuning import finetune_spec, refuse_changed_log, tune_once, tuning_of
 from iak.pipeline.runs.record import (
     AlreadyFinished,
@@ -56,6 +57,7 @@ from iak.pipeline.runs.record import (
     versions,
 )
 from iak.pipeline.storage.store import open_store
+from iak.pipeline.storage.store_counter import OF_PROCESS
 from iak.schemas.chain import ChainState
 from iak.schemas.night import DriftLine, NightRecord, RefreshResult
 from iak.schemas.nightly import NightlySpec
@@ -100,6 +102,7 @@ def run_night(
         PipelineError: the night cannot be planned or tuned. Run it again to resume it.
     """
     request = request or NightRequest()
+    OF_PROCESS.take()  # what this process read and wrote before is not the night's
     waits = spec.schedule.if_busy == "wait"
     # A dry run writes nothing, so it needs no lock and may look while another night runs.
     lock = nullcontext(None) if request.dry_run else locked_nights(spec.nights, waits=waits)
@@ -220,7 +223,8 @@ class _Night:
         # The plan before the base was refreshed; None in a night that refreshes none.
         self._parent: NightPlan | None = None
         self.clock = clock
-        self._report = report
+        self._traffic = TrafficCounter(OF_PROCESS)
+        self._report = self._traffic.counted(report)
         self.record = _planned(spec, plan, clock())
 
     def run(self, before: NightRecord | None, plan_seconds: float) -> NightRecord:
@@ -496,5 +500,6 @@ class _Night:
 
     def _write(self, **fields: object) -> None:
         """Change fields of the record, and write it; upload it where nights lie on a store."""
-        self.record = changed(self._locked.folder, self.record, **fields)
+        traffic = self.record.traffic + self._traffic.take()
+        self.record = changed(self._locked.folder, self.record, traffic=traffic, **fields)
         self._locked.push()

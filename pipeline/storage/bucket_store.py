@@ -22,6 +22,7 @@ from iak.pipeline.errors import BadRequest, NotPermitted, PipelineError, Unreach
 from iak.pipeline.files import link_or_copy
 from iak.pipeline.storage.download_cache import DownloadCache, default_cache
 from iak.pipeline.storage.folder_store import check_digest, not_stored
+from iak.pipeline.storage.store_counter import OF_PROCESS
 from iak.schemas.paths import BUCKET
 
 if TYPE_CHECKING:  # obstore 0.12 has these names in its stubs alone
@@ -88,7 +89,9 @@ class BucketStore:
     def read(self, key: str) -> bytes:
         """Return an object's bytes."""
         with self._translated_errors(key):
-            return bytes(obstore.get(self.client, key).bytes())
+            content = bytes(obstore.get(self.client, key).bytes())
+        OF_PROCESS.count_read(len(content))
+        return content
 
     def create(self, key: str, content: bytes) -> None:
         """Write an object under a key that must be free.
@@ -114,6 +117,7 @@ class BucketStore:
                 raise BadRequest(
                     f"{self.uri}: there is no such bucket. Make it, or name another"
                 ) from error
+            OF_PROCESS.count_written(len(content))
             return
         raise Unreachable(
             f"{self.where(key)}: {_MAX_CREATE_ATTEMPTS} times the store answered that another "
@@ -126,6 +130,7 @@ class BucketStore:
             with self._translated_errors(key):
                 # In one request, also where it is large, so that a killed upload leaves no parts.
                 obstore.put(self.client, key, content, use_multipart=False)
+            OF_PROCESS.count_written(len(content))
 
     def upload(self, key: str, file: BinaryIO) -> None:
         """Write an object from a local file, a large one in parts of 5 MB.
@@ -135,12 +140,14 @@ class BucketStore:
         """
         with self._translated_errors(key):
             obstore.put(self.client, key, file)
+        OF_PROCESS.count_written(file.tell())
 
     def download(self, key: str, path: Path) -> None:
         """Write an object's bytes to a local path, as they arrive."""
         with self._translated_errors(key), path.open("wb") as file:
             for chunk in obstore.get(self.client, key).stream():
                 file.write(chunk)
+            OF_PROCESS.count_read(file.tell())
 
     def written_at(self, key: str) -> float:
         """Return when an object was written; S3 gives whole seconds."""

@@ -31,6 +31,7 @@ from iak.pipeline.files import (
 )
 from iak.pipeline.storage.stored_folder import files_below
 from iak.pipeline.storage.working_copy import scratch
+from iak.schemas.traffic import Carried
 
 CHUNK_BYTES = 8 * 2**20
 """Most bytes of a file in one call."""
@@ -52,7 +53,7 @@ class DriverDisk:
             root: scratch of the driver.
         """
         self.root = root
-        self._received = self._sent = 0
+        self._received, self._sent = Carried(), Carried()
 
     def states(self, inside: str) -> dict[str, FileState] | None:
         """Return the state of each file of a folder, of a file under ""; None where is neither."""
@@ -68,7 +69,7 @@ class DriverDisk:
         with (self.root / inside).open("rb") as file:
             file.seek(start)
             content = file.read(CHUNK_BYTES)
-        self._sent += len(content)
+        self._sent += Carried(files=int(start == 0), bytes=len(content))
         return content
 
     def append(self, inside: str, content: bytes) -> None:
@@ -77,7 +78,7 @@ class DriverDisk:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             file.write(content)
-        self._received += len(content)
+        self._received += Carried(bytes=len(content))
 
     def place(self, part: str, inside: str) -> None:
         """Give a received file its name, at once."""
@@ -86,6 +87,7 @@ class DriverDisk:
         sync_file(built)
         built.replace(path)
         sync_folder(path.parent)
+        self._received += Carried(files=1)
 
     def there(self, function: Callable[..., object], arguments: Sequence[tuple[bool, Any]]) -> None:
         """Call a function.
@@ -96,8 +98,8 @@ class DriverDisk:
         """
         function(*(self.root / value if is_path else value for is_path, value in arguments))
 
-    def carried(self) -> tuple[int, int]:
-        """Return the bytes of files that came from other machines, and that went there."""
+    def carried(self) -> tuple[Carried, Carried]:
+        """Return the files that came from other machines, and those that went there."""
         return self._received, self._sent
 
 

@@ -39,6 +39,7 @@ def night_numbers(record: NightRecord) -> dict[str, float]:
         *_group("unseen", record.unseen.items()),
         *_group("drift", ((line.name, line.index) for line in record.drift)),
         *_of_windows(record),
+        *_of_traffic(record),
     ]
     for domain in shown_domains(record):
         named += _of_domain(domain)
@@ -91,6 +92,12 @@ def _night_values(record: NightRecord) -> dict[str, float | None]:
         "registry_generation": record.registry_before if after is None else after,
         "notices": len(record.notices),
     }
+
+
+def _of_traffic(record: NightRecord) -> Iterator[tuple[str, float]]:
+    for way, carried in record.traffic.by_way().items():
+        yield f"traffic/{way}/files", carried.files
+        yield f"traffic/{way}/bytes", carried.bytes
 
 
 def _of_windows(record: NightRecord) -> Iterator[tuple[str, float]]:

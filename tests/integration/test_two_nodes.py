@@ -5,7 +5,6 @@ takes no worker, as in Kubernetes.
 """
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -110,8 +109,9 @@ def said_by(driver):
 def finish(driver):
     """Return the bytes of files that went to the driver's machine, and from it."""
     said = said_by(driver)
-    found = re.search(r"files between machines: ([\d,]+) bytes to the driver's, ([\d,]+)", said)
-    return [int(number.replace(",", "")) for number in found.groups()]
+    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    (carried,) = (event for event in events if event["event"] == "files_carried")
+    return carried["bytes_received"], carried["bytes_sent"]
 
 
 def catalog(cluster):
@@ -192,7 +192,7 @@ def test_a_night_on_s3_under_a_local_ray_comes_to_the_same_bundles(cluster, base
     asked = of_two_workers(nightly(cluster.log, base[0], "local"))
     driver = start(cluster, "night", asked.model_dump(mode="json"), is_local=True)
     said = said_by(driver)
-    assert "files between machines" not in said
+    assert "files_carried" not in said
     (record,) = read_nights(asked.nights).records
     assert result_of(record) == expected
 

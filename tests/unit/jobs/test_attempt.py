@@ -7,7 +7,9 @@ import pytest
 
 from iak.jobs._attempt import RESULT, attempt_on, attempts_at, failure_message, result_of
 from iak.pipeline.errors import BadLog
+from iak.pipeline.events import StoresUsed
 from iak.pipeline.launcher import Launch
+from iak.pipeline.storage.store_counter import OF_PROCESS
 from tests.unit.workers import outcomes
 
 
@@ -50,3 +52,20 @@ def test_the_story_names_the_first_error_and_the_files_of_tracebacks(tmp_path):
     assert "OSError: stale file handle" in story
     path = Path(story.rpartition(" ")[2])
     assert "stale file handle" in json.loads(path.read_text())["traceback"]
+
+
+def use_stores(worker, *_):
+    OF_PROCESS.count_read(10 + worker.rank)
+    OF_PROCESS.count_written(1)
+    if worker.rank:
+        raise OSError("stale file handle")
+    return {}
+
+
+def test_every_worker_reports_what_it_exchanged_with_stores_also_one_that_fails(tmp_path):
+    told, asked = [], launch(use_stores, 0, tmp_path)
+    with attempts_at(asked, told.append):
+        outcomes(lambda worker: attempt_on(worker, asked), 2)
+    used = [event for event in told if event["event"] == StoresUsed.name]
+    names = ("objects_read", "bytes_read", "objects_written", "bytes_written")
+    assert [sum(event[name] for event in used) for name in names] == [2, 21, 2, 2]

@@ -13,7 +13,7 @@ from iak.jobs._machines import (
     launch_here,
     reached_by_workers,
 )
-from iak.pipeline.events import silent
+from iak.pipeline.events import FilesCarried, silent
 from iak.pipeline.launcher import Launch
 from iak.pipeline.run_files import SHARED_DISK, SharedDisk
 from iak.pipeline.runs.predict import score_on_worker
@@ -90,9 +90,7 @@ def test_a_worker_of_another_machine_sends_its_files_and_their_bytes_are_reporte
         files.send(here / "result.json")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "driver"))
     assert (run_dir / "result.json").read_text() == "{}"
-    assert [event["text"] for event in told] == [
-        "files between machines: 2 bytes to the driver's, 0 from it"
-    ]
+    assert told == [FilesCarried(files_received=1, bytes_received=2, files_sent=0, bytes_sent=0)]
 
 
 def test_a_copy_of_a_stored_run_is_served_although_other_machines_are_yet_to_come(monkeypatch):

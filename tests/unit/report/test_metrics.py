@@ -35,6 +35,8 @@ def test_values_are_those_of_the_record():
     assert got["iak_night_exit_code", service] == record.exit_code
     assert got["iak_night_kernels", ("outcome", "failed"), service] == record.counts["failed"]
     assert got["iak_night_unseen_share", service, ("table", "item_id")] == record.unseen["item_id"]
+    way = ("way", "to_stores")
+    assert got["iak_night_carried_bytes", service, way] == record.traffic.to_stores.bytes
     midnight = got["iak_night_date_timestamp_seconds", service]
     assert datetime.fromtimestamp(midnight, UTC).date() == record.night
     gain = record.domains[1].verdict.gain

@@ -13,6 +13,7 @@ from iak.pipeline.report.night_page import night_page
 from iak.pipeline.report.nights import RECORD, read_night, write_night
 from iak.pipeline.report.pages import write_index, write_pages
 from iak.schemas.night import RefreshResult
+from iak.schemas.traffic import NightTraffic
 from tests.nights import LAST, NEEDED, a_night, some_nights
 from tests.unit.report.pages import Page, assert_alone
 
@@ -243,3 +244,11 @@ def test_a_page_of_very_many_domains_stays_within_bounds(tmp_path):
     text = night_page(record, [a_night(LAST - timedelta(days=1), domains=800)], tmp_path)
     assert "500 of 801 domains are shown" in Page(text).text
     assert len(text.encode()) < 1_300_000
+
+
+def test_the_cost_names_what_went_between_machines_where_anything_did(page, tmp_path):
+    text = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "read from object stores48.1 MB 412 objects" in text
+    assert "other machines to the driver7.71 MB 96 files" in text
+    alone = a_night(domains=1).model_copy(update={"traffic": NightTraffic()})
+    assert "Bytes between machines" not in night_page(alone, [], tmp_path)

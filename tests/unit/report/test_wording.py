@@ -65,3 +65,18 @@ def test_small_money_keeps_digits():
 def test_dates_have_no_leading_zero():
     assert wording.weekday(date(2026, 10, 4)) == "Sunday, 4 October 2026"
     assert wording.moment(datetime(2026, 10, 4, 5, 2, tzinfo=UTC)) == "4 Oct 2026, 05:02 UTC"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0\u00a0B"),
+        (999, "999\u00a0B"),
+        (12_345, "12.3\u00a0kB"),
+        (999_600, "1\u00a0MB"),
+        (48_120_000, "48.1\u00a0MB"),
+        (3 * 10**15, "3e+03\u00a0TB"),
+    ],
+)
+def test_a_size_has_three_digits_and_its_unit(number, text):
+    assert wording.size(number) == text

@@ -17,6 +17,8 @@ from iak.pipeline.storage import bucket_store
 from iak.pipeline.storage.download_cache import DownloadCache
 from iak.pipeline.storage.folder_store import FolderStore
 from iak.pipeline.storage.store import open_store
+from iak.pipeline.storage.store_counter import OF_PROCESS
+from iak.schemas.traffic import Carried, StoreTraffic
 from tests.s3 import KEYS, Proxy, make_bucket, moto_server, objects_of
 from tests.unit.publish.test_bundle import BASE, SCHEMA
 from tests.unit.registry.nights import NAMES, night, promote, served, stored
@@ -359,3 +361,19 @@ def test_a_url_that_names_no_bucket_or_another_kind_of_store_is_refused():
         open_store("s3://")
     with pytest.raises(BadRequest, match=r"names no store of files"):
         open_store("gs://bucket/x")
+
+
+def test_every_object_that_is_read_or_written_is_counted_with_its_bytes(store, tmp_path):
+    OF_PROCESS.take()
+    store.create("a", b"1")
+    store.put({"b": b"12", "c": b"123"})
+    (tmp_path / "d").write_bytes(b"1" * 6_000_000)  # in two parts
+    with (tmp_path / "d").open("rb") as file:
+        store.upload("d", file)
+    with pytest.raises(FileExistsError):
+        store.create("a", b"another")
+    store.download("d", tmp_path / "e")
+    assert OF_PROCESS.take() == StoreTraffic(
+        read=Carried(files=2, bytes=6_000_001),  # a create that was refused looks at what is there
+        written=Carried(files=4, bytes=6_000_006),
+    )

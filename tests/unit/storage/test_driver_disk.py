@@ -18,6 +18,7 @@ from iak.pipeline.storage.driver_disk import (
     sees_scratch,
 )
 from iak.pipeline.storage.working_copy import local_folder, scratch
+from iak.schemas.traffic import Carried
 
 URI = "s3://shop/runs/R1"
 
@@ -94,13 +95,13 @@ def test_a_file_is_carried_again_only_where_it_changed(machines, monkeypatch):
     write(machines.there, same="ten bytes!", other="abc")
     files = machines.files()
     files.fetch(machines.here)
-    assert machines.disk.carried() == (0, 13)
+    assert machines.disk.carried() == (Carried(), Carried(files=2, bytes=13))
     files.fetch(machines.here)
-    assert machines.disk.carried() == (0, 13)
+    assert machines.disk.carried() == (Carried(), Carried(files=2, bytes=13))
     (machines.there / "other").write_text("xyz")  # as many bytes, another time
     os.utime(machines.there / "other", ns=(1, 1))
     files.fetch(machines.here)
-    assert machines.disk.carried() == (0, 16)
+    assert machines.disk.carried() == (Carried(), Carried(files=3, bytes=16))
     assert content(machines.here) == {"same": "ten bytes!", "other": "xyz"}
 
 
@@ -115,7 +116,7 @@ def test_a_file_and_a_folder_are_replaced_whole(machines, monkeypatch):
     assert content(machines.there) == {
         "bundles/both": "after", "bundles/empty": "", "result": "0123456789",
     }  # fmt: skip
-    assert machines.disk.carried() == (15, 0)
+    assert machines.disk.carried() == (Carried(files=3, bytes=15), Carried())
 
 
 def test_all_machines_files_meet_in_the_drivers_folder_by_the_first_worker_of_each(machines):
@@ -147,7 +148,7 @@ def test_paths_that_all_machines_see_are_left_alone(machines, tmp_path):
     for act in (files.fetch, files.send, files.merge):
         act(tmp_path / "volume")
     assert content(tmp_path / "volume") == {"result": "r"}
-    assert machines.disk.carried() == (0, 0)
+    assert machines.disk.carried() == (Carried(), Carried())
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ def test_every_number_of_a_night_has_a_name_that_both_take():
     assert all(is_name(name) for name in numbers)
     assert all(_clean_tag(name) == name for name in numbers)
     assert numbers["night/exit_code"] == 5
+    assert numbers["traffic/from_workers/files"] == a_night().traffic.from_workers.files
     gain = a_night().domains[1].verdict.gain
     assert numbers["domain/city.shanghai/gain"] == gain
     assert "domain/pooled/ctr/auc_candidate" in numbers
