@@ -20,6 +20,7 @@ from pathlib import Path
 
 from iak.jobs._attempt import attempt_on, attempts_at, failure_message, result_of
 from iak.jobs._failures import is_refused
+from iak.jobs._heartbeat import BEAT_S, Heartbeats, begin_heartbeat
 from iak.jobs._worker_server import worker_server
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Report
@@ -34,7 +35,8 @@ class LocalLauncher:
     """Start workers as processes of this machine, and restart all of them when one dies."""
 
     hung_after_s: int = 600
-    """Seconds for which a worker waits for another one in a collective."""
+    """Seconds for which a worker waits for another one in a collective, and for which the command
+    waits for a sign of life of each."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -81,7 +83,11 @@ class _Group:
             try:
                 for process in processes:
                     process.start()
-                if _have_ended_well(processes):
+                hearts = Heartbeats(
+                    (_heart_of(rank, meeting) for rank in range(self.workers)),
+                    hung_after_s=self.hung_after_s,
+                )
+                if _have_ended_well(processes, hearts):
                     return None
             finally:
                 for process in processes:
@@ -89,16 +95,23 @@ class _Group:
             return _printed_in(meeting)
 
 
-def _have_ended_well(processes: Sequence[BaseProcess]) -> bool:
+def _have_ended_well(processes: Sequence[BaseProcess], hearts: Heartbeats) -> bool:
     """Wait for all processes; after one has failed, only as long as its peers need to notice."""
     deadline: float | None = None
     while waiting := [process for process in processes if process.exitcode is None]:
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        timeout = BEAT_S if deadline is None else max(0.0, deadline - time.monotonic())
         if not wait([process.sentinel for process in waiting], timeout):
-            return False
+            if deadline is not None or hearts.has_one_stopped():
+                return False
+            continue
         if deadline is None and any(process.exitcode for process in processes):
             deadline = time.monotonic() + OWN_ERROR_WITHIN_S
     return not any(process.exitcode for process in processes)
+
+
+def _heart_of(rank: int, meeting: Path) -> Path:
+    """Return the file that a worker touches as long as it lives."""
+    return meeting / f"worker {rank}.beat"
 
 
 def _end(process: BaseProcess) -> None:
@@ -120,6 +133,7 @@ def _work(rank: int, group: _Group, meeting: Path, launch: Launch[Work, Result])
     """Do a worker's part in a process that a fork has just made."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_heartbeat(_heart_of(rank, meeting))
     _print_to(meeting / f"worker {rank}.txt")
     keep_freed_memory()
     with process_group(

@@ -102,7 +102,7 @@ class WorkersSpec(Spec):
     """Worker deaths that a run survives, each time by resuming from its last checkpoint."""
     hung_after_s: Annotated[Whole, Field(ge=5, le=86_400)] = 600
     """Seconds without an answer after which a worker counts as dead. A worker answers the others
-    at each of their common steps, and Ray, where it started them, all the time."""
+    at each of their common steps, and all the time the command or Ray, which started it."""
     seed: Seed = 0
     """Seed of everything random."""
 

@@ -61,6 +61,13 @@ def die_always(worker, _run_dir, _report):
     time.sleep(WAIT_S)
 
 
+def stop_once(worker, run_dir, _report):
+    begun = attempts(Path(run_dir), worker.rank)
+    if begun == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return {"begun": begun}
+
+
 def lose_the_disk_once(worker, run_dir, _report):
     if attempts(Path(run_dir), worker.rank) == 1:
         raise OSError("stale file handle")
@@ -88,6 +95,15 @@ def test_a_killed_worker_starts_all_again_with_a_message_and_leaves_nothing(tmp_
     assert restart["attempt"] == 2
     assert "killed" in restart["cause"]
     assert not [*tmp_path.glob("*error*")]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that stop a process")
+def test_a_single_worker_that_is_stopped_starts_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_launcher, "BEAT_S", 0.1)  # looks ten times as often
+    result, events = run(tmp_path, stop_once, str(tmp_path), workers=1)
+    assert result == {"begun": 2}
+    (restart,) = (event for event in events if event["event"] == "restarted")
+    assert "gave no answer" in restart["cause"]
 
 
 def test_after_the_last_retry_the_message_names_a_file_with_what_workers_printed(

@@ -1,0 +1,54 @@
+"""Notice a worker of this machine that stands still, such as one that a signal has stopped.
+
+Its peers notice that it does not come to a common step. A single worker has no peers, so each
+worker also gives a sign of life every second, and the command looks for it.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+BEAT_S = 1.0
+"""Seconds between two signs of life of a worker, and between two looks of the command."""
+
+
+def begin_heartbeat(path: Path) -> None:
+    """Let this process touch a file every second, until it ends.
+
+    Args:
+        path: the file; made where it is missing.
+    """
+    threading.Thread(target=_beat, args=(path,), daemon=True).start()
+
+
+def _beat(path: Path) -> None:
+    while True:
+        path.touch()
+        time.sleep(BEAT_S)
+
+
+class Heartbeats:
+    """The signs of life of several workers, as the command sees them."""
+
+    def __init__(self, paths: Iterable[Path], *, hung_after_s: int) -> None:
+        """Begin to look.
+
+        Args:
+            paths: file of each worker. One that is not there yet is waited for without limit.
+            hung_after_s: seconds without a sign of life after which a worker counts as dead.
+        """
+        self._seen: dict[Path, int | None] = dict.fromkeys(paths)
+        self._looks = dict.fromkeys(self._seen, 0)
+        # Looks are counted, and no time is taken: a machine that sleeps, or a command that is
+        # stopped with its workers, makes no worker hang.
+        self._most_looks = hung_after_s / BEAT_S
+
+    def has_one_stopped(self) -> bool:
+        """Look once, and return whether a worker stands still; call it every BEAT_S seconds."""
+        for path, last in self._seen.items():
+            state = path.stat().st_mtime_ns if path.exists() else None
+            is_still = state is not None and state == last
+            self._looks[path] = self._looks[path] + 1 if is_still else 0
+            self._seen[path] = state
+        return max(self._looks.values()) > self._most_looks
