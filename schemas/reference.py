@@ -226,8 +226,8 @@ def _splits() -> str:
     return (
         f"Which rows a job reads. NAME is one of {names}. Jobs need `pretrain` and "
         "`pretrain_valid` (or `valid`) to train a base, "
-        " `tune`, `valid` and `gate` to tune kernels, "
-        "`test` to evaluate. Splits may not share rows, but for `pretrain` and `tune`. Every "
+        "`tune`, `valid` and `gate` to tune kernels, "
+        "`test` to evaluate. No two splits share rows, except `pretrain` and `tune`. Every "
         "condition that is given must hold."
     )
 
