@@ -72,7 +72,7 @@ def show(pretrained: PretrainResult) -> None:
 
 
 def _precisions(manifest: BaseManifest) -> str:
-    """Return as text, by precision and task, the AUC less that of fp32."""
+    """Return as text, by precision and task, the AUC minus that of fp32."""
     full = {entry.task: entry.auc for entry in manifest.precisions if entry.precision == "fp32"}
     costs: dict[str, list[str]] = {}
     for entry in manifest.precisions:

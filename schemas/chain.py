@@ -52,7 +52,7 @@ class ChainState(Spec):
     gain: float | None = None
     """Gain over the base of its last judged candidate, in nats a gate row. For people."""
     gain_low: float | None = None
-    """Lower bound of that gain: it less the standard errors that the gate asks for."""
+    """Lower bound on that gain: the gain minus the standard errors that the gate asks for."""
 
     @property
     def name(self) -> str:

@@ -127,7 +127,7 @@ class DomainNight(Spec):
     code: CodeDiagnostics | None = None
     """What its information bottleneck does; null without gate rows."""
     scratch_gain: float | None = None
-    """Gain of a kernel from scratch less that of the chain, in nats a row; null unless both were
+    """Gain of a kernel from scratch minus that of the chain, in nats per row; null unless both were
     tuned."""
     log_evidence: float | None = None
     """Natural logarithm of the evidence that its chain has gathered over nights."""

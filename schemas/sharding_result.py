@@ -135,7 +135,7 @@ class LayoutLine(SparseSpec, BenchmarkLine):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Return what tells the line from others of its record, and finds it in another one."""
+        """Return the key of the line, by which it is found in another record."""
         return self.table, self.launcher, self.sharding, self.held, self.precision
 
 

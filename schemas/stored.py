@@ -61,7 +61,7 @@ class LeaseDocument(Spec):
     owner: str
     """Process, host and command, in words."""
     machine: str
-    """Boot and process namespace of the owner, as Linux tells them; empty elsewhere."""
+    """Boot and process namespace of the owner, as Linux reports them; empty elsewhere."""
     process: NonNegativeInt
     """Number of the owner's process there."""
     mark: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

@@ -58,7 +58,7 @@ class Verdict(Spec):
     """Mean decrease of the loss that tuning lowers, in nats per gate row, over the judged tasks;
     null where nothing is judged."""
     gain_low: float | None = None
-    """The gain less the standard errors that it must exceed."""
+    """The gain minus the standard errors that it must exceed."""
     rows: NonNegativeInt
     """Gate rows with a label."""
     tasks: tuple[TaskVerdict, ...] = ()

@@ -1,7 +1,7 @@
 """Read the footer of a Parquet file: its bytes, row groups, column chunks and checksums.
 
 pyarrow's accessor of column chunks ends the process on some damaged footers (pyarrow 26), and no
-accessor tells whether a page has a checksum. Both stand in structures of Thrift's compact protocol.
+accessor says whether a page has a checksum. Both are in structures of Thrift's compact protocol.
 This module reads as much of that protocol as it needs.
 
 Sources: thrift/doc/specs/thrift-compact-protocol.md; parquet-format 2.11, parquet.thrift.

@@ -33,7 +33,7 @@ class NightOutcomes:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Domains whose tuning or promotion broke, with the reason."""
     scratch_gains: Mapping[str, float] = field(default_factory=dict)
-    """Gain of each kernel from scratch less that of the night's, in nats a row."""
+    """Gain of each kernel from scratch minus that of the night's kernel, in nats per row."""
     chains: Mapping[str, ChainState] = field(default_factory=dict)
     """Chains on the night's base after it, also of domains that did not train."""
 

@@ -3,7 +3,7 @@
 A partition's day is complete when it has the marker, or when it has been quiet for long enough. A
 day that is not fit holds the domains of its partition for one night. The next night takes it as it
 then is, unless it is still open. So whoever corrects a partition has a day to do it, and a day that
-never comes does not hold a domain for ever.
+never comes does not hold a domain forever.
 """
 
 from collections.abc import Mapping, Sequence

@@ -241,5 +241,5 @@ def _counted_to(before: Mapping[str, date], rows: LossRows) -> dict[str, date]:
 
 
 def _day(day: date | None) -> float:
-    """Return a date in days since 1970-01-01; of none, a number before every day."""
+    """Return a date in days since 1970-01-01; minus infinity where there is no date."""
     return -math.inf if day is None else (day - _EPOCH).days

@@ -387,7 +387,7 @@ class _Night:
         return f"the deadline of {shown} came before its turn"
 
     def _scratch_gains(self, kernels: Mapping[str, KernelResult]) -> dict[str, float]:
-        """Return the gain of each kernel from scratch, less that of the night's kernel.
+        """Return the gain of each kernel from scratch minus that of the night's kernel.
 
         Empty on a night that tunes none from scratch. The night's kernels serve already, so an
         error here is a warning.

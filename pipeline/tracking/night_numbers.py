@@ -52,7 +52,7 @@ def plain_word(text: str) -> str:
     """Return a word of letters, digits, `_`, `-` and `.`; different texts have different words.
 
     A text that has other characters, or too many, is cut and ends with a part of its SHA-256. The
-    dot before that part is what tells it from a text that is a plain word already.
+    dot before that part distinguishes it from every text that is a plain word already.
     """
     if _PLAIN.fullmatch(text) and len(text) <= _MAX_WORD_CHARACTERS:
         return text

@@ -117,7 +117,7 @@ _undisturbed = _Undisturbed()
 
 @dataclass(frozen=True, slots=True)
 class Disturbed:
-    """A night on Ray that something disturbs in the midst of tuning.
+    """A night on Ray that something disturbs during its tuning.
 
     It goes on by itself. Where its driver is lost or gives up, the same night is run again.
     """
