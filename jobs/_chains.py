@@ -1,18 +1,18 @@
 """Show the chains of a registry: the evidence on each domain's kernels over nights."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from iak.jobs._tables import number, show_facts, show_table
 from iak.pipeline.publish.chain import log_evidence
 from iak.pipeline.report.evidence_words import EVIDENCE, evidence_words
+from iak.schemas.base import JsonObject
 from iak.schemas.chain import ChainState
 
 MAX_CHAINS = 40
 """Chains shown in a table; the JSON has all."""
 
 
-def chain_row(chain: ChainState) -> dict[str, Any]:
+def chain_row(chain: ChainState) -> JsonObject:
     """Return the numbers of a chain, for tables and JSON."""
     evidence = log_evidence(chain)
     return {
@@ -60,7 +60,7 @@ def show_chain(chain: ChainState) -> None:
     show_facts(f"evidence of {chain.name}", _facts(row))
 
 
-def _facts(row: Mapping[str, Any]) -> dict[str, str]:
+def _facts(row: JsonObject) -> dict[str, str]:
     gain = f"{number(row['gain'], 5, sign=True)} nats a row over the base"
     if row["gain_low"] is not None:
         gain += f", at least {number(row['gain_low'], 5, sign=True)}"

@@ -11,7 +11,6 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from iak.pipeline.events import Report, WorkersRestarted
 from iak.pipeline.files import put_file, remove_path
 from iak.pipeline.process import GLOO_ERROR, is_lost_peer
 from iak.pipeline.run_files import SHARED_DISK, RunFiles
+from iak.schemas.base import JsonObject
 
 REFUSED = "refused.json"
 STARTED = "started.json"
@@ -166,6 +166,6 @@ def _failures(run_dir: Path) -> Iterator[Mapping[str, str]]:
             yield json.loads(path.read_text())
 
 
-def write_document(path: Path, document: Mapping[str, Any]) -> None:
+def write_document(path: Path, document: JsonObject) -> None:
     """Replace a JSON file at once; workers of one run may write it at the same time."""
     put_file(path, json.dumps(document))

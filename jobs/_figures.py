@@ -1,7 +1,7 @@
 """Draw one picture of each benchmark's record, and the memory of a plan."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullL
 
 from iak.jobs._figures_quality import draw_quality, logs_of
 from iak.pipeline.planning.estimate import Estimate
+from iak.schemas.base import JsonObject
 from iak.schemas.record import BenchmarkRecord
 
-Line = Mapping[str, Any]
 _GIB = 2**30
 _STYLE: Any = {
     "font.size": 9,
@@ -117,7 +117,7 @@ def draw_plan(estimate: Estimate, path: Path) -> None:
         figure.savefig(path, dpi=140)
 
 
-def _of_table(record: BenchmarkRecord, name: str) -> list[dict[str, Any]]:
+def _of_table(record: BenchmarkRecord, name: str) -> list[JsonObject]:
     return [row for row in record.rows if row.get("table", name) == name]
 
 
@@ -162,7 +162,7 @@ def _gate(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     _smallest_gains(_of_table(record, "power"), axes[1])
 
 
-def _false_promotions(lines: Sequence[Line], ax: Axes) -> None:
+def _false_promotions(lines: Sequence[JsonObject], ax: Axes) -> None:
     worlds = list(dict.fromkeys(row["world"] for row in lines))[::-1]
     for offset, (gate, colour) in zip((0.2, -0.2), _GATES.items(), strict=True):
         rows = {row["world"]: row for row in lines if row["gate"] == gate}
@@ -182,7 +182,7 @@ def _false_promotions(lines: Sequence[Line], ax: Axes) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
 
 
-def _smallest_gains(lines: Sequence[Line], ax: Axes) -> None:
+def _smallest_gains(lines: Sequence[JsonObject], ax: Axes) -> None:
     marks = cycle("os^D")
     for rows in dict.fromkeys(row["rows_a_night"] for row in lines):
         mark = next(marks)
@@ -238,7 +238,7 @@ def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     _domains(_of_table(record, "domains"), axes[2])
 
 
-def _speeds(record: BenchmarkRecord, variants: Sequence[Line], ax: Axes) -> None:
+def _speeds(record: BenchmarkRecord, variants: Sequence[JsonObject], ax: Axes) -> None:
     names = [row["variant"] for row in variants]
     rates = [row["rows_per_s"] for row in variants]
     bars = ax.barh(names, rates, color=[_GREY if name in "abc" else _BLUE for name in names])
@@ -263,7 +263,7 @@ def _speeds(record: BenchmarkRecord, variants: Sequence[Line], ax: Axes) -> None
     ax.set_title("Speed, and times (a)")
 
 
-def _memory(variants: Sequence[Line], ax: Axes) -> None:
+def _memory(variants: Sequence[JsonObject], ax: Axes) -> None:
     names = [row["variant"] for row in variants]
     before = [0.0] * len(names)
     for kind, colour in _KINDS.items():
@@ -276,7 +276,7 @@ def _memory(variants: Sequence[Line], ax: Axes) -> None:
     ax.legend(loc="center right")
 
 
-def _domains(lines: Sequence[Line], ax: Axes) -> None:
+def _domains(lines: Sequence[JsonObject], ax: Axes) -> None:
     counts = [row["domains"] for row in lines]
     curves = (
         ("separate_epoch_s", "one after the other", _GREY),
@@ -384,11 +384,11 @@ def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
     ax.set_ylabel("efficiency, against one worker")
 
 
-def _efficiency_line(rows: Sequence[Line], ax: Axes, style: str, **looks: Any) -> None:  # noqa: ANN401
+def _efficiency_line(rows: Sequence[JsonObject], ax: Axes, style: str, **looks: Any) -> None:  # noqa: ANN401
     ax.plot([row["workers"] for row in rows], [row["efficiency"] for row in rows], style, **looks)
 
 
-def _shares_of_steps(lines: Sequence[Line], ax: Axes) -> None:
+def _shares_of_steps(lines: Sequence[JsonObject], ax: Axes) -> None:
     """Draw the shares of a measured step: a bar for each workload, law and number of workers."""
     keys = {"table", "kind", "workload", "scaling", "workers"}
     kinds = [name for name in lines[0] if name not in keys]
@@ -433,7 +433,7 @@ def _sharding(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 def _bars(
     ax: Axes,
-    lines: Sequence[Line],
+    lines: Sequence[JsonObject],
     kinds: Sequence[str],
     launchers: Sequence[str],
     shift: float,

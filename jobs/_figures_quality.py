@@ -1,16 +1,15 @@
 """Draw the gain of each method: a panel for each log, a line with intervals for each method."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 
+from iak.schemas.base import JsonObject
 from iak.schemas.record import BenchmarkRecord
 
 _KERNELS, _OTHERS, _GREY = "#3465a4", "#d9822b", "#b0b4ba"
 _SCALE = 1e4
 """Differences are drawn in units of 1e-4 of AUC."""
-Line = dict[str, Any]
 
 
 def logs_of(record: BenchmarkRecord) -> list[str]:
@@ -36,7 +35,7 @@ def draw_quality(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
         ax.set_title(f"{log}, {rows[0]['task']}{known}")
 
 
-def _draw_method(row: Line, height: int, ax: Axes) -> None:
+def _draw_method(row: JsonObject, height: int, ax: Axes) -> None:
     colour = _KERNELS if row["method"].startswith("iak") else _OTHERS
     low, delta, high = (row[name] for name in ("low", "delta_auc", "high"))
     if None in (low, delta, high):
@@ -49,5 +48,5 @@ def _draw_method(row: Line, height: int, ax: Axes) -> None:
         ax.plot(seeds, [height] * 2, "x", color="black", markersize=4)
 
 
-def _league(record: BenchmarkRecord) -> list[Line]:
+def _league(record: BenchmarkRecord) -> list[JsonObject]:
     return [row for row in record.rows if row["table"] == "league" and row["is_first"]]

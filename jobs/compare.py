@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from iak.pipeline.publish.predictions import (
 )
 from iak.pipeline.stats.metrics import ALL, POOLED_ROWS, MetricRow, evaluate_methods
 from iak.pipeline.storage.working_copy import readable_folder
+from iak.schemas.base import JsonObject
 from iak.schemas.job import CompareSpec
 from iak.schemas.predictions import MetricTask
 
@@ -101,7 +101,7 @@ def report_of(
     second: Predictions,
     positions: tuple[Ints, Ints],
     rows: Mapping[str, Sequence[MetricRow]],
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the whole comparison as JSON values."""
     runs = (first, second)
     alone = [
@@ -126,11 +126,11 @@ def report_of(
     }
 
 
-def _document(task: MetricTask) -> dict[str, Any]:
+def _document(task: MetricTask) -> JsonObject:
     return task.model_dump(mode="json")
 
 
-def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -> None:
+def show(document: JsonObject, rows: Mapping[str, Sequence[MetricRow]]) -> None:
     """Print a table for each task: every method in both runs, by domain and together."""
     tasks = dict.fromkeys(row.task for metrics in rows.values() for row in metrics)
     for task in tasks:

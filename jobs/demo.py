@@ -29,6 +29,7 @@ from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.stats.metrics import MetricRow
+from iak.schemas.base import JsonObject
 from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec, WorkerJobSpec
 from iak.schemas.log import Catalog
 from iak.schemas.synth import SynthJobSpec
@@ -75,7 +76,7 @@ def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
 def _step(
     verb: str,
     kind: type[S],
-    asked: Mapping[str, Any],
+    asked: JsonObject,
     use_case: Callable[[S, Catalog, Launcher, Report], object],
 ) -> None:
     """Run one verb as its own command would, presets included. A finished step is kept."""

@@ -29,6 +29,7 @@ from iak.pipeline.runs.explain import explain
 from iak.pipeline.runs.load import SPECS, load_catalog, merged, moved_setting, nested
 from iak.pipeline.sharding.placement_search import GIB, Wanted
 from iak.pipeline.sharding.quantised import check_width
+from iak.schemas.base import JsonObject
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import FinetuneSpec, PlanSpec
 from iak.schemas.log import Catalog
@@ -81,7 +82,7 @@ def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
 
 def resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
     """Return the plan's settings, with those of the job's file, the presets and the base below."""
-    defaults: dict[str, Any] = {
+    defaults: JsonObject = {
         "batch_rows": FinetuneSpec.model_fields["step_rows"].default
         if spec.job == "finetune"
         else batch_rows_for(spec.rows)
@@ -107,7 +108,7 @@ def resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> 
         raise BadRequest(f"settings of iak {spec.job}: {explain(error)}") from error
 
 
-def _job_settings(spec: PlanSpec) -> dict[str, Any]:
+def _job_settings(spec: PlanSpec) -> JsonObject:
     """Return the settings of the file that the job itself is given by --config."""
     if spec.settings is None:
         return {}
@@ -343,7 +344,7 @@ def _to_file(path: Path, text: str) -> None:
     console.print(f"written: {path}", highlight=False)
 
 
-def _as_json(assessment: Assessment) -> dict[str, Any]:
+def _as_json(assessment: Assessment) -> JsonObject:
     estimate = assessment.estimate
     return {
         "cluster": assessment.cluster.model_dump(mode="json"),

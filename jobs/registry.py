@@ -27,6 +27,7 @@ from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.storage.store import Store, map_concurrently, open_store
+from iak.schemas.base import JsonObject
 from iak.schemas.chain import ChainState
 from iak.schemas.forget import ForgetReport, TouchedCache
 from iak.schemas.nightly import NightlySpec
@@ -48,7 +49,6 @@ if TYPE_CHECKING:  # it loads torch, which `gc` needs only for some settings
 
 MAX_DOMAINS = 40
 """Domains shown in a table; the JSON has all."""
-Document = dict[str, Any]
 TOKEN = "MLFLOW_TRACKING_TOKEN"
 """Environment variable with the MLflow server's token."""
 
@@ -59,7 +59,7 @@ def main(spec: RegistrySpec) -> int:
     Raises:
         Corrupt: `verify` found problems; they are shown, and written to the file first.
     """
-    verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, Document]]] = {
+    verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, JsonObject]]] = {
         RegistryListSpec: list_pointers,
         RegistryShowSpec: show,
         RegistryDiffSpec: diff,
@@ -79,11 +79,11 @@ def main(spec: RegistrySpec) -> int:
     return code
 
 
-def list_pointers(spec: RegistryListSpec) -> tuple[int, Document]:
+def list_pointers(spec: RegistryListSpec) -> tuple[int, JsonObject]:
     """Print the bundle of each domain, alias by alias."""
     store = open_store(spec.registry)
     head = read_head(store)
-    document: Document = {"registry": store.uri, "generation": _generation(head)}
+    document: JsonObject = {"registry": store.uri, "generation": _generation(head)}
     for alias in [spec.alias] if spec.alias else ALIASES:
         rows = list(map_concurrently(store, partial(_pointer_row, store), _pointers(head, alias)))
         document[alias] = rows
@@ -94,7 +94,7 @@ def list_pointers(spec: RegistryListSpec) -> tuple[int, Document]:
     return 0, document
 
 
-def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
+def _show_pointers(alias: str, rows: Sequence[JsonObject]) -> None:
     """Print the pointers of an alias."""
     left = f"{len(rows) - MAX_DOMAINS} more domains; json= writes all" * (len(rows) > MAX_DOMAINS)
     show_table(
@@ -117,7 +117,7 @@ def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
     )
 
 
-def _pointer_row(store: Store, pointer: Pointer) -> Document:
+def _pointer_row(store: Store, pointer: Pointer) -> JsonObject:
     """Return a pointer and the facts of its bundle."""
     entry = read_entry(store, pointer.stored)
     return {
@@ -128,7 +128,7 @@ def _pointer_row(store: Store, pointer: Pointer) -> Document:
     }
 
 
-def _bundle_row(entry: Entry) -> Document:
+def _bundle_row(entry: Entry) -> JsonObject:
     lineage = entry.lineage
     return {
         "bundle": entry.digest,
@@ -145,12 +145,12 @@ def _bundle_row(entry: Entry) -> Document:
     }
 
 
-def show(spec: RegistryShowSpec) -> tuple[int, Document]:
+def show(spec: RegistryShowSpec) -> tuple[int, JsonObject]:
     """Print the newest commits and all chains, or one domain's evidence, pointers and lineage."""
     return _show_domain(spec, spec.domain) if spec.domain else _show_history(spec)
 
 
-def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
+def _show_history(spec: RegistryShowSpec) -> tuple[int, JsonObject]:
     from iak.jobs._chains import chain_row, show_chains  # loads SciPy, which takes a second
 
     history = list(read_history(open_store(spec.registry)))
@@ -181,7 +181,7 @@ def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
     }
 
 
-def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
+def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, JsonObject]:
     """Print a domain's evidence, and the bundles it had, newest first, alias by alias."""
     from iak.jobs._chains import chain_row, show_chain  # loads SciPy, which takes a second
 
@@ -191,7 +191,7 @@ def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
     aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
     if not aliases and chain is None:
         folder_of(store, head, "champion", domain)  # refuses the name, and lists those that exist
-    document: Document = {"registry": store.uri, "domain": domain}
+    document: JsonObject = {"registry": store.uri, "domain": domain}
     if chain is not None:
         show_chain(chain)
         document["chain"] = chain_row(chain)
@@ -215,7 +215,7 @@ def _chain_of(head: Commit | None, domain: str) -> ChainState | None:
     return next((c for folder, c in chains.items() if domain in (folder, c.name)), None)
 
 
-def _show_pointers_of(alias: str, domain: str, rows: Sequence[Document], *, is_cut: bool) -> None:
+def _show_pointers_of(alias: str, domain: str, rows: Sequence[JsonObject], *, is_cut: bool) -> None:
     show_table(
         f"{alias} of {domain}: now, and what rollbacks return to",
         ("commit", "bundle", "gate gain", "tuned", "the gate said"),
@@ -234,7 +234,7 @@ def _show_pointers_of(alias: str, domain: str, rows: Sequence[Document], *, is_c
     )
 
 
-def _lineage(entry: Entry) -> Document:
+def _lineage(entry: Entry) -> JsonObject:
     lineage = entry.lineage
     return {
         "bundle": entry.digest,
@@ -250,7 +250,7 @@ def _lineage(entry: Entry) -> Document:
     }
 
 
-def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
+def diff(spec: RegistryDiffSpec) -> tuple[int, JsonObject]:
     """Print the domains for which two sets of pointers point at different bundles."""
     store = open_store(spec.registry)
     first, second = (_state(store, name) for name in (spec.first, spec.second))
@@ -279,7 +279,7 @@ def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
     return 0, {"registry": store.uri, "first": spec.first, "second": spec.second, "domains": rows}
 
 
-def _diff_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _diff_cells(row: JsonObject) -> tuple[str, ...]:
     gains = (number(row[f"{end}_gain"], 5, sign=True) for end in ("first", "second"))
     return (
         row["domain"],
@@ -305,7 +305,7 @@ def _state(store: Store, name: str) -> Mapping[str, Pointer]:
     return commit.pointers.get(alias, {}) if commit else {}
 
 
-def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
+def promote(spec: RegistryPromoteSpec) -> tuple[int, JsonObject]:
     """Promote what the gate published, and show what moved, what was held and what was forced."""
     from iak.pipeline.registry.promote import promote_alias, promote_run
     from iak.pipeline.runs.finished_run import finished_run  # loads torch, which takes seconds
@@ -352,7 +352,7 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
     return (OK if moves else NOTHING_TO_DO), document
 
 
-def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
+def rollback(spec: RegistryRollbackSpec) -> tuple[int, JsonObject]:
     """Return domains to the bundles they had before, and show what serves them now."""
     store = open_store(spec.registry)
     tracked = _tracked(spec, store)
@@ -394,7 +394,7 @@ def _tracked(spec: RegistryRollbackSpec, store: Store) -> NightlySpec | None:
     return settings if settings.notify.tracking is not None else None
 
 
-def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
+def verify(spec: RegistryVerifySpec) -> tuple[int, JsonObject]:
     """Read all commits and all bundles."""
     with announce("reading every byte", after_s=2.0):
         report = verify_registry(open_store(spec.registry))
@@ -416,7 +416,7 @@ def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
     }
 
 
-def forget(spec: RegistryForgetSpec) -> tuple[int, Document]:
+def forget(spec: RegistryForgetSpec) -> tuple[int, JsonObject]:
     """Print what a request to delete users' data touches, and remove caches where asked to."""
     from iak.pipeline.runs.forget import find_touched  # loads torch, which takes seconds
 
@@ -464,7 +464,7 @@ def _cache_note(cache: TouchedCache) -> str:
     return f"{cache.bytes:,} bytes{', removed' if cache.is_removed else ''}"
 
 
-def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
+def gc(spec: RegistryGcSpec) -> tuple[int, JsonObject]:
     """Remove bundles that no pointer and no rollback needs; with `dry_run` only show them."""
     done = remove_unneeded(open_store(spec.registry), keep=spec.keep, dry_run=spec.dry_run)
     show_facts(

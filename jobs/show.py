@@ -8,7 +8,6 @@ bundles of an unpublished night, and a folder that lost one, are shown and then 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from iak.jobs._progress import console
 from iak.jobs._tables import number, show_facts, show_table
@@ -16,11 +15,11 @@ from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.record import RECORD, check_unchanged
 from iak.pipeline.storage.working_copy import readable_folder
+from iak.schemas.base import JsonObject
 from iak.schemas.job import ShowSpec
 from iak.schemas.paths import reference_text
 
 MANIFEST, INDEX = "manifest.json", "index.json"
-Document = dict[str, Any]
 _MAX_DOMAINS = 40
 _MAX_OUTPUTS = 8
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -46,7 +45,7 @@ def main(spec: ShowSpec) -> int:
     return 0
 
 
-def read_folder(path: Path) -> Document:
+def read_folder(path: Path) -> JsonObject:
     """Read the documents of a folder: its record, base manifest and bundle manifests.
 
     Args:
@@ -58,7 +57,7 @@ def read_folder(path: Path) -> Document:
     """
     if not path.is_dir():
         raise BadRequest(f"no folder at {path}; give a run folder, a base or a bundles folder")
-    documents: Document = {}
+    documents: JsonObject = {}
     if (path / RECORD).is_file():
         documents["record"] = _read(path / RECORD)
         check_unchanged(documents["record"], path / RECORD)
@@ -88,7 +87,7 @@ def _kind(folder: Path) -> str | None:
     return str(_read(path).get("kind")) if path.is_file() else None
 
 
-def _read(path: Path) -> Document:
+def _read(path: Path) -> JsonObject:
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -98,7 +97,7 @@ def _read(path: Path) -> Document:
     return document
 
 
-def _bundle(folder: Path) -> Document:
+def _bundle(folder: Path) -> JsonObject:
     """Return a bundle's manifest, and the bytes of its folder."""
     size = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
     return _read(folder / MANIFEST) | {"bytes": size}
@@ -107,7 +106,7 @@ def _bundle(folder: Path) -> Document:
 # ---------------------------------------------------------------- a run
 
 
-def _show_record(record: Document, path: Path) -> None:
+def _show_record(record: JsonObject, path: Path) -> None:
     result = _dict(record.get("result"))
     spec = _dict(record.get("spec"))
     outputs = _outputs(_dict(record.get("outputs")))
@@ -144,12 +143,12 @@ def _show_record(record: Document, path: Path) -> None:
         _show_metrics(json.loads((path / "metrics.json").read_text()))
 
 
-def _digests(inputs: Document) -> dict[str, str]:
+def _digests(inputs: JsonObject) -> dict[str, str]:
     """Return the inputs of a run, with digests that are short enough to compare by eye."""
     return {name: str(digest)[:12] for name, digest in inputs.items()}
 
 
-def _outputs(outputs: Document) -> dict[str, str]:
+def _outputs(outputs: JsonObject) -> dict[str, str]:
     """Return the results of a run: path -> bytes and the short digest that covers them."""
     shown = {name: _dict(output) for name, output in [*outputs.items()][:_MAX_OUTPUTS]}
     lines = {
@@ -160,14 +159,14 @@ def _outputs(outputs: Document) -> dict[str, str]:
     return lines | ({"more": f"{more:,}"} if more else {})
 
 
-def _machine(machine: Document) -> str:
+def _machine(machine: JsonObject) -> str:
     return (
         f"{machine.get('processor', '?')}, {machine.get('cores', '?')} cores, "
         f"{machine.get('memory_gib', '?')} GiB"
     )
 
 
-def _show_window(snapshot: Document) -> None:
+def _show_window(snapshot: JsonObject) -> None:
     """Show the rows that a run read, by split."""
     if not snapshot:
         return
@@ -183,7 +182,7 @@ def _show_window(snapshot: Document) -> None:
     )
 
 
-def _window_lines(splits: Mapping[str, Any]) -> dict[str, str]:
+def _window_lines(splits: JsonObject) -> dict[str, str]:
     """Return a line for each split: its rows and its days."""
     return {
         f"split {name}": f"{s.get('rows', 0):,} rows, "
@@ -192,7 +191,7 @@ def _window_lines(splits: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _show_kernels(kernels: Sequence[Document]) -> None:
+def _show_kernels(kernels: Sequence[JsonObject]) -> None:
     lines = [
         (
             str(k.get("domain")),
@@ -212,7 +211,7 @@ def _show_kernels(kernels: Sequence[Document]) -> None:
     _show_rest(len(kernels))
 
 
-def _code(kernel: Document) -> str:
+def _code(kernel: JsonObject) -> str:
     """Return the rate of a kernel's code and its active units; a dash where none was measured."""
     code = _dict(kernel.get("code"))
     if kernel.get("rate") is None or not code:
@@ -222,12 +221,12 @@ def _code(kernel: Document) -> str:
     )
 
 
-def _gate_rows(gate: Document) -> str:
+def _gate_rows(gate: JsonObject) -> str:
     rows = gate.get("rows")
     return f"{rows:,}" if isinstance(rows, int) else "-"
 
 
-def _show_metrics(rows: Sequence[Document]) -> None:
+def _show_metrics(rows: Sequence[JsonObject]) -> None:
     """Show AUC and log-loss of every method and task, over all rows."""
     shown = [r for r in rows if r.get("domain") == "pooled"] or list(rows)
     domains = {str(r.get("domain")) for r in rows} - {"all", "pooled"}
@@ -253,7 +252,7 @@ def _show_metrics(rows: Sequence[Document]) -> None:
 # ---------------------------------------------------------------- a base
 
 
-def _show_base(manifest: Document, folder: Path, record: Document | None) -> None:
+def _show_base(manifest: JsonObject, folder: Path, record: JsonObject | None) -> None:
     """Show the base's manifest, without the fields that the run's record has shown."""
     tables = manifest.get("tables") or []
     files = manifest.get("files") or []
@@ -304,7 +303,7 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
     _show_precisions(manifest.get("precisions") or [])
 
 
-def _show_tasks(tasks: Sequence[Document], whose: str = "this base") -> None:
+def _show_tasks(tasks: Sequence[JsonObject], whose: str = "this base") -> None:
     """Show log-loss, AUC and calibration of each task."""
     if tasks:
         show_table(
@@ -325,7 +324,7 @@ def _show_tasks(tasks: Sequence[Document], whose: str = "this base") -> None:
         )
 
 
-def _show_precisions(entries: Sequence[Document]) -> None:
+def _show_precisions(entries: Sequence[JsonObject]) -> None:
     """Show the AUC that each precision of the tables costs, by task."""
     full = {e.get("task"): e for e in entries if e.get("precision") == "fp32"}
     lines = []
@@ -350,7 +349,7 @@ def _show_precisions(entries: Sequence[Document]) -> None:
 # ---------------------------------------------------------------- bundles
 
 
-def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | None) -> None:
+def _show_bundles(bundles: Sequence[JsonObject], folder: Path, record: JsonObject | None) -> None:
     """Show the bundles' manifests, without the fields that the run's record has shown."""
     published = sum(bool(_dict(b.get("verdict")).get("publish")) for b in bundles)
     bases = {str(b.get("base_fingerprint")) for b in bundles}
@@ -380,7 +379,7 @@ def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | 
     )
 
 
-def _bundle_line(bundle: Document) -> tuple[str, str, str, str, str]:
+def _bundle_line(bundle: JsonObject) -> tuple[str, str, str, str, str]:
     verdict = _dict(bundle.get("verdict"))
     domain = _dict(bundle.get("domain"))
     tuned = _dict(bundle.get("data_window")).get("tuning_rows")
@@ -394,14 +393,14 @@ def _bundle_line(bundle: Document) -> tuple[str, str, str, str, str]:
     )
 
 
-def _task_verdicts(verdict: Document) -> str:
+def _task_verdicts(verdict: JsonObject) -> str:
     """Return the gate's verdict on each task in brackets; empty where there is none."""
     tasks = verdict.get("tasks")
     verdicts = [_task_verdict(_dict(task)) for task in tasks] if isinstance(tasks, list) else []
     return f" ({'; '.join(verdicts)})" if verdicts else ""
 
 
-def _task_verdict(task: Document) -> str:
+def _task_verdict(task: JsonObject) -> str:
     if task.get("judged") is False:
         return f"{task.get('task', '?')}: not judged, {task.get('reason', '')}"
     name = f"{task.get('task', '?')}, {task.get('positives', '?')} positives"
@@ -425,7 +424,7 @@ def bytes_text(size: float) -> str:
     raise AssertionError("the last unit takes what is left")
 
 
-def _dict(value: object) -> Document:
+def _dict(value: object) -> JsonObject:
     return dict(value) if isinstance(value, Mapping) else {}
 
 

@@ -7,15 +7,15 @@ The oldest documents carry no number and count as format 0.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from iak.pipeline.errors import OtherFormat
+from iak.schemas.base import JsonObject
 
 M = TypeVar("M", bound=BaseModel)
-Document = Mapping[str, Any]
-Migration = Callable[[Document], dict[str, Any]]
+Migration = Callable[[JsonObject], JsonObject]
 
 
 def current_document(
@@ -26,7 +26,7 @@ def current_document(
     where: Path | str,
     remedy: str,
     migrations: Mapping[int, Migration] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return `document` in its current format.
 
     Args:
@@ -86,6 +86,6 @@ def first_format(model: type[M], document: object, *, kind: str, where: Path, re
     return model.model_validate(current)
 
 
-def unchanged(document: Document) -> dict[str, Any]:
+def unchanged(document: JsonObject) -> JsonObject:
     """Migrate a document whose fields stayed the same. Only the number is new."""
     return dict(document)

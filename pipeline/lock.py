@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from iak.pipeline.errors import Busy
 from iak.pipeline.files import put_file
+from iak.schemas.base import JsonObject
 
 LOCK, OWNER = ".lock", ".lock.json"
 _FOREVER = -1.0
@@ -74,7 +74,7 @@ def _wait(lock: FileLock, folder: Path, *, waits: bool) -> None:
     lock.acquire(timeout=_FOREVER)
 
 
-def _own_name() -> dict[str, Any]:
+def _own_name() -> JsonObject:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),

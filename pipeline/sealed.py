@@ -7,19 +7,19 @@ folder.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+
+from iak.schemas.base import JsonObject
 
 SEAL = "sha256"
 
 
-def seal(document: Mapping[str, Any], *, by: str = SEAL) -> dict[str, Any]:
+def seal(document: JsonObject, *, by: str = SEAL) -> JsonObject:
     """Return a document as JSON values, with its digest in the field `by`."""
     plain = json.loads(json.dumps(dict(document)))
     return {**plain, by: digest(plain, by=by)}
 
 
-def spelled(document: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
+def spelled(document: JsonObject, *, allow_nan: bool = False) -> bytes:
     """Return the one spelling of a document on disk: sorted and indented, for people and diffs.
 
     Raises:
@@ -29,7 +29,7 @@ def spelled(document: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
     return f"{text}\n".encode("ascii")
 
 
-def parsed(data: bytes, *, allow_nan: bool = False) -> dict[str, Any]:
+def parsed(data: bytes, *, allow_nan: bool = False) -> JsonObject:
     """Return the JSON object of a document. Its seal is not checked.
 
     Raises:
@@ -46,7 +46,7 @@ def parsed(data: bytes, *, allow_nan: bool = False) -> dict[str, Any]:
 
 
 def check_seal(
-    document: Mapping[str, Any], data: bytes, *, by: str = SEAL, allow_nan: bool = False
+    document: JsonObject, data: bytes, *, by: str = SEAL, allow_nan: bool = False
 ) -> None:
     """Compare a document with its seal and its spelling.
 
@@ -62,7 +62,7 @@ def check_seal(
         raise ValueError(f"it claims SHA-256 {claimed!s:.80}, its content has {actual}")
 
 
-def digest(document: Mapping[str, Any], *, by: str = SEAL) -> str:
+def digest(document: JsonObject, *, by: str = SEAL) -> str:
     """Return the SHA-256 of a document's canonical JSON, without the field `by`."""
     kept = {key: value for key, value in document.items() if key != by}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -1,10 +1,8 @@
 """Define the result of `iak adopt`: what was seen in the columns of a base that runs elsewhere."""
 
-from typing import Any
-
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 from iak.schemas.training import TaskQuality
 
 
@@ -49,6 +47,6 @@ class AdoptionResult(Spec):
     advice: tuple[str, ...]
     """A sentence for each thing that is most likely a mistake."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json")

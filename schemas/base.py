@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +13,8 @@ from pydantic import (
 )
 
 T = TypeVar("T")
+JsonObject = dict[str, Any]
+"""A JSON object whose fields its reader does not know, or checks itself."""
 
 _ALIAS = re.compile(r"(?<=.)@(champion|candidate)$")
 """What follows a registry in `registry:s3://bucket@champion`, which is no user of a host."""
@@ -90,7 +92,7 @@ class SparseSpec(Spec):
     """
 
     @model_serializer(mode="wrap")
-    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
         fields = type(self).model_fields
         unset = fields.keys() - self.model_fields_set
         unset |= {alias for name in unset if (alias := fields[name].alias)}

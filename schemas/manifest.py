@@ -6,8 +6,7 @@ manifest's own identity is the SHA-256 of its canonical JSON.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -18,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 from iak.schemas.job import Precision
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.verdict import Verdict
@@ -98,12 +97,12 @@ class BaseManifest(Spec):
     folder `optimizer/` may be removed."""
     digest: dict[str, str]
     """Digest of each tensor, the same for every sharding. It proves that the base is frozen."""
-    catalog: dict[str, Any]
-    spec: dict[str, Any]
+    catalog: JsonObject
+    spec: JsonObject
     snapshot: LogSnapshot
     """The log that it was trained on, without its files."""
     versions: dict[str, str]
-    metrics: list[dict[str, Any]]
+    metrics: list[JsonObject]
     precisions: list[PrecisionEntry] = []
     """What each precision of the tables costs, on the base's own validation rows."""
     created_at: AwareDatetime
@@ -132,9 +131,9 @@ class BundleManifest(Spec):
     base_fingerprint: str
     """The one base this bundle was tuned on and may be used with."""
     schema_hash: str
-    data_window: dict[str, Any]
+    data_window: JsonObject
     """Days and rows it was tuned on."""
-    spec: dict[str, Any]
+    spec: JsonObject
     verdict: Verdict
     """What the gate decided, and each task's numbers on the gate rows."""
     versions: dict[str, str]
@@ -150,9 +149,9 @@ class BundleManifest(Spec):
     """`sha256_of` this document without this field."""
 
     @model_serializer(mode="wrap")
-    def _without_statistics(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_statistics(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
         """Leave out what a kernel without statistics lacks, so that old digests stay the same."""
-        document: dict[str, Any] = handler(self)
+        document: JsonObject = handler(self)
         if self.statistics is None:
             document.pop("statistics", None)
         return document
@@ -193,14 +192,14 @@ class BundlesIndex(Spec):
     """SHA-256 of this document without this field."""
 
 
-def canonical_json(doc: Mapping[str, Any]) -> bytes:
+def canonical_json(doc: JsonObject) -> bytes:
     """Return a document as canonical JSON: keys sorted, no spaces, ASCII, no NaN."""
     return json.dumps(
         doc, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode("ascii")
 
 
-def sha256_of(doc: Mapping[str, Any], *, without: frozenset[str] = frozenset()) -> str:
+def sha256_of(doc: JsonObject, *, without: frozenset[str] = frozenset()) -> str:
     """Return the SHA-256 of a document's canonical JSON.
 
     Args:
@@ -211,7 +210,7 @@ def sha256_of(doc: Mapping[str, Any], *, without: frozenset[str] = frozenset()) 
     return hashlib.sha256(canonical_json(kept)).hexdigest()
 
 
-def fingerprint_of(doc: Mapping[str, Any]) -> str:
+def fingerprint_of(doc: JsonObject) -> str:
     """Return a base's identity, a SHA-256 of its manifest.
 
     It leaves out the fingerprint itself, the time, and the optimisers' state, which may be removed.

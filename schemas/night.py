@@ -1,11 +1,11 @@
 """Define what a night decided and did: `night.json`, from which the morning page is made."""
 
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, NonNegativeInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 from iak.schemas.chain import Service
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import Sha256
@@ -242,7 +242,7 @@ class NightRecord(Spec):
     notices: list[str] = []
     """What a person should know: skipped files, quarantined rows, a cap that was reached."""
     versions: dict[str, str] = {}
-    machine: dict[str, Any] = {}
+    machine: JsonObject = {}
     sha256: Sha256 | None = None
     """SHA-256 of this document without this field."""
 

@@ -1,10 +1,8 @@
 """Define the result of an evaluation: what its workers return, and all that its record has."""
 
-from typing import Any
-
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 
 
 class GateSummary(Spec):
@@ -30,7 +28,7 @@ class PredictionResult(Spec):
     gate: dict[str, GateSummary] | None = None
     """Name of a bundle -> the gate's decision; None without bundles."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json", exclude_none=True)
 

@@ -1,11 +1,11 @@
 """Define the record that a run or a benchmark leaves."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import Sha256
 
@@ -39,27 +39,27 @@ class RunRecord(Spec):
     exit_code: int | None = None
     """0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed, 6 nothing to do,
     130 interrupted."""
-    spec: dict[str, Any]
+    spec: JsonObject
     """The resolved spec: file, command line and defaults merged."""
     spec_digest: str
     """SHA-256 of the spec without its run folder; a run is only resumed under the same spec."""
     inputs: dict[str, Sha256] = {}
     """What the run reads -> SHA-256 of its content; a run is only resumed on the same inputs. Empty
     until they are known."""
-    catalog: dict[str, Any] = {}
+    catalog: JsonObject = {}
     """The catalogue as it was parsed, without its presets, which stand in `spec`."""
     started_at: datetime
     ended_at: datetime | None = None
     commit: str | None = None
     """Commit of the code, with `+` when the tree was changed."""
-    machine: dict[str, Any] = {}
+    machine: JsonObject = {}
     """Processor, cores, memory, accelerator."""
     versions: dict[str, str] = {}
     snapshot: LogSnapshot = LogSnapshot()
     """Exact files read, with rows and fingerprints, by split."""
     timings_s: dict[str, float] = {}
     """Seconds by phase."""
-    result: dict[str, Any] = {}
+    result: JsonObject = {}
     """What the job reports."""
     outputs: dict[str, Output] = {}
     """Path below the run folder -> the result there. Empty until the run has finished."""
@@ -85,7 +85,7 @@ class Target(Spec):
 class BenchmarkLine(Spec):
     """A line of a benchmark's table. Each field is a column of it."""
 
-    def as_row(self) -> dict[str, Any]:
+    def as_row(self) -> JsonObject:
         """Return the line as JSON values, by column."""
         return self.model_dump(mode="json")
 
@@ -93,7 +93,7 @@ class BenchmarkLine(Spec):
 class BenchmarkResult(Spec):
     """What a benchmark returns; its record adds settings, machine and versions."""
 
-    rows: list[dict[str, Any]]
+    rows: list[JsonObject]
     """Lines of the table: column -> JSON value."""
     targets: list[Target] = []
     notes: list[str] = []
@@ -109,18 +109,18 @@ class BenchmarkRecord(Spec):
     """Number of this document's format."""
     bench: str
     """Its name, as in `iak bench NAME`."""
-    spec: dict[str, Any]
+    spec: JsonObject
     is_smoke: bool
     """Whether sizes were small, to check that it runs; its numbers then mean nothing."""
     command: str
     started_at: datetime
     seconds: float
     commit: str | None = None
-    machine: dict[str, Any] = {}
+    machine: JsonObject = {}
     limits: dict[str, float] = {}
     """Measured ceilings of the machine: memory bandwidth in bytes/s, matmul rate in FLOP/s."""
     versions: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     """Lines of the table."""
     targets: list[Target] = []
     notes: list[str] = []

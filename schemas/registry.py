@@ -4,11 +4,11 @@ The history is a chain of commits, each a whole list of pointers. A promotion of
 commit, so a reader sees all of it or nothing.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import BundleManifest, Sha256, sha256_of
@@ -61,7 +61,7 @@ class Lineage(Spec):
     parent: Sha256 | None = None
     """Digest of the live bundle of its domain that tuning started from; null where it started from
     none, or where that bundle is no longer what the run read."""
-    data_window: dict[str, Any]
+    data_window: JsonObject
     """Days and rows it was tuned on."""
     run: str
     """Run folder of the `iak finetune` that made it."""

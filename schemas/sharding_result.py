@@ -1,10 +1,10 @@
 """Define the result of `iak bench sharding`: what workers measure, and the lines of the record."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import SparseSpec, Spec
+from iak.schemas.base import JsonObject, SparseSpec, Spec
 from iak.schemas.job import Precision
 from iak.schemas.plan import ShardingType
 from iak.schemas.record import BenchmarkLine
@@ -86,7 +86,7 @@ class ShardingResult(Spec):
     seconds: float
     """Time of everything but the start of workers."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the document as JSON values."""
         return self.model_dump(mode="json")
 

@@ -1,10 +1,8 @@
 """Define the result of a pre-training run, as worker 0 returns it and as the record has it."""
 
-from typing import Any
-
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 from iak.schemas.manifest import PrecisionEntry
 from iak.schemas.table_placement import TablePlacement
 
@@ -88,7 +86,7 @@ class TrainingResult(Spec):
     precisions: tuple[PrecisionEntry, ...] = ()
     """What lower precision costs the best weights; empty where the parent is best."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json")
 
@@ -126,7 +124,7 @@ class TrainingRunResult(TrainingResult):
     fingerprint: str | None = None
     """Fingerprint of the published base; None where there is none."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the document as JSON values, under the keys of a run record."""
         absent = {n for n in ("not_published", "fingerprint") if getattr(self, n) is None}
         return self.model_dump(mode="json", exclude=absent)

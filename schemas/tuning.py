@@ -1,10 +1,8 @@
 """Define the result of a tuning run: every kernel after the gate, and counts of rows and labels."""
 
-from typing import Any
-
 from pydantic import Field, NonNegativeInt
 
-from iak.schemas.base import SparseSpec, Spec
+from iak.schemas.base import JsonObject, SparseSpec, Spec
 from iak.schemas.chain import ChainVerdict
 from iak.schemas.prediction import UntunedDomain
 from iak.schemas.table_placement import TablePlacement
@@ -135,7 +133,7 @@ class TuningResult(Spec):
     plan: tuple[TablePlacement, ...]
     """Where each table was placed."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json", by_alias=True)
 

@@ -10,10 +10,10 @@ a run with `only=`, and has a table of its own.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from iak.schemas.base import JsonObject
 from infra.benchmarks.readme import table_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,6 @@ PAGE = ROOT / "tests" / "faults" / "README.md"
 RECORD = ROOT / "infra/benchmarks/cpu-2-cores/faults.json"
 BEFORE = RECORD.with_name("faults-before.json")
 NIGHTS = RECORD.with_name("faults-nights.json")
-Record = Mapping[str, Any]
 _COLUMNS = (
     "fault", "where", "injected", "survived", "refused_by_name", "wrong", "lost", "rows_lost",
     "rows_repeated", "seconds_to_recover", "times_undamaged",
@@ -29,7 +28,7 @@ _COLUMNS = (
 _SUMS = ("injected", "survived", "refused_by_name", "wrong", "lost")
 
 
-def written(page: str, record: Record, before: Record, nights: Record) -> str:
+def written(page: str, record: JsonObject, before: JsonObject, nights: JsonObject) -> str:
     """Return the page with the records in it."""
     for name, text in (("faults", chapter(record, before)), ("nights", chapter(nights))):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -39,7 +38,7 @@ def written(page: str, record: Record, before: Record, nights: Record) -> str:
     return page
 
 
-def chapter(record: Record, before: Record | None = None) -> str:
+def chapter(record: JsonObject, before: JsonObject | None = None) -> str:
     """Return the targets and every class, as Markdown.
 
     Args:
@@ -70,7 +69,7 @@ def chapter(record: Record, before: Record | None = None) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _line(row: Record, before: Record | None) -> list[str]:
+def _line(row: JsonObject, before: JsonObject | None) -> list[str]:
     """Return a class's cells; a number that must be zero and is not is emphasised."""
     cells = []
     for name in _COLUMNS:
@@ -87,12 +86,12 @@ def _line(row: Record, before: Record | None) -> list[str]:
 _ALL = "all"
 
 
-def _total(rows: Sequence[Record]) -> dict[str, Any]:
+def _total(rows: Sequence[JsonObject]) -> JsonObject:
     sums = {name: sum(row[name] for row in rows) for name in _SUMS}
     return {**dict.fromkeys(_COLUMNS), "fault": _ALL, "where": "", **sums}
 
 
-def _is_bad(row: Record) -> bool:
+def _is_bad(row: JsonObject) -> bool:
     return bool(row["wrong"] or row["lost"])
 
 

@@ -9,11 +9,11 @@ import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from iak.schemas.base import JsonObject
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- benches -->", "<!-- /benches -->"
-Record = dict[str, Any]
 _OWN = ("input", "compute", "waiting")
 
 
@@ -59,12 +59,14 @@ def chapter(folder: Path) -> str:
     return "\n".join([*sections, *_elsewhere(records, others)]).rstrip()
 
 
-def _records(folder: Path, names: Iterable[str]) -> dict[str, Record]:
+def _records(folder: Path, names: Iterable[str]) -> dict[str, JsonObject]:
     paths = {name: folder / f"{name}.json" for name in names}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
 
 
-def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]]) -> list[str]:
+def _elsewhere(
+    here: Mapping[str, JsonObject], others: Sequence[Mapping[str, JsonObject]]
+) -> list[str]:
     """Return the targets' values on other machines."""
     lines: list[str] = []
     for records in others:
@@ -89,7 +91,7 @@ def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]
     return lines
 
 
-def _measured(target: Record | None) -> str:
+def _measured(target: JsonObject | None) -> str:
     """Return a number, emphasised where it misses its target."""
     if target is None:
         return "-"
@@ -101,7 +103,7 @@ def _subfolder(folder: Path) -> str:
     return folder.resolve().relative_to(HERE).as_posix()
 
 
-def _head(record: Record, subfolder: str, title: str, said: str) -> list[str]:
+def _head(record: JsonObject, subfolder: str, title: str, said: str) -> list[str]:
     """Return a heading with the command, the machine and the picture."""
     machine, name = record["machine"], record["bench"]
     return [
@@ -125,11 +127,11 @@ def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
 
 
-def _of(record: Record, table: str) -> list[Record]:
+def _of(record: JsonObject, table: str) -> list[JsonObject]:
     return [row for row in record["rows"] if row.get("table", table) == table]
 
 
-def _targets(record: Record) -> list[str]:
+def _targets(record: JsonObject) -> list[str]:
     """Return the targets, and below them the reasons why some were missed."""
     targets = record["targets"]
     rows = [
@@ -141,7 +143,7 @@ def _targets(record: Record) -> list[str]:
     return [*table, *(["Where a target was missed:", "", *notes, ""] if notes else [])]
 
 
-def _finetune(record: Record, subfolder: str) -> str:
+def _finetune(record: JsonObject, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,
@@ -192,7 +194,7 @@ def _finetune(record: Record, subfolder: str) -> str:
     return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
 
 
-def _bought(nights: list[Record]) -> str:
+def _bought(nights: list[JsonObject]) -> str:
     """Return the gains of continued training by step, and of kernels in a night."""
     (_, start), *later = nights[0]["losses"]
     gains = ", ".join(f"{start - loss:+.4f} at step {step}" for step, loss in later)
@@ -204,7 +206,7 @@ def _bought(nights: list[Record]) -> str:
     )
 
 
-def _finetune_again(record: Record, _subfolder: str) -> str:
+def _finetune_again(record: JsonObject, _subfolder: str) -> str:
     """Return the nights of a second run, also with narrowed inputs, and its differences."""
     spreads = [r["slowest_over_fastest_slice"] for r in _of(record, "variants")]
     lines = [
@@ -237,7 +239,7 @@ def _finetune_again(record: Record, _subfolder: str) -> str:
     return "\n".join([*lines, f"The same targets in that run: {measured}.", ""])
 
 
-def tables_text(record: Record, subfolder: str) -> str:
+def tables_text(record: JsonObject, subfolder: str) -> str:
     """Return the section of `tables`: its settings, its table and its picture.
 
     Args:
@@ -269,7 +271,7 @@ def tables_text(record: Record, subfolder: str) -> str:
     return "\n".join([*lines, *_targets(record)])
 
 
-def serve_text(record: Record, subfolder: str) -> str:
+def serve_text(record: JsonObject, subfolder: str) -> str:
     """Return the section of `serve`: files, requests by domains and by rows, promotions.
 
     Args:
@@ -312,12 +314,12 @@ def serve_text(record: Record, subfolder: str) -> str:
     return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
 
 
-def _latency(row: Record) -> list[str]:
+def _latency(row: JsonObject) -> list[str]:
     """Return median and 99 % quantile of a request's time."""
     return [f"{row[name]:.1f} ms" for name in ("p50_ms", "p99_ms")]
 
 
-def _gate(record: Record, subfolder: str) -> str:
+def _gate(record: JsonObject, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,
@@ -349,7 +351,7 @@ def _gate(record: Record, subfolder: str) -> str:
     return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
 
 
-def _floors(rows: list[Record]) -> list[str]:
+def _floors(rows: list[JsonObject]) -> list[str]:
     """Return what the bound of a night costs, and which rare losses it bears."""
     begin = "promoted_if_a_night_loses_"
     losses = [name for name in rows[0] if name.startswith(begin)]
@@ -368,7 +370,7 @@ def _floors(rows: list[Record]) -> list[str]:
     )  # fmt: skip
 
 
-def nights_text(record: Record, subfolder: str) -> str:
+def nights_text(record: JsonObject, subfolder: str) -> str:
     """Return the section of `nights`: what each method brings on the day after every night."""
     rows = _of(record, "nights")
     task = rows[0]["task"]
@@ -391,14 +393,14 @@ def nights_text(record: Record, subfolder: str) -> str:
     return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
 
 
-def _delta(row: Record | None) -> str:
+def _delta(row: JsonObject | None) -> str:
     """Return a difference with its interval, or a dash where nothing was measured."""
     if row is None:
         return "-"
     return f"{1e4 * row['delta_auc']:+.0f} [{1e4 * row['low']:+.0f}, {1e4 * row['high']:+.0f}]"
 
 
-def quality_text(record: Record, subfolder: str) -> str:
+def quality_text(record: JsonObject, subfolder: str) -> str:
     """Return the section of `quality`: the league of each log, IAK beside rivals, and targets.
 
     Args:
@@ -432,7 +434,7 @@ def quality_text(record: Record, subfolder: str) -> str:
     return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
 
 
-def _quality_row(row: Record) -> list[str]:
+def _quality_row(row: JsonObject) -> list[str]:
     loss = row["delta_log_loss"]
     return [
         row["log"],
@@ -450,7 +452,7 @@ def _quality_row(row: Record) -> list[str]:
     ]
 
 
-def _interval(row: Record) -> str:
+def _interval(row: JsonObject) -> str:
     """Return a difference in 1e-4 of AUC with its interval."""
     if row["low"] is None:
         return "-"
@@ -458,7 +460,7 @@ def _interval(row: Record) -> str:
     return f"{_units(row['delta_auc'])} {ends}"
 
 
-def _seeds(row: Record) -> str:
+def _seeds(row: JsonObject) -> str:
     """Return the lowest and highest seed's difference; a dash where there is one seed."""
     if row["seeds"] < 2 or row["lowest_seed"] is None:
         return "-"
@@ -473,7 +475,7 @@ def _decimal(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def _data(record: Record, subfolder: str) -> str:
+def _data(record: JsonObject, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,
@@ -491,7 +493,7 @@ def _data(record: Record, subfolder: str) -> str:
     return "\n".join([*lines, *_targets(record)])
 
 
-def _sharding(record: Record, subfolder: str) -> str:
+def _sharding(record: JsonObject, subfolder: str) -> str:
     launchers = " and ".join(row["launcher"] for row in _of(record, "launchers"))
     lines = _head(
         record,
@@ -518,7 +520,7 @@ def _sharding(record: Record, subfolder: str) -> str:
     return "\n".join(lines)
 
 
-def _layout_cells(row: Record) -> list[str]:
+def _layout_cells(row: JsonObject) -> list[str]:
     """Return a combination that was measured, or its error."""
     if row.get("error"):
         return [row["way"], row["launcher"], row["error"], *[""] * 6]
@@ -534,7 +536,7 @@ def _layout_cells(row: Record) -> list[str]:
     ]
 
 
-def _scaling(record: Record, subfolder: str) -> str:
+def _scaling(record: JsonObject, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iak.pipeline.files import put_file
 from iak.pipeline.sharding.rectangles import FileEntry, entries_of
+from iak.schemas.base import JsonObject
 from iak.schemas.training import TunedTowers
 
 WEIGHTS = "weights.json"
@@ -28,7 +29,7 @@ class BestWeights:
 
     def write(self, folder: Path) -> None:
         """Write this document beside the weights."""
-        document: dict[str, object] = {
+        document: JsonObject = {
             "files": [asdict(entry) for entry in self.files],
             "optimizer": [asdict(entry) for entry in self.optimizer],
             "digest": dict(self.digest),

@@ -17,7 +17,6 @@ everything that was read.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sealed import SEAL, check_seal, parsed, seal, spelled
 from iak.pipeline.sharding import adagrad_state, base_weights
 from iak.pipeline.sharding.rectangles import entries_of, opened, save_tensors, together, verify_file
+from iak.schemas.base import JsonObject
 
 STATE = "state.json"
 CHECKPOINT_FORMAT = 2
@@ -49,7 +49,7 @@ def save(
     step: int,
     model: nn.Module,
     adam: Mapping[str, Tensor],
-    meta: Mapping[str, Any],
+    meta: JsonObject,
     *,
     worker: Worker,
 ) -> None:
@@ -68,8 +68,8 @@ def save(
     make_folder(part, worker)
     weights = base_weights.write_base_weights(model, part, worker)
     accumulators = adagrad_state.write_accumulators(model, part, worker)
-    metas: list[Mapping[str, Any]] = [{} for _ in range(worker.world)]
-    dist.all_gather_object(metas, dict(meta))
+    metas: list[JsonObject] = [{} for _ in range(worker.world)]
+    dist.all_gather_object(metas, meta)
     if worker.rank == 0:
         document = {
             "format": CHECKPOINT_FORMAT,
@@ -101,12 +101,12 @@ def gather(folder: Path, worker: Worker) -> None:
     barrier(worker)
 
 
-def write_state(folder: Path, document: Mapping[str, Any]) -> None:
+def write_state(folder: Path, document: JsonObject) -> None:
     """Write a checkpoint's document, the last of its files."""
     put_file(folder / STATE, spelled(seal(document), allow_nan=True))
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> JsonObject:
     """Read a checkpoint's document.
 
     Raises:
@@ -139,7 +139,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     )
 
 
-def _check_step(folder: Path, document: Mapping[str, Any]) -> None:
+def _check_step(folder: Path, document: JsonObject) -> None:
     """Refuse a document that was copied from another checkpoint."""
     if folder.name != f"step-{document['step']:08d}":
         raise ValueError(f"it is of step {document['step']}, in a folder named {folder.name}")
@@ -147,7 +147,7 @@ def _check_step(folder: Path, document: Mapping[str, Any]) -> None:
 
 def resume(
     paths: Sequence[Path], model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[JsonObject], list[str]]:
     """Fill the model and the optimisers from the newest sound checkpoint; a collective call.
 
     Newer checkpoints that are damaged are removed, so that only sound ones count for `KEEP`.
@@ -191,7 +191,7 @@ def resume(
 
 def load(
     folder: Path, model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[JsonObject], list[str]]:
     """Fill the model and the optimisers in place from one checkpoint; a collective call.
 
     Args:

@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from iak.pipeline.base import published_base
 from iak.pipeline.base.best_weights import WEIGHTS, read_best
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.files import replace_folder
+from iak.schemas.base import JsonObject
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.training import TrainingResult
@@ -23,7 +23,7 @@ _SEALED = ".sealed"
 class BaseProvenance:
     """What the manifest of a base says of its origin."""
 
-    spec: Mapping[str, Any]
+    spec: JsonObject
     """Settings of the run, as JSON values; `model` is added."""
     snapshot: LogSnapshot
     """The log that it was trained on."""
@@ -37,7 +37,7 @@ def publish_trained(
     provenance: BaseProvenance,
     *,
     parent: PublishedBase | None = None,
-    metrics: Sequence[Mapping[str, Any]] = (),
+    metrics: Sequence[JsonObject] = (),
 ) -> BaseManifest:
     """Seal the best weights as the run's base, and move it into place at once.
 

@@ -13,7 +13,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -38,6 +37,7 @@ from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.growth import Growth
 from iak.pipeline.sharding.rectangles import FileEntry, entries_of
 from iak.pipeline.storage.working_copy import read_copy
+from iak.schemas.base import JsonObject
 from iak.schemas.feature import meaning_of, table_of
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
@@ -244,7 +244,7 @@ def contents(
     model: ModelSpec,
     files: Sequence[FileEntry],
     digest: Mapping[str, str],
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the fields of a base's manifest that describe its files.
 
     Args:
@@ -267,7 +267,7 @@ def contents(
     }
 
 
-def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
+def seal(folder: Path, document: JsonObject) -> BaseManifest:
     """Write the manifest of a base whose files are complete, with its fingerprint.
 
     Args:
@@ -387,7 +387,7 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
         )
 
 
-def _meanings(catalog: Catalog) -> list[dict[str, Any]]:
+def _meanings(catalog: Catalog) -> list[JsonObject]:
     """Return the meanings of all features, in order, without whether they are optional."""
     return [meaning_of(feature) for feature in catalog.features]
 

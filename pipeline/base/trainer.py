@@ -41,6 +41,7 @@ from iak.pipeline.sharding.shard import (
     set_tables_lr,
     shard,
 )
+from iak.schemas.base import JsonObject
 from iak.schemas.job import BaseOptimSpec, ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
@@ -467,7 +468,7 @@ class Pretraining:
             self.report(NotLoaded(line))
 
 
-def meta_of(state: TrainState, steps_per_epoch: int) -> dict[str, object]:
+def meta_of(state: TrainState, steps_per_epoch: int) -> JsonObject:
     """Return the state of a worker as plain data, as a checkpoint contains it.
 
     Args:
@@ -479,7 +480,7 @@ def meta_of(state: TrainState, steps_per_epoch: int) -> dict[str, object]:
 
 
 def restored_state(
-    metas: Sequence[Mapping[str, Any]], steps_per_epoch: int, worker: Worker
+    metas: Sequence[JsonObject], steps_per_epoch: int, worker: Worker
 ) -> tuple[TrainState, list[str]]:
     """Restore this worker's state from the states in a checkpoint.
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from datetime import date, time
-from typing import Any
 
+from iak.schemas.base import JsonObject
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import sha256_of
@@ -41,7 +41,7 @@ def night_id(
     """
     settings = spec.model_dump(mode="json", exclude=set(_ELSEWHERE))
     window = [[day.partition, str(day.day), day.content, day.state == "open"] for day in days]
-    document: dict[str, Any] = {
+    document: JsonObject = {
         "night": str(night),
         "base": base,
         "seed": spec.workers.seed,

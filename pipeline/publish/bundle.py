@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -27,6 +26,7 @@ from iak.pipeline.files import link_or_copy, not_permitted, put_file, putting_fo
 from iak.pipeline.formats import current_document
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
+from iak.schemas.base import JsonObject
 from iak.schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex, StatisticsEntry
 from iak.schemas.verdict import Verdict
 
@@ -109,8 +109,8 @@ def write_bundle(
     domain: Mapping[str, str] | None,
     base_fingerprint: str,
     schema_hash: str,
-    data_window: Mapping[str, Any],
-    spec: Mapping[str, Any],
+    data_window: JsonObject,
+    spec: JsonObject,
     verdict: Verdict,
     versions: Mapping[str, str],
     created_at: datetime,

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.files import putting_file
@@ -17,6 +16,7 @@ from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
 from iak.pipeline.tuning.finetune import Finetuned, Level
+from iak.schemas.base import JsonObject
 from iak.schemas.job import GateSpec
 from iak.schemas.manifest import StatisticsEntry
 from iak.schemas.predictions import MetricTask
@@ -34,9 +34,9 @@ class Provenance:
     base_fingerprint: str
     schema_hash: str
     """Digest of the encoded inputs."""
-    data_window: Mapping[str, Any]
+    data_window: JsonObject
     """Days and rows of every split, and the fingerprint of the log."""
-    spec: Mapping[str, Any]
+    spec: JsonObject
     """Settings of the kernel and its tuning."""
     versions: Mapping[str, str]
     """Versions of the libraries, by name."""

@@ -21,14 +21,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt, OtherFormat, Overtaken
-from iak.pipeline.formats import Document, Migration, current_document, unchanged
+from iak.pipeline.formats import Migration, current_document, unchanged
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
 from iak.pipeline.storage.store import Store
+from iak.schemas.base import JsonObject
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.registry import (
@@ -49,7 +50,7 @@ _MAX_ATTEMPTS = 20
 """Times that a commit is tried, each after another writer's commit came first."""
 
 
-def _with_stored(commit: Document) -> dict[str, Any]:
+def _with_stored(commit: JsonObject) -> JsonObject:
     """Migrate a commit of format 2: a bundle was stored under its digest alone."""
     pointers = {
         alias: {folder: {**p, "stored": p["bundle"]} for folder, p in by_folder.items()}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.fresh.state import STATISTICS, read_state
@@ -30,6 +29,7 @@ from iak.pipeline.registry.commits import (
 )
 from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
 from iak.pipeline.storage.store import Store, map_concurrently
+from iak.schemas.base import JsonObject
 from iak.schemas.chain import ChainState
 from iak.schemas.manifest import BundleEntry, BundleManifest
 from iak.schemas.registry import (
@@ -258,7 +258,7 @@ def _read_verified(folder: Path) -> _VerifiedBundle:
     return _VerifiedBundle(manifest, contents)
 
 
-def _unsealed(bundle: _VerifiedBundle, run: Run) -> dict[str, Any]:
+def _unsealed(bundle: _VerifiedBundle, run: Run) -> JsonObject:
     """Return a bundle's entry as JSON values, without its own digest."""
     manifest = bundle.manifest
     entry = Entry(

@@ -12,14 +12,14 @@ interrupted is never read. Bundles are verified by their SHA-256, without torch.
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from iak.pipeline.errors import Corrupt
-from iak.pipeline.formats import Document, Migration
+from iak.pipeline.formats import Migration
 from iak.pipeline.registry.commits import read_sealed
 from iak.pipeline.sealed import seal, spelled
 from iak.pipeline.storage.folder_store import check_digest, not_stored
 from iak.pipeline.storage.store import Store
+from iak.schemas.base import JsonObject
 from iak.schemas.registry import ENTRY_FORMAT, Entry
 
 STORED, ENTRY = "bundles", "entry.json"
@@ -27,7 +27,7 @@ DIGEST_LENGTH = 64
 """Characters of a SHA-256, with which the name of a stored bundle begins."""
 
 
-def _with_stored(entry: Document) -> dict[str, Any]:
+def _with_stored(entry: JsonObject) -> JsonObject:
     """Migrate an entry of format 1: a bundle was stored under its digest alone."""
     return {**entry, "stored": entry["digest"]}
 
@@ -106,7 +106,7 @@ def verify_stored(store: Store, stored: str) -> Entry:
     return entry
 
 
-def put_stored(store: Store, unsealed: Mapping[str, Any], contents: Mapping[str, bytes]) -> Entry:
+def put_stored(store: Store, unsealed: JsonObject, contents: Mapping[str, bytes]) -> Entry:
     """Store a bundle under a new name, even where the same bundle is stored already.
 
     Args:

@@ -22,6 +22,7 @@ from iak.pipeline.report.rendering import render
 from iak.pipeline.report.summary import WORDS, sentence_of
 from iak.pipeline.report.trends import OUTCOMES, trends_of
 from iak.pipeline.report.wording import decimal, duration, percent, plural, short, signed, size
+from iak.schemas.base import JsonObject
 from iak.schemas.night import Method, NightRecord
 
 MAX_COSTS = 12
@@ -86,7 +87,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
     )
 
 
-def _attention(record: NightRecord, lines: Sequence[DomainLine]) -> dict[str, object]:
+def _attention(record: NightRecord, lines: Sequence[DomainLine]) -> JsonObject:
     """Return the domains and the days of the log that a person should look at, worst first."""
     bad_days = sorted((each for each in record.days if each.reason), key=lambda d: not d.holds)
     return {

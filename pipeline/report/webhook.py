@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from iak.pipeline.report.summary import summary_of
+from iak.schemas.base import JsonObject
 from iak.schemas.night import NightRecord
 
 TIMEOUT_S = 10.0
@@ -70,7 +71,7 @@ def send_summary(
     return f"No summary was sent to the address in {variable}: {problem}."
 
 
-def payload_of(record: NightRecord) -> dict[str, object]:
+def payload_of(record: NightRecord) -> JsonObject:
     """Return the JSON object that is sent; chat services show its `text`."""
     return {
         "text": summary_of(record),

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -22,6 +21,7 @@ from iak.pipeline.runs.outputs import base_output
 from iak.pipeline.runs.pretrain import VALIDATION
 from iak.pipeline.runs.record import OpenRecord, versions
 from iak.schemas.adoption import AdoptionResult, GivenQuality
+from iak.schemas.base import JsonObject
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
@@ -87,7 +87,7 @@ def publish_adopted(
     catalog: Catalog,
     view: LogView,
     encoding: Encoding,
-    fields: Mapping[str, Any],
+    fields: JsonObject,
 ) -> BaseManifest:
     """Seal a base without tables, and move it into place at once.
 

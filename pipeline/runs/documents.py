@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iak.pipeline.errors import BadRequest
+from iak.schemas.base import JsonObject
 
 MAX_BYTES = 64 * 2**20
 """Bytes of the largest file that is read: no person writes a larger one."""
@@ -19,7 +20,7 @@ MAX_DEPTH = 32
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_toml(path: Path, *, setting: str) -> dict[str, Any]:
+def read_toml(path: Path, *, setting: str) -> JsonObject:
     """Return the document in a TOML file.
 
     Args:
@@ -122,8 +123,8 @@ def _too_deep(setting: str, path: Path) -> str:
     return f"{setting} {path} is nested deeper than {MAX_DEPTH} levels; no document needs that"
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
+    values: JsonObject = {}
     for key, value in pairs:
         if key in values:
             raise ValueError(f"the key {key!r} occurs twice")

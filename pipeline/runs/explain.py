@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from iak.pipeline.data.nearest import listed, nearest
-from iak.schemas.base import redacted, shortened
+from iak.schemas.base import JsonObject, redacted, shortened
 from iak.schemas.reference import type_name
 
 _SECTIONS = {
@@ -26,7 +26,7 @@ _SECTIONS = {
 def explain(
     error: ValidationError,
     kind: type[BaseModel] | None = None,
-    document: Mapping[str, Any] | None = None,
+    document: JsonObject | None = None,
 ) -> str:
     """Return pydantic's errors, one per line: where, what was expected, what was seen.
 
@@ -102,7 +102,7 @@ def _tag_of(member: Any) -> str | None:  # noqa: ANN401
     return get_args(fields["kind"].annotation)[0] if "kind" in fields else None
 
 
-def _where(path: Sequence[int | str], document: Mapping[str, Any] | None) -> str:
+def _where(path: Sequence[int | str], document: JsonObject | None) -> str:
     """Return a location in TOML's spelling, with the name of its feature or task."""
     where = ".".join(str(part) for part in path if part != "[key]") or "(whole document)"
     entry: Any = document
@@ -151,7 +151,7 @@ def _as_list(value: Any, wanted: Any) -> str:  # noqa: ANN401
     return f"; write [{json.dumps(value)}]" if is_open and isinstance(value, str) else ""
 
 
-def _kind_sentence(context: Mapping[str, Any], problem: str) -> str:
+def _kind_sentence(context: JsonObject, problem: str) -> str:
     words = [word.strip(" '") for word in context.get("expected_tags", "").split(",") if word]
     if problem == "union_tag_not_found":
         return 'kind is missing; write kind = "categorical", "list", "numeric" or "cross"'
@@ -167,7 +167,7 @@ def _preset_sentence(path: Sequence[int | str]) -> str:
     )
 
 
-def _words(finding: Mapping[str, Any]) -> Iterator[str]:
+def _words(finding: JsonObject) -> Iterator[str]:
     """Yield the words of a literal."""
     for word in finding["ctx"]["expected"].replace(" or ", ", ").split(", "):
         yield word.strip("'")

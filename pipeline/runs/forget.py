@@ -5,10 +5,9 @@ a bundle that serves has to be replaced first.
 """
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +23,7 @@ from iak.pipeline.runs.record import RECORD, read_record
 from iak.pipeline.runs.stored_run import ACTIVATIONS
 from iak.pipeline.storage.store import Store, map_concurrently, open_store
 from iak.pipeline.storage.working_copy import local_folder, readable_folder
+from iak.schemas.base import JsonObject
 from iak.schemas.forget import (
     ForgetReport,
     State,
@@ -36,7 +36,6 @@ from iak.schemas.log_snapshot import LogSnapshot, ReadFile
 from iak.schemas.paths import bucket_uri, reference_text
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry
 
-Document = Mapping[str, Any]
 _WORST_FIRST: tuple[State, ...] = ("touched", "unknown")
 
 
@@ -115,7 +114,7 @@ class _Search:
         matches = self.in_snapshot(record.catalog, record.snapshot)
         return replace(matches, cache=Path(named) if named else _cache_beside(base))
 
-    def in_snapshot(self, catalog: Document, snapshot: LogSnapshot) -> _Matches:
+    def in_snapshot(self, catalog: JsonObject, snapshot: LogSnapshot) -> _Matches:
         """Return the rows of the users in the files that a snapshot names."""
         user = catalog.get("log", {}).get("user")
         if not user:

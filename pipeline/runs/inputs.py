@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iak.schemas.base import JsonObject
 from iak.schemas.log import Catalog
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import sha256_of
@@ -15,7 +16,6 @@ ABSENT = "absent"
 _KEYS_SHOWN = 5
 _FILES_SHOWN = 3
 _VALUE_CHARACTERS = 80
-Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Inputs:
 
     digests: Mapping[str, str]
     """Name -> SHA-256 of the content."""
-    catalog: Document
+    catalog: JsonObject
     """The catalogue as it was parsed, to name the keys that differ."""
     snapshot: LogSnapshot
     """The log's snapshot in the record's form, to name the files that differ."""
@@ -48,12 +48,12 @@ def inputs_of(catalog: Catalog, snapshot: LogSnapshot, others: Mapping[str, str]
     return Inputs(digests=digests, catalog=parsed, snapshot=snapshot)
 
 
-def catalog_document(catalog: Catalog) -> dict[str, Any]:
+def catalog_document(catalog: Catalog) -> JsonObject:
     """Return the catalogue as JSON, without comments and presets.
 
     Presets are settings, and count where a verb's spec has taken them.
     """
-    document: dict[str, Any] = json.loads(catalog.model_dump_json(exclude={"presets"}))
+    document: JsonObject = json.loads(catalog.model_dump_json(exclude={"presets"}))
     return document
 
 
@@ -97,7 +97,7 @@ def _describe_log(before: RunRecord, now: Inputs) -> str:
     return f"{files}, {columns}" if files else columns
 
 
-def _columns_of(catalog: Document) -> str:
+def _columns_of(catalog: JsonObject) -> str:
     """Return a digest of the columns whose content the fingerprints of files cover."""
     # Imported here: it loads pyarrow, which a reader of records does not need.
     from iak.pipeline.data.fingerprints import content_columns
@@ -112,7 +112,7 @@ def _short(digest: str | None) -> str:
     return digest[:12] if digest else ABSENT
 
 
-def describe_keys(then: Document, now: Document) -> str:
+def describe_keys(then: JsonObject, now: JsonObject) -> str:
     """Return a text with the dotted keys that differ between two documents, and both values."""
     old, new = (dict(flattened(document)) for document in (then, now))
     names = [name for name in (old | new) if old.get(name) != new.get(name)]
@@ -123,14 +123,14 @@ def describe_keys(then: Document, now: Document) -> str:
     return "; ".join(shown) + more
 
 
-def _value(document: Document, name: str) -> str:
+def _value(document: JsonObject, name: str) -> str:
     if name not in document:
         return ABSENT
     text = repr(document[name])
     return text if len(text) <= _VALUE_CHARACTERS else f"{text[: _VALUE_CHARACTERS - 3]}..."
 
 
-def flattened(document: Document, outer: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(document: JsonObject, outer: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every value of a tree with its dotted name.
 
     Entries of a list of tables (features, tasks) are yielded under their names instead of their
@@ -138,9 +138,9 @@ def flattened(document: Document, outer: str = "") -> Iterator[tuple[str, Any]]:
     """
     for key, value in document.items():
         name = f"{outer}{key}"
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:
             yield from flattened(value, f"{name}.")
-        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
             entries = {_title(entry): entry for entry in value}
             yield from flattened(entries, f"{name}.")
             yield name, list(entries)
@@ -148,7 +148,7 @@ def flattened(document: Document, outer: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _title(entry: Document) -> str:
+def _title(entry: JsonObject) -> str:
     return str(entry.get("name") or entry.get("label"))
 
 
@@ -180,7 +180,7 @@ def _some(paths: Sequence[str]) -> str:
     return ", ".join([*paths[:_FILES_SHOWN], *more])
 
 
-def _dates(snapshot: LogSnapshot) -> dict[str, Any]:
+def _dates(snapshot: LogSnapshot) -> JsonObject:
     """Return the dates that decide a run's rows and labels. Both may depend on today."""
     return {
         "as_of": snapshot.as_of,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,7 +12,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.formats import first_format
 from iak.pipeline.runs.documents import read_json, read_toml
 from iak.pipeline.runs.explain import explain
-from iak.schemas.base import Spec, shortened
+from iak.schemas.base import JsonObject, Spec, shortened
 from iak.schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.nightly import NightlySpec
@@ -128,16 +128,16 @@ def _load_plan(path: Path, job: Job) -> PlanDocument:
     return plan
 
 
-def _plan_of(document: Mapping[str, Any], where: Path) -> PlanDocument:
+def _plan_of(document: JsonObject, where: Path) -> PlanDocument:
     """Return a plan in the current format."""
     return first_format(
         PlanDocument, document, kind="plan", where=where, remedy="Make it again: iak plan save=FILE"
     )
 
 
-def nested(dotted: dict[str, Any]) -> dict[str, Any]:
+def nested(dotted: JsonObject) -> JsonObject:
     """Return `{"optim.lr": 1}` as `{"optim": {"lr": 1}}`."""
-    tree: dict[str, Any] = {}
+    tree: JsonObject = {}
     for name, value in dotted.items():
         *outer, last = name.split(".")
         inner = tree
@@ -147,7 +147,7 @@ def nested(dotted: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merged(below: JsonObject, above: JsonObject) -> JsonObject:
     """Return two trees of settings as one; where both have a setting, `above` wins."""
     result = dict(below)
     for key, value in above.items():
@@ -189,7 +189,7 @@ def moved_setting(kind: type[BaseModel], name: str) -> str | None:
     return kind.moved(name) if issubclass(kind, PlacedSpec) else None
 
 
-def spec_with_presets(kind: type[S], verb: str, catalog: Catalog, settings: Mapping[str, Any]) -> S:
+def spec_with_presets(kind: type[S], verb: str, catalog: Catalog, settings: JsonObject) -> S:
     """Return a verb's spec: its defaults, the catalogue's presets over them, the settings on top.
 
     Args:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from iak.pipeline.errors import (
     INTERRUPTED,
@@ -31,7 +30,7 @@ from iak.pipeline.files import put_file
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.lock import one_writer
 from iak.pipeline.runs.inputs import Inputs, describe_changes, flattened
-from iak.schemas.base import Spec
+from iak.schemas.base import JsonObject, Spec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import sha256_of
 from iak.schemas.plan import PlacementSpec
@@ -84,7 +83,7 @@ class OpenRecord:
     may_differ: Collection[str] = ()
     """Settings and inputs that may differ when an unfinished run is resumed."""
     snapshot: LogSnapshot = field(default_factory=LogSnapshot)
-    result: dict[str, Any] = field(default_factory=dict)
+    result: JsonObject = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
     """Results of the run, by path below the run folder."""
     timings_s: dict[str, float] = field(default_factory=dict)
@@ -239,7 +238,7 @@ def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
     )
 
 
-def _ending(error: BaseException) -> dict[str, Any]:
+def _ending(error: BaseException) -> JsonObject:
     """Return the fields of the record for a run that ends with an error."""
     if isinstance(error, KeyboardInterrupt):
         message = "interrupted; run it again to resume"
@@ -292,7 +291,7 @@ def _is_work(path: Path) -> bool:
 def _check_same(
     before: RunRecord,
     verb: str,
-    document: dict[str, Any],
+    document: JsonObject,
     run_dir: Path,
     may_differ: Collection[str],
 ) -> None:
@@ -324,7 +323,7 @@ def _named(run_dir: Path, before: RunRecord) -> str:
     return f"{run_dir} holds an unfinished iak {before.verb} ({status}, {started})"
 
 
-def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> str:
+def _difference(before: RunRecord, verb: str, document: JsonObject) -> str:
     """Return a text with the settings in which two requests differ, and both values of each."""
     if before.verb != verb:
         return f"this is iak {verb}"
@@ -335,7 +334,7 @@ def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> st
     return f"its settings differ: {'; '.join(shown)}{more}"
 
 
-def _fixed(document: dict[str, Any], may_differ: Collection[str]) -> str:
+def _fixed(document: JsonObject, may_differ: Collection[str]) -> str:
     """Return the SHA-256 of the settings that must be the same when a run is resumed."""
     return spec_digest({key: value for key, value in document.items() if key not in may_differ})
 
@@ -379,12 +378,12 @@ def run_record_of(document: object, where: Path) -> RunRecord:
         remedy="Choose another --run-dir",
         migrations={0: unchanged, 1: unchanged, 2: _nest_placement},
     )
-    assert isinstance(document, Mapping), "current_document refuses anything else"
+    assert isinstance(document, dict), "current_document refuses anything else"
     check_unchanged(document, where)
     return RunRecord.model_validate(current)
 
 
-def _nest_placement(document: Mapping[str, Any]) -> dict[str, Any]:
+def _nest_placement(document: JsonObject) -> JsonObject:
     """Migrate a record of format 2, whose settings of the placement are not below `placement`.
 
     The digest of the settings is computed again, so that the same command still finds this run.
@@ -400,7 +399,7 @@ def _nest_placement(document: Mapping[str, Any]) -> dict[str, Any]:
     return dict(document) | {"spec": nested, "spec_digest": spec_digest(nested)}
 
 
-def check_unchanged(document: Mapping[str, Any], where: Path) -> None:
+def check_unchanged(document: JsonObject, where: Path) -> None:
     """Compare a record with the digest in it; records of older formats carry none.
 
     Raises:
@@ -416,12 +415,12 @@ def check_unchanged(document: Mapping[str, Any], where: Path) -> None:
         )
 
 
-def _digest(document: Mapping[str, Any]) -> str:
+def _digest(document: JsonObject) -> str:
     """Return the SHA-256 of a record without the field that holds it."""
     return sha256_of(document, without=frozenset({"record_sha256"}))
 
 
-def spec_digest(document: dict[str, Any]) -> str:
+def spec_digest(document: JsonObject) -> str:
     """Return the SHA-256 of the settings, without the run folder."""
     kept = {k: v for k, v in document.items() if k not in _NOT_IDENTITY}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
@@ -460,7 +459,7 @@ def versions() -> dict[str, str]:
     return result
 
 
-def machine() -> dict[str, Any]:
+def machine() -> JsonObject:
     """Return processor, cores and memory of the machine that drives the run."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {

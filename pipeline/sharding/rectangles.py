@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,7 @@ from iak.pipeline.files import not_permitted, putting_file, sha256_of_file
 from iak.pipeline.model.tables import LocalShard
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.audit import Entry
+from iak.schemas.base import JsonObject
 
 MAX_FILE_BYTES = 256 * 2**20
 """Bytes of weights in one file: small enough to read whole, yet a terabyte is few files."""
@@ -55,7 +56,7 @@ class FileEntry:
     bytes: int
 
 
-def entries_of(documents: Iterable[Mapping[str, Any]]) -> list[FileEntry]:
+def entries_of(documents: Iterable[JsonObject]) -> list[FileEntry]:
     """Return the entries that a document lists, each as the fields of one."""
     return [FileEntry(**fields) for fields in documents]
 

@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from iak.pipeline.errors import Unreachable
@@ -34,11 +33,10 @@ from iak.pipeline.tracking.mlflow_answers import (
 from iak.pipeline.tracking.mlflow_server import MlflowServer, Refused
 from iak.pipeline.tracking.model_version import publish_version
 from iak.pipeline.tracking.night_numbers import night_numbers
+from iak.schemas.base import JsonObject
 from iak.schemas.night import NightRecord
 from iak.schemas.nightly import NightlySpec
 
-Body = dict[str, Any]
-"""A part of a request, as JSON values."""
 ID_TAG = "iak.id"
 _MAX_VALUE_CHARACTERS = 500
 """Characters of a parameter's value; MLflow 3.17 takes 6,000, and older servers took 500."""
@@ -132,7 +130,7 @@ def _log(server: MlflowServer, run: Run, spec: NightlySpec, record: NightRecord)
         {"key": key, "value": value, "timestamp": _milliseconds(record), "step": record.attempts}
         for key, value in night_numbers(record).items()
     ]
-    bodies: list[Body] = [{"tags": _pairs(tags_of(record))}]
+    bodies: list[JsonObject] = [{"tags": _pairs(tags_of(record))}]
     bodies += [{"params": some} for some in _batches(_pairs(parameters), _MAX_PARAMETERS)]
     bodies += [{"metrics": some} for some in _batches(metrics, _MAX_METRICS)]
     for body in bodies:
@@ -149,9 +147,9 @@ def parameters_of(spec: NightlySpec) -> dict[str, str]:
     }
 
 
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+def _flat(settings: JsonObject, above: str = "") -> Iterator[tuple[str, str]]:
     for name, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from _flat(value, f"{above}{name}.")
         elif value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -215,11 +213,11 @@ def _milliseconds(record: NightRecord) -> int:
     return int((record.ended_at or record.started_at).timestamp() * 1000)
 
 
-def _pairs(values: Mapping[str, str]) -> list[Body]:
+def _pairs(values: Mapping[str, str]) -> list[JsonObject]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def _batches(items: Sequence[Body], size: int) -> Iterator[list[Body]]:
+def _batches(items: Sequence[JsonObject], size: int) -> Iterator[list[JsonObject]]:
     rest = iter(items)
     while some := list(islice(rest, size)):
         yield some

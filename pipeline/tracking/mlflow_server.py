@@ -7,8 +7,7 @@ and takes its retries and timeouts from the environment of the whole process.
 
 import json
 import time
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
@@ -17,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from iak.pipeline.errors import BadRequest, Unreachable
 from iak.pipeline.tracking.mlflow_answers import Answer, Refusal
+from iak.schemas.base import JsonObject
 
 ATTEMPTS = 3
 TIMEOUT_S = 10.0
@@ -99,7 +99,7 @@ class MlflowServer:
         """
         return self._api("GET", f"{path}?{urlencode(query)}", b"", answer)
 
-    def post(self, path: str, body: Mapping[str, Any], answer: type[_A]) -> _A:
+    def post(self, path: str, body: JsonObject, answer: type[_A]) -> _A:
         """Change something, and return the answer. Arguments and errors are those of `get`.
 
         Args:
@@ -109,7 +109,7 @@ class MlflowServer:
         """
         return self._api("POST", path, json.dumps(body).encode(), answer)
 
-    def delete(self, path: str, body: Mapping[str, Any], answer: type[_A]) -> _A:
+    def delete(self, path: str, body: JsonObject, answer: type[_A]) -> _A:
         """Remove something, and return the answer. Arguments and errors are those of `post`."""
         return self._api("DELETE", path, json.dumps(body).encode(), answer)
 

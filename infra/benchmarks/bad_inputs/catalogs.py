@@ -8,21 +8,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from iak.schemas.base import JsonObject
 from iak.schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
 from iak.schemas.log import Catalog, LogSpec, SplitSpec
 from iak.schemas.task import DomainSpec, TaskSpec
 from infra.benchmarks.bad_inputs.items import BadInput
 from infra.benchmarks.bad_inputs.settings import Leaf, bad_literals, leaves, plain_type
 
-Document = dict[str, Any]
-Change = Callable[[Document], None]
+Change = Callable[[JsonObject], None]
 
 
 class Raw(str):
     """Text that is written into a TOML file unchanged."""
 
 
-def document() -> Document:
+def document() -> JsonObject:
     """Return a sound catalogue, of the log that `_bad_files` writes."""
     return {
         "log": {
@@ -68,12 +68,12 @@ def toml(value: object) -> str:
     return json.dumps(value)
 
 
-def text_of(catalog: Document) -> str:
+def text_of(catalog: JsonObject) -> str:
     """Return the text of a catalogue's file, a line for each section."""
     return "".join(f"{key} = {toml(value)}\n" for key, value in catalog.items())
 
 
-SECTIONS: tuple[tuple[str, type[BaseModel], Callable[[Document], Document]], ...] = (
+SECTIONS: tuple[tuple[str, type[BaseModel], Callable[[JsonObject], JsonObject]], ...] = (
     ("log", LogSpec, lambda d: d["log"]),
     ("domain", DomainSpec, lambda d: d["domain"]),
     ("features.0", CategoricalSpec, lambda d: d["features"][0]),
@@ -134,17 +134,17 @@ def _literals(leaf: Leaf) -> tuple[str, ...]:
 
 
 def _with_literal(
-    section: str, part: Callable[[Document], Document], key: str, literal: str
+    section: str, part: Callable[[JsonObject], JsonObject], key: str, literal: str
 ) -> BadInput:
     shown = literal if len(literal) < 20 else f"{literal[:6]}..."
     return item(f"{section}.{key} = {shown}", lambda d: part(d).__setitem__(key, Raw(literal)), key)
 
 
-def _without(section: str, part: Callable[[Document], Document], key: str) -> BadInput:
+def _without(section: str, part: Callable[[JsonObject], JsonObject], key: str) -> BadInput:
     return item(f"{section} without {key}", lambda d: part(d).pop(key), key)
 
 
-def _unknown(section: str, part: Callable[[Document], Document]) -> BadInput:
+def _unknown(section: str, part: Callable[[JsonObject], JsonObject]) -> BadInput:
     return item(f"{section}.colour = 1", lambda d: part(d).__setitem__("colour", 1), "colour")
 
 
@@ -157,7 +157,7 @@ def _at_top(key: str, literal: str | None) -> BadInput:
 def set_key(path: str, value: object) -> Change:
     """Return a change of one key, `log.user`, `features.0.name`."""
 
-    def change(catalog: Document) -> None:
+    def change(catalog: JsonObject) -> None:
         *outer, last = path.split(".")
         here: Any = catalog
         for step in outer:
@@ -171,14 +171,14 @@ def set_key(path: str, value: object) -> Change:
 
 
 def _both(*changes: Change) -> Change:
-    def change(catalog: Document) -> None:
+    def change(catalog: JsonObject) -> None:
         for one in changes:
             one(catalog)
 
     return change
 
 
-def _added(section: str, *entries: Document) -> Change:
+def _added(section: str, *entries: JsonObject) -> Change:
     return lambda catalog: catalog[section].extend(entries)
 
 

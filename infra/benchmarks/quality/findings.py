@@ -4,10 +4,10 @@ Two kinds of uncertainty are shown apart. The interval of a line is over rows, w
 user dependent, and is a mean over seeds. The spread is from the lowest to the highest seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
+from iak.schemas.base import JsonObject
 from iak.schemas.record import Target
 from infra.benchmarks.quality.cells import Cell, Line
 from infra.benchmarks.quality.league import IAK, League
@@ -21,10 +21,9 @@ WHOLE_TRIALS, WHOLE_SEEDS = 8, 5
 TOO_WIDE = ", too wide to count"
 CONTINUED, LORA = "continued", "lora"
 ALL, POOLED = "all", "pooled"
-Row = dict[str, Any]
 
 
-def league_rows(league: League) -> list[Row]:
+def league_rows(league: League) -> list[JsonObject]:
     """Return a row for each method and task of a log that has finished cells."""
     rows = []
     for name in league.spec.methods:
@@ -35,7 +34,7 @@ def league_rows(league: League) -> list[Row]:
     return _with_cost(rows)
 
 
-def pair_rows(league: League) -> list[Row]:
+def pair_rows(league: League) -> list[JsonObject]:
     """Return a row for each pair and task: a form of IAK minus a rival, with the verdict."""
     rows = []
     for name, rival in league.pairs:
@@ -86,7 +85,7 @@ def harmed(lines: Sequence[Line]) -> tuple[int, int]:
     return sum(line.high is not None and line.high < 0 for line in own), len(own)
 
 
-def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
+def targets(rows: Sequence[JsonObject]) -> list[Target]:
     """Return the targets: wins against continued training and LoRA, and no rival stopped too early.
 
     Only the first task of a log counts, and only where its interval decides. A rival that is
@@ -117,7 +116,7 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
     return made
 
 
-def notes(leagues: Sequence[League], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def notes(leagues: Sequence[League], rows: Sequence[JsonObject]) -> list[str]:
     """Return notes: the size of the search, the splits of each log, and cells that are missing."""
     spec = leagues[0].spec
     lines = []
@@ -153,7 +152,7 @@ def notes(leagues: Sequence[League], rows: Sequence[Mapping[str, Any]]) -> list[
     return [*lines, *([f"Not finished: {', '.join(missing)}."] if missing else [])]
 
 
-def with_first(rows: Sequence[Row]) -> list[Row]:
+def with_first(rows: Sequence[JsonObject]) -> list[JsonObject]:
     """Return the rows, each saying whether its task is the first of its log."""
     first: dict[str, str] = {}
     for row in rows:
@@ -167,7 +166,7 @@ def _target(name: str, wanted: str, measured: int, note: str) -> Target:
     return Target(name=name, wanted=wanted, measured=measured, is_met=is_met, note=note)
 
 
-def _league_row(league: League, name: str, task: str, cells: Sequence[Cell]) -> Row:
+def _league_row(league: League, name: str, task: str, cells: Sequence[Cell]) -> JsonObject:
     lines = _lines(cells, task, ALL)
     domains = [harmed([line for line in cell.lines if line.task == task]) for cell in cells]
     costs = [cell.cost for cell in cells if cell.cost is not None]
@@ -217,7 +216,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known and len(known) == len(values) else None
 
 
-def _with_cost(rows: Sequence[Row]) -> list[Row]:
+def _with_cost(rows: Sequence[JsonObject]) -> list[JsonObject]:
     """Return the rows with each method's CPU seconds over continued training's."""
     continued = next((row["cpu_s"] for row in rows if row["method"] == CONTINUED), None)
     return [row | {"of_continued": row["cpu_s"] / continued if continued else None} for row in rows]

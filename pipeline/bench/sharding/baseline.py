@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.formats import first_format
+from iak.schemas.base import JsonObject
 from iak.schemas.record import BenchmarkRecord, Target
 from iak.schemas.sharding_result import LayoutLine
 
@@ -28,7 +28,7 @@ def read(path: Path) -> BenchmarkRecord:
     return record
 
 
-def benchmark_record_of(document: Mapping[str, Any], where: Path) -> BenchmarkRecord:
+def benchmark_record_of(document: JsonObject, where: Path) -> BenchmarkRecord:
     """Return a benchmark record in the current format.
 
     Args:

@@ -21,6 +21,7 @@ from iak.pipeline.bench.counters import Wire
 from iak.pipeline.bench.ids import drawn
 from iak.pipeline.bench.sharding.layouts import PlacedTable, ids_of, settle
 from iak.pipeline.process import Worker
+from iak.schemas.base import JsonObject
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec, ConstantsSpec
 from iak.schemas.sharding_result import HostResult, MachineRates
@@ -162,7 +163,7 @@ def toml_of(cluster: ClusterSpec) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _settings(document: Mapping[str, Any]) -> list[str]:
+def _settings(document: JsonObject) -> list[str]:
     """Return lines of TOML; strings and numbers are spelled as in JSON."""
     return [f"{name} = {json.dumps(value)}" for name, value in document.items()]
 
