@@ -3,11 +3,11 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,7 +21,9 @@ from rich.progress import (
 )
 from rich.status import Status
 
+from iak.pipeline.events import AnyEvent
 from iak.pipeline.progress import following
+from iak.schemas.base import JsonObject
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _POLL_S = 0.3
@@ -154,7 +156,7 @@ class WorkersBar:
         self._thread.join()
         self._bar.stop()
 
-    def show(self, event: Mapping[str, Any]) -> None:
+    def show(self, event: AnyEvent) -> None:
         """Show an event of a worker."""
         _show_line(dict(event), self.title, self._bar, self._task)
 
@@ -179,7 +181,7 @@ def show_progress(path: Path, title: str) -> Iterator[None]:
         yield
 
 
-def _show_line(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> None:
+def _show_line(event: JsonObject, title: str, bar: Progress, task: TaskID) -> None:
     """Move the bar by an event about steps; print any other event as a line above the bar."""
     kind = event.pop("event", "note")
     if kind == "step":
@@ -203,7 +205,7 @@ def _show_line(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -
     bar.print(f"  {title}: {kind}  {_line(event)}", markup=False)  # errors quote brackets
 
 
-def print_event(title: str, event: Mapping[str, Any]) -> None:
+def print_event(title: str, event: AnyEvent) -> None:
     """Print an event as a line; of events about steps, one every few seconds."""
     fields = dict(event)
     kind = fields.pop("event", "note")
@@ -224,7 +226,7 @@ def _is_time_for_a_line() -> bool:
     return True
 
 
-def _line(event: Mapping[str, Any]) -> str:
+def _line(event: AnyEvent) -> str:
     """Return the fields of an event as text, with log-loss and AUC of each task."""
     words = [_field_text(name, value) for name, value in event.items() if name != "tasks"]
     for task in event.get("tasks", ()):

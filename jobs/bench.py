@@ -10,7 +10,7 @@ from typing import Any
 from iak.jobs import _figures
 from iak.jobs._progress import console, print_event
 from iak.jobs._tables import show_facts, show_table
-from iak.pipeline.events import Event, Report
+from iak.pipeline.events import AnyEvent, Event, Report
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.record import commit, machine, versions
@@ -104,7 +104,7 @@ def record_of(name: str, spec: BenchSpec, measure: Measure, command: str) -> Ben
     )
 
 
-def _report(event: Mapping[str, Any]) -> None:
+def _report(event: AnyEvent) -> None:
     if not isinstance(event, Event):  # the driver's: start and end of workers, for instance
         print_event("bench", event)
 

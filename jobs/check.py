@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from iak.jobs._figures_profile import draw_profile
@@ -14,6 +14,7 @@ from iak.pipeline.data import unseen
 from iak.pipeline.data.check import Report
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import AnyEvent
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.check import LogChecked, check_log
 from iak.pipeline.runs.load import load_catalog
@@ -30,7 +31,7 @@ def main(spec: CheckSpec) -> int:
         raise BadRequest("picture= draws the profile; leave profile=false out, or picture=")
     with console_report() as on_console:
 
-        def report(event: Mapping[str, Any]) -> None:
+        def report(event: AnyEvent) -> None:
             if isinstance(event, LogChecked):  # shown before the profile, which takes longer
                 show(event.report, event.log, has_profile=spec.profile)
             on_console(event)

@@ -1,12 +1,12 @@
 """Show the events of a run on the console: phases, the steps of workers, notices."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from iak.jobs._progress import WorkersBar, announce, console, update_detail
 from iak.jobs._skipped import show_partly_read
 from iak.pipeline.events import (
+    AnyEvent,
     Event,
     FilesCarried,
     LogPartlyRead,
@@ -37,7 +37,7 @@ class _ShownRun:
         self._phases: list[ExitStack] = []
         self._bar: WorkersBar | None = None
 
-    def show(self, event: Mapping[str, Any]) -> None:
+    def show(self, event: AnyEvent) -> None:
         """Show an event. Events that this class does not know are not shown."""
         match event:
             case PhaseStarted():

@@ -13,11 +13,13 @@ Plain = str | int | float | bool | None
 """A value of an event that a line of JSON has as it is."""
 Numbers = Mapping[str, Plain]
 """Values of an event that stand beside its fields, by name."""
-Report = Callable[[Mapping[str, Any]], None]
+AnyEvent = Mapping[str, Any]
+"""An event of this module, or a line of `progress.jsonl`."""
+Report = Callable[[AnyEvent], None]
 """Takes one event at a time. Workers call it from their own threads and processes."""
 
 
-def silent(_: Mapping[str, Any]) -> None:
+def silent(_: AnyEvent) -> None:
     """Take an event and do nothing with it."""
 
 

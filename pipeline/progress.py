@@ -3,12 +3,11 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from iak.pipeline.events import Report, silent
+from iak.pipeline.events import AnyEvent, Report, silent
 from iak.pipeline.run_files import SHARED_DISK, RunFiles
 
 PROGRESS = "progress.jsonl"
@@ -25,7 +24,7 @@ def line_writer(path: Path, files: RunFiles = SHARED_DISK) -> Report:
     """
     lock = threading.Lock()
 
-    def report(event: Mapping[str, Any]) -> None:
+    def report(event: AnyEvent) -> None:
         line = json.dumps({"at": round(time.time(), 2), **event})
         with lock:
             files.there(append_line, path, line)

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from iak.jobs.console_report import console_report
-from iak.pipeline.events import Event, LogListed, PhaseEnded, PhaseStarted, Report
+from iak.pipeline.events import AnyEvent, Event, LogListed, PhaseEnded, PhaseStarted, Report
 from iak.pipeline.launcher import Launcher, ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
@@ -67,7 +67,7 @@ def _launcher(spec: NightlySpec, settings: Mapping[str, Any]) -> Launcher:
 def _report(at: Moment, on_console: Report) -> Report:
     """Return a report that passes on moments, and shows notices."""
 
-    def report(event: Mapping[str, Any]) -> None:
+    def report(event: AnyEvent) -> None:
         on_console(event)
         if isinstance(event, LogListed):
             at("listed")

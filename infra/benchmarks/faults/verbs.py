@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from iak.jobs import show
 from iak.jobs.console_report import console_report
-from iak.pipeline.events import Event, LogListed, Report
+from iak.pipeline.events import AnyEvent, Event, LogListed, Report
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
@@ -71,7 +71,7 @@ def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
 def _report(rows: dict[str, int], at: Moment, on_console: Report) -> Report:
     """Return a report that passes on moments, records rows, and shows notices."""
 
-    def report(event: Mapping[str, Any]) -> None:
+    def report(event: AnyEvent) -> None:
         on_console(event)
         if isinstance(event, LogListed):
             at("listed")

@@ -14,7 +14,7 @@ It is made once; every fault is injected into a copy.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iak.pipeline.errors import PipelineError
-from iak.pipeline.events import BenchAdvanced
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.files import put_file
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
@@ -171,7 +171,7 @@ def prepare(
     *,
     repeats: int,
     threads: int,
-    report: Callable[[Mapping[str, Any]], None],
+    report: Report,
 ) -> BenchSetup:
     """Make the ready workspace, and record the answers of undamaged attempts.
 

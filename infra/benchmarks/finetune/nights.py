@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from torch import distributed as dist
@@ -19,7 +19,7 @@ from iak.pipeline.base import published_base
 from iak.pipeline.base.precision import ANYTHING
 from iak.pipeline.bench.iak_variants import stage_of
 from iak.pipeline.bench.setup import BenchSetup
-from iak.pipeline.events import Report
+from iak.pipeline.events import AnyEvent, Report
 from iak.pipeline.process import Worker
 from iak.pipeline.progress import worker_report
 from iak.pipeline.tuning.finetune import (
@@ -103,9 +103,9 @@ class _Clock:
     """A report that notes the time of each event, and passes it on."""
 
     report: Report
-    events: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
+    events: list[tuple[float, AnyEvent]] = field(default_factory=list)
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: AnyEvent) -> None:
         self.events.append((time.perf_counter(), event))
         self.report(event)
 
@@ -144,7 +144,7 @@ class _Clock:
         """Return the number of kernels in the largest cohort."""
         return max(int(e.get("at_once", 0)) for _, e in self._of_level(0) + self._of_level(1))
 
-    def _of_level(self, level: int) -> list[tuple[float, Mapping[str, Any]]]:
+    def _of_level(self, level: int) -> list[tuple[float, AnyEvent]]:
         """Return the events of a level: its epochs and its end."""
         name = f"level {level}"
         return [(at, e) for at, e in self.events if name in (e["event"], e.get("what"))]

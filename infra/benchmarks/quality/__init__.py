@@ -22,10 +22,9 @@ another folder.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
+from iak.pipeline.events import Report
 from iak.pipeline.process import process_group
 from iak.schemas.record import BenchmarkResult
 from infra.benchmarks.quality.cells import CellFolder
@@ -34,8 +33,6 @@ from infra.benchmarks.quality.league import Budget, League, OutOfBudget
 from infra.benchmarks.quality.logs import open_separated
 from infra.benchmarks.quality.runner import Runner
 from infra.benchmarks.specs import BenchQualitySpec
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 def measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:

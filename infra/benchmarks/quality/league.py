@@ -1,11 +1,11 @@
 """Compute the cells that are missing: search on validation rows, then measure on test rows."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from iak.pipeline.events import BenchAdvanced
+from iak.pipeline.events import BenchAdvanced, Report
 from infra.benchmarks.quality.cells import Cell, CellFolder, CellKey, Hyper
 from infra.benchmarks.quality.logs import SeparatedLog
 from infra.benchmarks.quality.methods import Method
@@ -13,7 +13,6 @@ from infra.benchmarks.quality.registry import METHODS
 from infra.benchmarks.quality.space import Space, trial_settings, trials_of
 from infra.benchmarks.specs import BenchQualitySpec
 
-Report = Callable[[Mapping[str, Any]], None]
 IAK = "iak"
 SUBJECTS = (IAK, "iak_counts", "iak_pairs")
 """Forms of IAK that are compared with every rival."""

@@ -2,14 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from iak.pipeline.events import BenchAdvanced
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.runs.record import commit, machine, versions
 from infra.benchmarks.quality.cells import Cell, CellKey, Cost
 from infra.benchmarks.quality.judge import (
@@ -22,8 +21,6 @@ from infra.benchmarks.quality.logs import SeparatedLog
 from infra.benchmarks.quality.methods import Fitted
 from infra.benchmarks.quality.registry import METHODS
 from infra.benchmarks.quality.setup import MethodSetup, Predicted, Rows, Slice, train_base
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
