@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,7 +20,7 @@ from iak.pipeline.planning.assess import (
     assess,
     smallest_change,
 )
-from iak.pipeline.planning.estimate import Estimate, JobSettings, Level, as_rows
+from iak.pipeline.planning.estimate import Estimate, JobSettings, Level, phase_lines
 from iak.pipeline.planning.workload import Workload, workload
 from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs.documents import read_toml
@@ -279,12 +278,11 @@ def _show_memory(estimate: Estimate) -> None:
 
 
 def _show_phases(estimate: Estimate) -> None:
-    for line in as_rows(estimate):
-        facts: Any = line
+    for line in phase_lines(estimate):
         show_facts(
-            f"{facts['phase']}: {facts['rows']:,} rows, {facts['rows_per_step']:,} per step, "
-            f"{facts['step_ms']:g} ms each (estimate); bottleneck: {facts['bottleneck']}",
-            {"ms": facts["ms"], "MiB sent by a rank": facts["sent_mib_per_rank"]},
+            f"{line.phase}: {line.rows:,} rows, {line.rows_per_step:,} per step, "
+            f"{line.step_ms:g} ms each (estimate); bottleneck: {line.bottleneck}",
+            {"ms": line.ms, "MiB sent by a rank": line.sent_mib_per_rank},
         )
 
 
@@ -353,7 +351,7 @@ def _as_json(assessment: Assessment) -> JsonObject:
         "usable_bytes": estimate.usable_bytes,
         "memory": [dict(rank) for rank in estimate.memory],
         "host_bytes": estimate.host_bytes,
-        "phases": list(as_rows(estimate)),
+        "phases": [line.model_dump(mode="json") for line in phase_lines(estimate)],
         "hours": estimate.hours,
         "cost": estimate.cost,
         "rows_per_s": estimate.rows_per_s,

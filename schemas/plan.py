@@ -64,6 +64,25 @@ class PlanDocument(Spec):
         return self
 
 
+class PhaseLine(Spec):
+    """The estimate of one phase of a job: a line of `iak plan`."""
+
+    phase: str
+    rows_per_step: NonNegativeInt
+    """Rows of a step, over all ranks."""
+    rows: NonNegativeInt
+    """Rows of the phase."""
+    step_ms: float
+    rows_per_s: NonNegativeInt
+    hours: float
+    bottleneck: str
+    """What takes most of a step: a key of `ms`."""
+    ms: dict[str, float]
+    """Part of a step -> its milliseconds."""
+    sent_mib_per_rank: dict[str, float]
+    """What is sent -> MiB that leave a rank in a step."""
+
+
 class PlacementRuleSpec(Spec):
     """Settings of the rule that places every table."""
 

@@ -17,7 +17,7 @@ Shapes: W ranks; all sizes are bytes unless a name says otherwise.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ from iak.pipeline.sharding.placement_search import GIB
 from iak.pipeline.sharding.quantised import stride_bytes
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import StageSpec
-from iak.schemas.plan import PlanDocument, ShardDocument, TableDocument
+from iak.schemas.plan import PhaseLine, PlanDocument, ShardDocument, TableDocument
 
 _FP32, _ID_BYTES = 4, 8
 _PREFETCHED = 4
@@ -497,19 +497,19 @@ def _input_s(batch: int, cluster: ClusterSpec) -> float:
     return batch / rows_per_s
 
 
-def as_rows(result: Estimate) -> Sequence[Mapping[str, object]]:
+def phase_lines(result: Estimate) -> list[PhaseLine]:
     """Return the phases as lines for people and records."""
     return [
-        {
-            "phase": name,
-            "rows_per_step": per,
-            "rows": round(rows),
-            "step_ms": round(step.total_s * 1e3, 3),
-            "rows_per_s": round(per / step.total_s),
-            "hours": round(step.total_s * rows / per / 3600, 4),
-            "bottleneck": step.bottleneck,
-            "ms": {key: round(value * 1e3, 3) for key, value in step.seconds.items()},
-            "sent_mib_per_rank": {key: round(v / 2**20, 3) for key, v in step.sent.items()},
-        }
+        PhaseLine(
+            phase=name,
+            rows_per_step=per,
+            rows=round(rows),
+            step_ms=round(step.total_s * 1e3, 3),
+            rows_per_s=round(per / step.total_s),
+            hours=round(step.total_s * rows / per / 3600, 4),
+            bottleneck=step.bottleneck,
+            ms={key: round(value * 1e3, 3) for key, value in step.seconds.items()},
+            sent_mib_per_rank={key: round(v / 2**20, 3) for key, v in step.sent.items()},
+        )
         for name, (step, per, rows) in result.phases.items()
     ]

@@ -5,7 +5,7 @@ import torch
 
 from iak.jobs.clusters import load_cluster, with_devices
 from iak.pipeline.planning.assess import assess
-from iak.pipeline.planning.estimate import Estimate, Step, as_rows
+from iak.pipeline.planning.estimate import Estimate, Step, phase_lines
 from iak.pipeline.sharding.quantised import stride_bytes
 from iak.pipeline.tuning.schedule import blocks_of, steps_per_epoch
 from iak.schemas.plan import PlanDocument
@@ -151,8 +151,8 @@ def test_all_broken_limits_are_told_at_once():
 
 def test_phases_are_lines_for_people_and_records():
     step = Step(seconds={"links": 0.25}, sent={"ids": 2.0**20})
-    (line,) = as_rows(estimated(steps={"steps": (step, 100, 7_200.0)}))
-    assert line["step_ms"] == 250.0
-    assert line["rows_per_s"] == 400
-    assert line["sent_mib_per_rank"] == {"ids": 1.0}
-    assert (line["bottleneck"], line["hours"]) == ("links", 0.005)
+    (line,) = phase_lines(estimated(steps={"steps": (step, 100, 7_200.0)}))
+    assert line.step_ms == 250.0
+    assert line.rows_per_s == 400
+    assert line.sent_mib_per_rank == {"ids": 1.0}
+    assert (line.bottleneck, line.hours) == ("links", 0.005)
