@@ -10,14 +10,21 @@ Scaling = Literal["strong", "weak"]
 """The same rows a step over all workers, or as many on each."""
 
 
-class MeasuredLine(BenchmarkLine):
+class _CaseLine(BenchmarkLine):
+    """A line about a workload on some workers. A subclass names its table and kind."""
+
+    table: str
+    kind: Literal["measured", "simulated"]
+    workload: str
+    scaling: Scaling
+    workers: PositiveInt
+
+
+class MeasuredLine(_CaseLine):
     """A workload on some workers of this machine."""
 
     table: Literal["measured"] = "measured"
     kind: Literal["measured"] = "measured"
-    workload: str
-    scaling: Scaling
-    workers: PositiveInt
     rows_a_worker: float
     """Mean rows of each worker in a step."""
     step_ms: float
@@ -35,7 +42,7 @@ class MeasuredLine(BenchmarkLine):
     """The step while it was profiled."""
 
 
-class SharesLine(BenchmarkLine):
+class SharesLine(_CaseLine):
     """The parts of a measured step. Each part is a further column, as a share of the step."""
 
     model_config = ConfigDict(extra="allow")
@@ -43,9 +50,6 @@ class SharesLine(BenchmarkLine):
 
     table: Literal["shares of a measured step"] = "shares of a measured step"
     kind: Literal["measured"] = "measured"
-    workload: str
-    scaling: Scaling
-    workers: PositiveInt
 
 
 class BytesLine(BenchmarkLine):
@@ -61,14 +65,11 @@ class BytesLine(BenchmarkLine):
     simulated_kib: float
 
 
-class ErrorLine(BenchmarkLine):
+class ErrorLine(_CaseLine):
     """The simulation of a case that was measured, over this machine's own loopback."""
 
     table: Literal["model's error"] = "model's error"
     kind: Literal["simulated"] = "simulated"
-    workload: str
-    scaling: Scaling
-    workers: PositiveInt
     simulated_ms: float
     measured_ms: float
     error: float

@@ -27,7 +27,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.files import putting_file
+from iak.pipeline.files import putting_file, sha256_of_file
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
 from iak.pipeline.storage.lease import CLOCKS, LEASES, Lease
 from iak.pipeline.storage.store import Store, map_concurrently
@@ -378,7 +378,6 @@ def _sha256_of(path: Path, size: int | None) -> str | None:
     try:
         if size is not None and path.stat().st_size != size:
             return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError:
         return None
