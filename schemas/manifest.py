@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AwareDatetime,
+    ConfigDict,
     Field,
     NonNegativeInt,
     SerializerFunctionWrapHandler,
@@ -17,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import JsonObject, SparseSpec, Spec
 from iak.schemas.job import Precision
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.verdict import Verdict
@@ -79,6 +80,25 @@ class PrecisionEntry(Spec):
     """Why nothing could be measured."""
 
 
+class BaseMetric(SparseSpec):
+    """A number of a base by its name, or the quality of one task on validation rows."""
+
+    model_config = ConfigDict(extra="allow")  # what another version wrote is kept
+
+    name: str = ""
+    """`valid_loss`, or a number of a table; absent for a task."""
+    table: str = ""
+    value: float | None = None
+    task: str = ""
+    """Name of the task; the fields below are those of `TaskQuality`."""
+    rows: NonNegativeInt = 0
+    positives: NonNegativeInt = 0
+    log_loss: float | None = None
+    auc: float | None = None
+    calibration: float | None = None
+    reason: str = ""
+
+
 class BaseManifest(Spec):
     """A published base: safetensors shards, and what they were made from."""
 
@@ -102,7 +122,7 @@ class BaseManifest(Spec):
     snapshot: LogSnapshot
     """The log that it was trained on, without its files."""
     versions: dict[str, str]
-    metrics: list[JsonObject]
+    metrics: list[BaseMetric]
     precisions: list[PrecisionEntry] = []
     """What each precision of the tables costs, on the base's own validation rows."""
     created_at: AwareDatetime

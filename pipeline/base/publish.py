@@ -13,7 +13,7 @@ from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.files import replace_folder
 from iak.schemas.base import JsonObject
 from iak.schemas.log_snapshot import LogSnapshot
-from iak.schemas.manifest import BaseManifest
+from iak.schemas.manifest import BaseManifest, BaseMetric
 from iak.schemas.training import TrainingResult
 
 _SEALED = ".sealed"
@@ -37,7 +37,7 @@ def publish_trained(
     provenance: BaseProvenance,
     *,
     parent: PublishedBase | None = None,
-    metrics: Sequence[JsonObject] = (),
+    metrics: Sequence[BaseMetric] = (),
 ) -> BaseManifest:
     """Seal the best weights as the run's base, and move it into place at once.
 
@@ -78,8 +78,8 @@ def publish_trained(
             "snapshot": provenance.snapshot,
             "versions": dict(provenance.versions),
             "metrics": [
-                {"name": "valid_loss", "value": result.best_valid_loss},
-                *(quality.model_dump(mode="json") for quality in result.best_tasks),
+                BaseMetric(name="valid_loss", value=result.best_valid_loss),
+                *(BaseMetric(**quality.model_dump()) for quality in result.best_tasks),
                 *metrics,
             ],
             "precisions": result.precisions,

@@ -53,7 +53,7 @@ from iak.pipeline.runs.stored_run import local_run
 from iak.pipeline.sharding.placement_rule import planned
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
-from iak.schemas.manifest import BaseManifest
+from iak.schemas.manifest import BaseManifest, BaseMetric
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.results import PretrainResult
 from iak.schemas.training import TrainingResult, TrainingRunResult, UsedSettings
@@ -290,7 +290,8 @@ def advice(result: TrainingResult, recipe: Recipe) -> list[str]:
 
 def usual_unseen(manifest: BaseManifest) -> dict[str, float]:
     """Return, by table, the share of unseen ids on the base's validation rows; older bases: {}."""
-    return {m["table"]: m["value"] for m in manifest.metrics if m.get("name") == UNSEEN_SHARE}
+    shares = (metric for metric in manifest.metrics if metric.name == UNSEEN_SHARE)
+    return {metric.table: metric.value for metric in shares if metric.value is not None}
 
 
 def fit_encoding(
@@ -441,7 +442,7 @@ def publish_base(
         versions=versions(),
     )
     metrics = [
-        {"name": UNSEEN_SHARE, "table": table, "value": share}
+        BaseMetric(name=UNSEEN_SHARE, table=table, value=share)
         for shares in unseen_shares.values()
         for table, share in shares.items()
     ]

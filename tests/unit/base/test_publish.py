@@ -12,9 +12,11 @@ from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.trainer import BEST
 from iak.pipeline.process import process_group
 from iak.schemas.log_snapshot import LogSnapshot
+from iak.schemas.manifest import BaseMetric
 from tests.builders import write_log
 from tests.unit.base.test_pretrain import pytestmark, work_of  # noqa: F401 - the same warnings
 
+EXTRA = BaseMetric(name="extra", value=1.5)
 ORIGIN = BaseProvenance(spec={"seed": 7}, snapshot=LogSnapshot(files=()), versions={"torch": "2"})
 
 
@@ -38,14 +40,14 @@ def work(trained, tmp_path):
 
 def test_the_published_base_is_what_was_trained(work, trained):
     result = trained[1]
-    manifest = publish_trained(work, result, ORIGIN, metrics=[{"name": "extra", "value": 1.5}])
+    manifest = publish_trained(work, result, ORIGIN, metrics=[EXTRA])
     opened = published_base.open_base(work.run_dir)
     assert opened.manifest == manifest
     assert manifest.spec["seed"] == 7
     assert manifest.spec["model"] == work.model.model_dump(mode="json")
     assert manifest.parent is None
-    assert manifest.metrics[0] == {"name": "valid_loss", "value": result.best_valid_loss}
-    assert manifest.metrics[-1] == {"name": "extra", "value": 1.5}
+    assert manifest.metrics[0] == BaseMetric(name="valid_loss", value=result.best_valid_loss)
+    assert manifest.metrics[-1] == EXTRA
     assert manifest.digest == read_best(work.run_dir / BEST).digest
 
 

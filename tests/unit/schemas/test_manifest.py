@@ -1,5 +1,6 @@
 """Manifests: what their identity depends on, and what they refuse."""
 
+import json
 import math
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from iak.schemas.manifest import BaseManifest, FileEntry, canonical_json, fingerprint_of
+from iak.schemas.training import TaskQuality
 
 
 def base(**changes):
@@ -51,6 +53,19 @@ def test_a_base_survives_json():
 )
 def test_a_fingerprint_is_of_everything_but_itself_and_the_time(changes, same):
     assert (fingerprint_of(base() | changes) == fingerprint_of(base())) is same
+
+
+METRICS = [
+    {"name": "valid_loss", "value": 0.25},
+    TaskQuality(task="ctr", rows=9, positives=2, log_loss=0.5, auc=None).model_dump(mode="json"),
+    {"name": "unseen_share", "table": "item", "value": 0.0},
+    {"auc": 0.7, "of another version": [1]},
+]
+
+
+def test_metrics_are_written_as_they_were_read():
+    written = BaseManifest.model_validate(base(metrics=METRICS)).model_dump(mode="json")["metrics"]
+    assert json.dumps(written) == json.dumps(METRICS)
 
 
 def test_an_unknown_field_is_refused():
