@@ -80,7 +80,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         figure = Figure(figsize=(4.8 * count + 2.2 * (count == 1), 3.9), layout="constrained")
         axes = figure.subplots(1, count, squeeze=False)[0]
         fill(record, axes)
-        where = f"{record.machine.get('cores', '?')} cores, {record.machine.get('processor', '?')}"
+        where = f"{record.machine.cores or '?'} cores, {record.machine.processor or '?'}"
         smoke = "smoke sizes: the numbers mean nothing · " if record.is_smoke else ""
         figure.suptitle(
             f"{smoke}iak bench {record.bench} · {where} · {record.started_at:%Y-%m-%d} · "

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, NonNegativeInt
 
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import Spec
 from iak.schemas.chain import Service
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import Sha256
+from iak.schemas.record import Machine
 from iak.schemas.traffic import NightTraffic
 from iak.schemas.tuning import CodeDiagnostics
 from iak.schemas.verdict import Verdict
@@ -242,7 +243,7 @@ class NightRecord(Spec):
     notices: list[str] = []
     """What a person should know: skipped files, quarantined rows, a cap that was reached."""
     versions: dict[str, str] = {}
-    machine: JsonObject = {}
+    machine: Machine = Machine()
     sha256: Sha256 | None = None
     """SHA-256 of this document without this field."""
 

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import NonNegativeInt
+from pydantic import ConfigDict, NonNegativeInt
 
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import JsonObject, SparseSpec, Spec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import Sha256
 
@@ -25,6 +25,19 @@ class Output(Spec):
     sha256: Sha256
     bytes: NonNegativeInt
     """Bytes of the file, or of all files that the digest covers."""
+
+
+class Machine(SparseSpec):
+    """The machine that a run is driven from."""
+
+    model_config = ConfigDict(extra="allow")  # what another version wrote is kept
+
+    processor: str = ""
+    cores: NonNegativeInt | None = None
+    """Null where the system does not say."""
+    memory_gib: float = 0.0
+    system: str = ""
+    """Name and version of the operating system."""
 
 
 class RunRecord(Spec):
@@ -52,8 +65,7 @@ class RunRecord(Spec):
     ended_at: datetime | None = None
     commit: str | None = None
     """Commit of the code, with `+` when the tree was changed."""
-    machine: JsonObject = {}
-    """Processor, cores, memory, accelerator."""
+    machine: Machine = Machine()
     versions: dict[str, str] = {}
     snapshot: LogSnapshot = LogSnapshot()
     """Exact files read, with rows and fingerprints, by split."""
@@ -116,7 +128,7 @@ class BenchmarkRecord(Spec):
     started_at: datetime
     seconds: float
     commit: str | None = None
-    machine: JsonObject = {}
+    machine: Machine = Machine()
     limits: dict[str, float] = {}
     """Measured ceilings of the machine: memory bandwidth in bytes/s, matmul rate in FLOP/s."""
     versions: dict[str, str] = {}

@@ -55,7 +55,12 @@ def measure(base: Path, out: Path) -> None:
             for storage in STORAGES:
                 parts = run_on_workers(on_worker, WORKERS, base, precision, storage, Path(folder))
                 results.append({"precision": precision, "way": storage, **together(parts)})
-    record = {"commit": commit(), "machine": machine(), "base": str(base), "rows": results}
+    record = {
+        "commit": commit(),
+        "machine": machine().model_dump(),
+        "base": str(base),
+        "rows": results,
+    }
     (out / "mapped.json").write_text(json.dumps(record, indent=1))
     (out / "mapped.md").write_text(table(results))
 

@@ -34,7 +34,7 @@ from iak.schemas.base import JsonObject, Spec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import sha256_of
 from iak.schemas.plan import PlacementSpec
-from iak.schemas.record import RECORD_FORMAT, SEALED_FROM, Output, RunRecord
+from iak.schemas.record import RECORD_FORMAT, SEALED_FROM, Machine, Output, RunRecord
 
 RECORD = "record.json"
 PARTS = "parts"
@@ -459,15 +459,15 @@ def versions() -> dict[str, str]:
     return result
 
 
-def machine() -> JsonObject:
+def machine() -> Machine:
     """Return processor, cores and memory of the machine that drives the run."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
-        "system": platform.platform(),
-    }
+    return Machine(
+        processor=_processor(),
+        cores=os.cpu_count(),
+        memory_gib=round(memory, 1),
+        system=platform.platform(),
+    )
 
 
 def _processor() -> str:

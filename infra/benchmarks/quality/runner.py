@@ -141,5 +141,5 @@ def _run_facts() -> dict[str, Any]:
         "at": datetime.now(UTC).replace(microsecond=0).isoformat(),
         "commit": commit(),
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine().model_dump(),
     }
