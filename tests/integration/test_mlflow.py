@@ -3,22 +3,34 @@
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from pydantic import ConfigDict
 from urllib3 import request
 from urllib3.exceptions import HTTPError
 
+import iak
+from iak.pipeline.publish.bundle import bundle_name
 from iak.pipeline.runs.nightly_notify import check_tracking, notify
+from iak.pipeline.runs.nightly_records import read_nights
 from iak.pipeline.tracking.champion import follow_registry
 from iak.pipeline.tracking.mlflow_answers import Answer
 from iak.pipeline.tracking.mlflow_server import MlflowServer
 from iak.pipeline.tracking.night_numbers import night_numbers
+from tests.faults.test_kill import write_catalog
+from tests.integration.small_log import MODEL, write_log
+from tests.integration.test_seven_nights import GATE_SHARE, NIGHTLY, here
 from tests.nights import some_nights
 from tests.tools import tool_python
 from tests.unit.tracking.tracked import settings, written
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
+]
 
 
 class Anything(Answer):
@@ -111,3 +123,56 @@ def test_nights_are_runs_and_the_newest_version_has_the_aliases(mlflow, tmp_path
         assert "has no champion" in follow_registry(server, "shop", [])
     model = server.get("registered-models/get", Anything, name="shop").model_dump()
     assert [each["alias"] for each in model["registered_model"]["aliases"]] == ["candidate"]
+
+
+@pytest.mark.ray
+@pytest.mark.night
+def test_a_night_under_ray_is_a_run_with_its_numbers_page_and_kernels(mlflow, tmp_path):
+    asked = _night_of_a_small_log(tmp_path, mlflow)
+    with here(tmp_path) as cluster:
+        cluster.begin("nightly", "run", str(asked), "date=2026-10-07")
+        assert cluster.end() == 0
+    (record,) = read_nights(tmp_path / "nights").records
+    trained = [d for d in record.domains if d.outcome == "promoted"]
+    assert "pooled" in {d.decision.name for d in trained}
+
+    server = MlflowServer(mlflow)
+    experiment = server.get("experiments/get-by-name", Anything, experiment_name="planted")
+    number = experiment.model_dump()["experiment"]["experiment_id"]
+    found = server.post("runs/search", {"experiment_ids": [number]}, Anything).model_dump()["runs"]
+    (run,) = found
+    assert run["info"]["status"] == "FINISHED"
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert tags["iak.id"] == record.id
+    assert tags["iak.registry_generation"] == str(record.registry_after)
+    metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
+    assert metrics == night_numbers(record)
+
+    version = server.get(
+        "registered-models/alias", Anything, name="planted", alias="champion"
+    ).model_dump()["model_version"]
+    assert version["run_id"] == run["info"]["run_id"]
+    files = f"{mlflow}/api/2.0/mlflow-artifacts/artifacts/{number}/{version['run_id']}/artifacts"
+    folder = tmp_path / "nights" / folder_of(record)
+    assert request("GET", f"{files}/page.html").data == (folder / "page.html").read_bytes()
+    for domain in trained:
+        stored = request("GET", f"{files}/bundles/{domain.bundle}/kernel.safetensors")
+        name = bundle_name(dict(domain.decision.domain) or None)
+        kernel = Path(record.run_dir) / "bundles" / name / "kernel.safetensors"
+        assert stored.data == kernel.read_bytes()
+
+
+def _night_of_a_small_log(folder, mlflow):
+    """Write a small log, a base and the file of a night that MLflow keeps; return the file."""
+    write_log(folder / "log", rows=12_000)
+    for partition in (folder / "log" / "events").glob("*/*"):
+        (partition / "_SUCCESS").touch()
+    write_catalog(folder / "catalog.toml")
+    iak.pretrain(
+        folder / "catalog.toml", folder / "log", run_dir=folder / "base", model=MODEL,
+        batch_rows=128, epochs=1, workers=1, device="cpu",
+    )  # fmt: skip
+    settings = {"cluster": "local", "gate": GATE_SHARE, "refreshed": "2027-01-01"}
+    file = folder / "nightly.toml"
+    file.write_text(NIGHTLY.format(folder=folder, mlflow=mlflow, **settings))
+    return file
