@@ -31,6 +31,12 @@ class GivenBaseSpec(Spec):
     float64, float32, float16, or uint16, which are the bits of bfloat16. Kernels read them."""
     units: Units | None = None
     """Length of every list in `h`."""
+    towers: Annotated[
+        tuple[Units, ...] | None, Field(max_length=16, exclude_if=lambda towers: towers is None)
+    ] = None
+    """Units of the hidden layers between h and each task's logit; empty where one linear layer
+    makes it. Their weights are given to `iak adopt`, and kernels then also correct h before them.
+    Absent: h is read alone."""
     version: Value = ""
     """Name of the model behind the columns. Change it when that model changes: kernels correct the
     model that they were tuned on, and are refused on another one."""
@@ -51,5 +57,9 @@ class GivenBaseSpec(Spec):
         if (self.h is None) != (self.units is None):
             raise ValueError(
                 "h and units belong together: h names the list column, units its length"
+            )
+        if self.towers is not None and self.h is None:
+            raise ValueError(
+                "towers read h; name the list column with h, and its length with units"
             )
         return self

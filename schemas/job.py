@@ -255,7 +255,8 @@ class AdoptSpec(LogJobSpec):
     run_dir: FolderToWrite
     """Folder of the run: its record, and the published base."""
     weights: FileToRead | None = None
-    """Weights of the module of a base of kind `torch`: safetensors, or a state dict of tensors."""
+    """Weights of the module of a base of kind `torch`, or of the towers of one of kind `columns`:
+    safetensors, or a state dict of tensors."""
     scores: Annotated[dict[str, Column], AfterValidator(with_names)] = {}
     """Task -> column with the module's own logits, which its logits here are compared with."""
     outputs: Annotated[dict[str, Column], AfterValidator(with_names)] = {}

@@ -84,6 +84,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (GivenBaseSpec, "logits"): '{ ctr = "logit_ctr", cvr = "logit_cvr" }',
     (GivenBaseSpec, "h"): '"h"',
     (GivenBaseSpec, "units"): "64",
+    (GivenBaseSpec, "towers"): "[32]",
     (GivenBaseSpec, "version"): '"ranker 41"',
     (ModuleBaseSpec, "kind"): '"torch"',
     (ModuleBaseSpec, "factory"): '"shop_model:build"',

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from iak.schemas.log import Catalog
 from tests.builders import write_file
@@ -43,6 +44,30 @@ def given_document(**changes: Any) -> dict[str, Any]:
 
 def given_catalog(**changes: Any) -> Catalog:
     return Catalog.model_validate(given_document(**changes))
+
+
+def towers_document(**changes: Any) -> dict[str, Any]:
+    """The same catalogue, whose base also has towers of two hidden units."""
+    return given_document(base=given_document()["base"] | {"towers": [2]}, **changes)
+
+
+def towers_catalog(**changes: Any) -> Catalog:
+    return Catalog.model_validate(towers_document(**changes))
+
+
+def towers_weights() -> dict[str, torch.Tensor]:
+    """Towers that make the recommender's logits: ReLU(u) - ReLU(-u) + b of its units 0 and 1."""
+    weights = {}
+    for task, unit, bias in (("ctr", 0, -0.5), ("cvr", 1, 0.0)):
+        first = torch.zeros(2, UNITS)
+        first[:, unit] = torch.tensor([1.0, -1.0])
+        weights |= {
+            f"{task}.0.weight": first,
+            f"{task}.0.bias": torch.zeros(2),
+            f"{task}.1.weight": torch.tensor([[1.0, -1.0]]),
+            f"{task}.1.bias": torch.tensor([bias]),
+        }
+    return weights  # fmt: skip
 
 
 def given_rows(count: int, region: str, *, first: int = 0) -> pa.Table:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from iak.pipeline.base import adopted_module, precision
+from iak.pipeline.base.given_towers import open_given
 from iak.pipeline.base.published_base import PublishedBase, build_model, files_of, table_shapes
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import Digest, digest
@@ -119,11 +120,11 @@ class FrozenBase:
 
 def _made_elsewhere(published: PublishedBase) -> GivenModel | AdoptedModel | None:
     """Return the model of a base that was made elsewhere; None where it was pre-trained here."""
-    base, tasks = published.catalog.base, len(published.catalog.tasks)
+    base, folder, manifest = published.catalog.base, published.folder, published.manifest
     if isinstance(base, ModuleBaseSpec):
-        folder, manifest = published.folder, published.manifest
+        tasks = len(published.catalog.tasks)
         return adopted_module.open_module(folder, manifest, base.factory, tasks=tasks)
-    return None if base is None else GivenModel(tasks=tasks)
+    return None if base is None else open_given(folder, manifest, published.catalog)
 
 
 def _map_folder(

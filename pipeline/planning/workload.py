@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from iak.pipeline.base.given_towers import given_model
 from iak.pipeline.base.published_base import build_trunk
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
-from iak.pipeline.model.given import identity_towers
 from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.planning.module_cost import module_cost
@@ -26,6 +26,7 @@ from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import KernelSpec, ModelSpec
 from iak.schemas.log import Catalog
 
+_FP32 = 4
 _ROWS = (64, 128)
 """Rows of two runs of the dense part. Their difference is the cost of rows, without fixed costs."""
 
@@ -137,25 +138,30 @@ def _on_given_base(
     ids: Mapping[str, float],
     domains: int,
 ) -> Workload:
-    """Count the workload of kernels on a base that runs elsewhere: it costs nothing here."""
-    assert catalog.columns_base is not None, "another base is counted by its model"
+    """Count the workload of kernels on a base that runs elsewhere: only its towers are run here."""
+    base = catalog.columns_base
+    assert base is not None, "another base is counted by its model"
     numbers, tasks = len(catalog.number_names), len(catalog.tasks)
-    x_units = numbers + (catalog.columns_base.units or 0)
-    towers = identity_towers(tasks)
+    model = given_model(catalog)
+    x_units = numbers + (tasks if model.towers else base.units or 0)
+    weights = sum(p.numel() for p in model.towers.parameters()) if model.towers else 0
     return Workload(
         shapes=_shapes(catalog, rows, width=0),
         ids=_ids(catalog, ids),
         x_units=x_units,
-        h_units=tasks,
+        h_units=model.heads.units,
         numbers=numbers,
         tasks=tasks,
-        dense=Dense(parameters=0, weight_bytes=0, flops=0.0, kept_bytes=0.0),
+        dense=Dense(
+            parameters=weights, weight_bytes=_FP32 * weights, flops=2.0 * weights, kept_bytes=0.0
+        ),
         kernels=_kernels(
-            towers,
+            model.heads,
             _not_widened(kernel, x_units),
             x_units=x_units,
             statistics=len(catalog.fresh_names),
             domains=domains,
+            tail_flops=2.0 * weights,
         ),
     )
 

@@ -1,19 +1,21 @@
 """Adopt a recommender that runs elsewhere: check its columns in the log, and publish it as a base.
 
-Nothing is trained and no weight is copied. The published base says which columns of the log are the
-base's logits and activations. Every other verb takes it as it takes a base that was trained here.
+Nothing is trained, and no weight is copied but those of given towers. The published base says which
+columns of the log are the base's logits and activations. Every other verb takes it as it takes a
+base that was trained here.
 """
 
 from collections import Counter
 
 from iak.pipeline.base import given_columns, published_base
 from iak.pipeline.base.given_columns import ColumnFindings
+from iak.pipeline.base.given_towers import adopt_given
+from iak.pipeline.base.module_weights import write_weights
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report, silent
 from iak.pipeline.model.digest import digest
-from iak.pipeline.model.given import GivenModel
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adopt_module import adopt_module
 from iak.pipeline.runs.adoption import (
@@ -25,8 +27,10 @@ from iak.pipeline.runs.adoption import (
     refuse_bad_columns,
     splits_of,
 )
+from iak.pipeline.runs.compare_scores import refuse_other_towers
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
+from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.adoption import AdoptionResult
@@ -46,7 +50,8 @@ def adopt_base(spec: AdoptSpec, catalog: Catalog, report: Report = silent) -> Ad
 
     Raises:
         AlreadyFinished: the folder holds this very run, finished.
-        BadLog: the columns are no base; the message says what to change.
+        BadLog: the columns are no base, or towers make other logits of them; the message says what
+            to change.
         BadRequest: the catalogue names no columns of a base.
     """
     if catalog.base is None:
@@ -68,11 +73,14 @@ def _adopt_columns(
     spec: AdoptSpec, catalog: Catalog, record: OpenRecord
 ) -> tuple[AdoptionResult, BaseManifest]:
     """Read the log once for statistics and checks, measure validation rows, and publish."""
+    titles = [task.title for task in catalog.tasks]
+    model = adopt_given(catalog, spec.weights)
     fitted, judged = splits_of(catalog)
     with record.phase("snapshot"):
         wanted = [fitted, judged]
         view = list_log(spec, catalog, record.report, wanted=wanted, digests_in=spec.run_dir)
-        record.settle_inputs(inputs_of(catalog, describe_log(view), {}))
+        others = {"weights": file_output(spec.weights).sha256} if spec.weights else {}
+        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
         skipped.report_skipped(view, spec, record.report)
     findings, counts = ColumnFindings(catalog), Counter[str]()
     with record.phase("columns"):
@@ -89,19 +97,21 @@ def _adopt_columns(
             world=1,
             as_of=view.as_of,
         )
+        refuse_other_towers(spec, reader, model)
         tasks = published_base.task_shapes(catalog)
-        model = GivenModel(tasks=len(tasks))
         quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
     with record.phase("publish"):
+        folder = new_folder(spec.run_dir, encoding)
         fields = {
-            "files": [],
+            "files": [write_weights(model.towers.named_tensors(titles), folder)]
+            if model.towers
+            else [],
             "digest": {
                 **digest(replicas=dense_state(model)).by_name,
                 **_digest_of_columns(catalog),
             },
             "metrics": [task.model_dump(mode="json") for task in quality.tasks],
         }
-        folder = new_folder(spec.run_dir, encoding)
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
     return record_adoption(record, spec, manifest, findings, quality, counts), manifest
 

@@ -19,6 +19,7 @@ from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.pipeline.events import silent
 from iak.pipeline.model.adopted import AdoptedModel
+from iak.pipeline.model.given import GivenModel
 from iak.pipeline.runs.adoption import BATCH_ROWS
 from iak.pipeline.runs.log import list_log
 from iak.schemas.given_base import GivenBaseSpec
@@ -118,6 +119,54 @@ def refuse_other_scores(
             "Check the weights, the order of features, and whether ids are shifted (row numbers "
             "here are id + 2)"
         )
+
+
+def refuse_other_towers(spec: AdoptSpec, reader: Reader, model: GivenModel) -> None:
+    """Compare what the towers of a base of columns make of the logged h with the logged logits.
+
+    Args:
+        spec: settings of the run.
+        reader: reads the validation rows.
+        model: the base; one without towers is not compared.
+
+    Raises:
+        BadLog: they differ; the message has the first rows that do.
+    """
+    if model.towers is None:
+        return
+    count, lines, titles = 0, list[str](), [task.title for task in reader.catalog.tasks]
+    for row, line in _tower_differences(spec, reader, model, titles):
+        count += 1
+        if count <= _ROWS_SHOWN:
+            lines.append(f"  row {row} of the split, {line}")
+    if count:
+        listing = "\n".join(lines)
+        raise BadLog(
+            f"the towers make other logits of h: {count:,} differ by more than "
+            f"{spec.scores_tolerance:g} from those in the log. The first ones:\n{listing}\nCheck "
+            "that h was logged as these layers read it, behind its ReLU. Where it was logged in 16 "
+            "bits, allow its rounding by scores_tolerance="
+        )
+
+
+@torch.no_grad()
+def _tower_differences(
+    spec: AdoptSpec, reader: Reader, model: GivenModel, titles: Sequence[str]
+) -> Iterator[tuple[int, str]]:
+    """Yield, for each logit that the towers make otherwise, its row and the numbers."""
+    first, tasks = 0, len(titles)
+    for table in reader.in_step(BATCH_ROWS):
+        batch = to_batch(table, reader.catalog)
+        # The first units of h are the logged logit less that of the towers.
+        lost_BT = model.represent(batch.ids, batch.numeric_BN).h_BH[:, :tasks]
+        logged_BT = batch.numeric_BN[:, -tasks:]
+        for row, task in _is_other(logged_BT - lost_BT, logged_BT, spec).nonzero().tolist():
+            logged, lost = float(logged_BT[row, task]), float(lost_BT[row, task])
+            yield (
+                first + row,
+                f"{titles[task]}: {logged - lost:.6f} by the towers, {logged:.6f} in the log",
+            )
+        first += len(table)
 
 
 @torch.no_grad()

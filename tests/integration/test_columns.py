@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors import torch as safetensors_torch
 
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import list_bundles, read_manifest
@@ -19,7 +20,13 @@ from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from iak.schemas.log import Catalog
 from iak.schemas.scoring import PredictSpec
 from tests import boosted_trees
-from tests.given_log import REGIONS, given_catalog, write_given_log
+from tests.given_log import (
+    REGIONS,
+    given_catalog,
+    towers_catalog,
+    towers_weights,
+    write_given_log,
+)
 from tests.integration import small_log
 
 pytestmark = pytest.mark.slow
@@ -126,6 +133,23 @@ def test_a_night_that_was_killed_ends_as_if_it_had_not_been(root):
         night(root, "killed", dies, checkpoint_every_s=1e-6)
     night(root, "killed", checkpoint_every_s=1e-6)
     assert digests_of(root, "killed") == digests_of(root, "night")
+
+
+def test_kernels_learn_through_given_towers(root):
+    catalog = towers_catalog()
+    weights = root / "towers.safetensors"
+    safetensors_torch.save_file(towers_weights(), weights)
+    asked = settings(root, "towers", weights=weights)
+    adopt_base(AdoptSpec.model_validate(asked), catalog)
+    on = {"base": root / "towers", "workers": 1}
+    stages = {"pooled": STAGE, "domain": STAGE, "kernel": KERNEL}
+    tuned = FinetuneSpec.model_validate(settings(root, "towers night", **on | stages))
+    tune_night(tuned, catalog, ProcessLauncher())
+    judged = settings(root, "towers judged", **on, bundles=root / "towers night")
+    rows = evaluate(EvaluateSpec.model_validate(judged), catalog, ProcessLauncher()).rows
+    gains = [row for row in rows if row.task == "ctr" and row.method == "iak"]
+    assert gains
+    assert all(row.delta_auc_low > 0.02 and row.delta_logloss_high < 0 for row in gains)
 
 
 def test_activations_are_not_stored_a_second_time(root):

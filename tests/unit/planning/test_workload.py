@@ -16,7 +16,7 @@ from iak.pipeline.tuning.tune import Stage
 from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec
 from iak.schemas.plan import PlacementRuleSpec
 from tests.dlrm_log import dlrm_catalog
-from tests.given_log import UNITS, given_catalog
+from tests.given_log import UNITS, given_catalog, towers_catalog
 from tests.unit.planning.plan_requests import a_request
 
 
@@ -76,6 +76,14 @@ def test_a_base_that_runs_elsewhere_costs_nothing_and_its_kernels_fit():
     found = on_cluster(work)
     assert found.fits
     assert found.estimate.document.tables == ()
+
+
+def test_towers_of_columns_are_counted_with_the_h_that_they_read():
+    work = workload(towers_catalog(), ModelSpec(), KernelSpec(), rows={}, ids={}, domains=1000)
+    weights = 2 * (2 * UNITS + 2 + 2 + 1)
+    assert (work.dense.parameters, work.dense.weight_bytes) == (weights, 4 * weights)
+    assert (work.h_units, work.x_units) == (2 + UNITS, 1 + 2)  # h: two logits beside; x: a number
+    assert work.kernels.kept_units == work.h_units + work.x_units
 
 
 def test_an_adopted_module_lies_whole_on_every_worker_and_places_no_table():

@@ -6,17 +6,29 @@ import math
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
+from safetensors import torch as safetensors_torch
 
 from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.errors import BadLog, BadRequest, PipelineError
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.stats.auc import auc
-from iak.schemas.job import AdoptSpec, PretrainSpec
+from iak.schemas.job import AdoptSpec, FrozenTablesSpec, PretrainSpec
+from iak.schemas.plan import ResolvedPlacement
 from tests.builders import small_catalog
-from tests.given_log import given_catalog, given_document, given_rows, write_given_log
+from tests.given_log import (
+    given_catalog,
+    given_document,
+    given_rows,
+    towers_catalog,
+    towers_weights,
+    write_given_log,
+)
+from tests.unit.base.test_published_base import ALONE
 
 
 def adopt(root, catalog=None, **settings):
@@ -130,6 +142,30 @@ def test_a_turned_sign_and_an_unlikely_size_are_pointed_at(tmp_path):
     advice = "\n".join(adopt(root).adoption.advice)
     assert "logit_ctr reaches from" in advice
     assert "ctr ranks worse than chance" in advice
+
+
+def adopt_towers(log, run_dir, **changes):
+    path = run_dir.parent / "towers.safetensors"
+    safetensors_torch.save_file(towers_weights() | changes, path)
+    return adopt(log, towers_catalog(), run_dir=run_dir, weights=path)
+
+
+def test_towers_are_published_with_the_columns(log, adopted, tmp_path):
+    result = adopt_towers(log, tmp_path / "run")
+    assert result.adoption.quality.tasks[0].auc == adopted.adoption.quality.tasks[0].auc
+    base = published_base.open_base(tmp_path / "run")
+    assert [entry.path for entry in base.manifest.files] == ["module.safetensors"]
+    loaded = FrozenBase.load(base, FrozenTablesSpec(), ResolvedPlacement(), ALONE)
+    tensors = loaded.model.towers.named_tensors(["ctr", "cvr"])
+    assert all(torch.equal(tensors[name], weight) for name, weight in towers_weights().items())
+    assert loaded.digest().by_name | {"columns": ""} == base.manifest.digest | {"columns": ""}
+
+
+def test_towers_that_make_other_logits_are_refused_with_the_first_rows(log, tmp_path):
+    says = r"(?s)the towers make other logits of h: .*\n  row 0 of the split, ctr: .* by the towers"
+    with pytest.raises(BadLog, match=says):
+        adopt_towers(log, tmp_path / "run", **{"ctr.1.bias": torch.tensor([-0.4])})
+    assert not (tmp_path / "run/base").exists()
 
 
 def test_a_catalogue_without_a_given_base_is_not_adopted(log):

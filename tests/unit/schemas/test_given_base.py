@@ -28,6 +28,7 @@ def without(key):
             r"\['click'\], which are labels",
         ),
         ({**BASE, "kind": "column"}, "base"),
+        ({**BASE, "h": None, "units": None, "towers": []}, "towers read h; name the list column"),
         ({**BASE, "units": 0}, r"base\.columns\.units"),
     ],
 )
@@ -84,3 +85,10 @@ def test_a_module_reads_row_numbers_of_its_own():
 def test_a_factory_is_a_module_and_a_name(factory):
     with pytest.raises(ValidationError, match="factory"):
         dlrm_catalog(base={"kind": "torch", "factory": factory})
+
+
+def test_a_base_without_towers_has_the_document_that_it_had_before_there_were_any():
+    assert "towers" not in given_catalog().model_dump(mode="json")["base"]
+    assert (
+        given_catalog(base={**BASE, "towers": []}).model_dump(mode="json")["base"]["towers"] == []
+    )
