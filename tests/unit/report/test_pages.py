@@ -13,6 +13,7 @@ from iak.pipeline.report.night_page import night_page
 from iak.pipeline.report.nights import RECORD, read_night, write_night
 from iak.pipeline.report.pages import write_index, write_pages
 from iak.schemas.night import RefreshResult
+from iak.schemas.record import Machine
 from iak.schemas.traffic import NightTraffic
 from tests.nights import LAST, NEEDED, a_night, some_nights
 from tests.unit.report.pages import Page, assert_alone
@@ -194,7 +195,7 @@ def _with_names(record, name):
             "timings_s": {name: 3.0},
             "notices": [name],
             "versions": {name: name},
-            "machine": {name: name},
+            "machine": Machine.model_validate({"processor": name, f"of {name}": name}),
             "run_dir": name,
             "base": name,
             "registry": name,
