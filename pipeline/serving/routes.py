@@ -85,8 +85,9 @@ class Routes:
             codes = hashing.dictionary_indices(column)
             combined = combined * (len(column.dictionary) + 1) + codes
         _, first, index = np.unique(combined, return_index=True, return_inverse=True)
-        paths = [tuple(column[row].as_py() for column in columns) for row in first.tolist()]
-        return RoutedRows(routes=tuple(map(self.route, paths)), index=index)
+        names = [column.take(pa.array(first)).to_pylist() for column in columns]
+        routes = tuple(self.route(path) for path in zip(*names, strict=True))
+        return RoutedRows(routes=routes, index=index)
 
     def route(self, path: tuple[str | None, ...]) -> Route:
         """Return the route of a domain.

@@ -1,4 +1,7 @@
-"""A real server: `curl` asks it, a promotion reaches it under load, and SIGTERM drains it."""
+"""Real servers: `curl` asks one, a promotion reaches it under load, and SIGTERM drains it.
+
+Of two servers one is killed under load, and a client's one retry loses no request.
+"""
 
 import io
 import json
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,9 +52,9 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def server(place):
-    """A server that follows the registry: its process, and its address."""
+@contextmanager
+def serving(place):
+    """Yield a server that follows the registry: its process, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,10 +68,18 @@ def server(place):
         cwd=place,
     )
     address = f"http://127.0.0.1:{port}"
-    wait_until(lambda: ask(f"{address}/ready") == 200, READY_S)
-    yield process, address
-    process.kill()
-    process.wait()
+    try:
+        wait_until(lambda: ask(f"{address}/ready") == 200, READY_S)
+        yield process, address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def server(place):
+    with serving(place) as running:
+        yield running
 
 
 def ask(url):
@@ -91,32 +103,53 @@ def arrow_of(rows):
     return sink.getvalue()
 
 
+def asked(pool, body):
+    """Return the answer of one request, sent once; None where there is none."""
+    try:
+        answer = pool.urlopen("POST", "/predict", body, {"content-type": ARROW}, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return None
+    return answer.data if answer.status == 200 else None
+
+
 def compared(scores):
     """Predictions without reasons: a registry has no kernel that the gate held."""
     return scores.drop_columns(["reason"]).to_pylist()
 
 
 class Load:
-    """Clients that ask again and again, and compare every answer with the nights' predictions."""
+    """Clients that ask again and again, and compare every answer with the nights' predictions.
 
-    def __init__(self, address, rows, nights):
-        self.address, self.rows, self.nights = address, rows, nights
-        self.answered, self.failed, self.seen = 0, [], set()
-        self.is_over = threading.Event()
+    A request that a server does not answer is sent once more, to the next server if there is one.
+    """
+
+    def __init__(self, addresses, rows, nights):
+        self.addresses, self.rows, self.nights = addresses, rows, nights
+        self.answered, self.retried, self.failed, self.seen = 0, 0, [], set()
+        self.is_over, self.count = threading.Event(), threading.Lock()
         self.clients = [threading.Thread(target=self.run, args=(n,)) for n in range(3)]
         for client in self.clients:
             client.start()
 
     def run(self, number):
-        pool = urllib3.connection_from_url(self.address)
+        pools = [urllib3.connection_from_url(address) for address in self.addresses]
         while not self.is_over.is_set():
             first, number = 31 * number % 450, number + 3
             body = arrow_of(self.rows.slice(first, 40))
-            answer = pool.urlopen("POST", "/predict", body, {"content-type": ARROW}, retries=False)
-            if answer.status != 200:
-                self.failed.append(answer.data)
-                continue
-            scores = compared(pa.ipc.open_stream(answer.data).read_all())
+            tried = [pools[(number + attempt) % len(pools)] for attempt in range(2)]
+            answer = asked(tried[0], body)
+            if answer is None:
+                with self.count:
+                    self.retried += 1
+                answer = asked(tried[1], body)
+            self.note(first, answer)
+
+    def note(self, first, answer):
+        with self.count:
+            if answer is None:
+                self.failed.append(first)
+                return
+            scores = compared(pa.ipc.open_stream(answer).read_all())
             is_of = [scores == night[first : first + 40] for night in self.nights]
             self.answered += any(is_of)
             self.seen |= {is_of.index(True)} if any(is_of) else {"a mixture"}
@@ -143,14 +176,32 @@ def test_curl_a_promotion_under_load_and_a_drain(place, server):
 
     nights = [compared(read_all(place / f"scores-{seed}")) for seed in (0, 50)]
     rows = write_shop(place / "again")
-    load = Load(address, rows, nights)
+    load = Load([address], rows, nights)
     try:
         wait_until(lambda: load.answered > 20, READY_S)
         promote(FolderStore(place / "registry"), run_of(place / "night-50"))
         wait_until(lambda: 1 in load.seen, FOLLOWED_S)
     finally:
         load.end()
-    assert (load.failed, load.seen) == ([], {0, 1})
+    assert (load.failed, load.retried, load.seen) == ([], 0, {0, 1})
 
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
+
+
+def test_a_killed_server_loses_no_request_that_is_sent_once_more(place):
+    expected = compared(read_all(place / "scores-0")), compared(read_all(place / "scores-50"))
+    rows = write_shop(place / "pair")
+    with serving(place) as (killed, first), serving(place) as (_, second):
+        load = Load([first, second], rows, expected)
+        try:
+            wait_until(lambda: load.answered > 20, READY_S)
+            assert (load.failed, load.retried) == ([], 0)
+            killed.kill()
+            before = load.answered
+            wait_until(lambda: load.retried > 20 and load.answered > before + 40, READY_S)
+        finally:
+            load.end()
+        assert ask(f"{first}/health") is None
+        assert ask(f"{second}/health") == 200
+    assert (load.failed, "a mixture" in load.seen) == ([], False)

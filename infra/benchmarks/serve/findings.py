@@ -7,6 +7,7 @@ from typing import Any
 from iak.pipeline.bench.times import quantile
 from iak.schemas.record import BenchmarkResult, Target
 from infra.benchmarks.serve.offline import BASE as BASE_FILES
+from infra.benchmarks.serve.offline import DAYS
 from infra.benchmarks.serve.offline import KERNELS as KERNEL_FILES
 from infra.benchmarks.serve.online import ALL, BASE, Asked
 from infra.benchmarks.specs import BenchServeSpec
@@ -148,8 +149,8 @@ def _notes(spec: BenchServeSpec) -> list[str]:
         "are drawn: they move no time.",
         "One process, one thread that predicts. Requests are Arrow streams over loopback, from one "
         "client with one connection; `wait_ms=0`. Servers are asked in turns.",
-        "From Parquet to Parquet: one worker, the last day of the log, timed from the first batch "
-        f"to the last; {spec.repeats} repeats in turns.",
+        f"From Parquet to Parquet: one worker, the last {DAYS} days of the log, timed from the "
+        f"first batch to the last; {spec.repeats} repeats in turns.",
         f"Kernels are promoted while {spec.clients} clients ask without a pause. The server looks "
         "at the registry twice a second.",
     ]
