@@ -1,6 +1,6 @@
 """`iak export`: write base and kernels as a folder that torch and NumPy alone can predict with."""
 
-from iak.jobs._progress import announce
+from iak.jobs._progress import announce, console
 from iak.jobs._tables import show_facts
 from iak.pipeline.runs.export import export
 from iak.pipeline.runs.load import load_catalog
@@ -20,4 +20,6 @@ def main(spec: ExportSpec) -> int:
             "MiB": f"{result.bytes / 2**20:,.1f}",
         },
     )
+    for part in result.left_out:
+        console.print(f"left out: {part}", markup=False)
     return 0

@@ -25,6 +25,9 @@ class ExportSpec(Spec):
     """Folder of bundles, or `registry:PLACE@champion`; the base alone is exported when absent."""
     out: FolderToWrite
     """Folder that is written, whole or not at all. An earlier export in it is replaced."""
+    to: Literal["runtime", "peft"] = "runtime"
+    """`runtime`: base and kernels for `iak_runtime.py`. `peft`: the adapters of each published
+    kernel in PEFT's layout, without the rest of the kernel, which LoRA cannot express."""
     only: Literal["bank"] | None = None
     """`bank`: write the kernels alone, for an export of the same base."""
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
@@ -33,6 +36,10 @@ class ExportSpec(Spec):
     def _has_a_bank(self) -> Self:
         if self.only == "bank" and self.bundles is None:
             raise ValueError("only=bank writes kernels, and no bundles are given; set bundles=")
+        if self.to == "peft" and self.bundles is None:
+            raise ValueError("to=peft writes adapters, and no bundles are given; set bundles=")
+        if self.to == "peft" and self.only is not None:
+            raise ValueError("only=bank is a part of to=runtime; leave one of them out")
         return self
 
 
@@ -122,6 +129,31 @@ class BankDocument(Spec):
     """SHA-256 of `bank.safetensors`."""
 
 
+class PeftKernel(Spec):
+    """One folder of adapters."""
+
+    folder: str
+    """Name of the folder."""
+    domain: str
+    """Name of its domain."""
+    version: Sha256
+    """SHA-256 of the bundle's `manifest.json`."""
+
+
+class PeftDocument(Spec):
+    """`peft.json`: where the adapters of kernels belong, and what of the kernels is not in them."""
+
+    kind: Literal["iak-peft"] = "iak-peft"
+    format: Literal[1] = 1
+    base_fingerprint: Sha256
+    """The one base that the adapters were tuned on."""
+    modules: dict[str, str]
+    """Title of a task -> name that the first layer of its tower must have in the base module."""
+    kernels: tuple[PeftKernel, ...]
+    left_out: tuple[str, ...]
+    """Parts of a kernel that PEFT cannot express."""
+
+
 class ExportResult(Spec):
     """What was exported."""
 
@@ -132,3 +164,5 @@ class ExportResult(Spec):
     """Published kernels."""
     bytes: NonNegativeInt
     """Size of all files."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the kernels that the format cannot express."""

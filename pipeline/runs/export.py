@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.published_base import PublishedBase, task_shapes
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import putting_folder
 from iak.pipeline.publish.bundle_set import BundleSet, read_bundle_set
@@ -17,6 +17,8 @@ from iak.pipeline.serving.export import (
     write_bank,
     write_base,
 )
+from iak.pipeline.serving.peft_adapters import DOCUMENT as PEFT_DOCUMENT
+from iak.pipeline.serving.peft_adapters import LEFT_OUT, check_expressible, write_adapters
 from iak.schemas.export import ExportResult, ExportSpec
 from iak.schemas.log import Catalog
 
@@ -37,30 +39,50 @@ def export(spec: ExportSpec, catalog: Catalog) -> ExportResult:
     """
     _check_free(spec.out)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
-    check_exportable(opened, spec.tables)
-    opened.bring()
+    if spec.to == "runtime":
+        check_exportable(opened, spec.tables)
+        opened.bring()
     bundles = _bundles(spec, opened, catalog)
+    if spec.to == "peft" and bundles is not None:
+        check_expressible(bundles)
     with putting_folder(spec.out) as folder:
-        if spec.only is None:
-            write_base(folder, opened, catalog, spec.tables)
-        if bundles is not None:
-            bank = folder if spec.only == "bank" else folder / BANK
-            bank.mkdir(exist_ok=True)
-            write_bank(bank, bundles, base_fingerprint=opened.manifest.fingerprint)
+        _write(folder, spec, catalog, opened, bundles)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return ExportResult(
         out=spec.out,
         base_fingerprint=opened.manifest.fingerprint,
         kernels=sum(verdict.publish for verdict in bundles.verdicts) if bundles else 0,
         bytes=size,
+        left_out=LEFT_OUT if spec.to == "peft" else (),
     )
+
+
+def _write(
+    folder: Path,
+    spec: ExportSpec,
+    catalog: Catalog,
+    opened: PublishedBase,
+    bundles: BundleSet | None,
+) -> None:
+    """Write what the settings ask for into an empty folder."""
+    fingerprint = opened.manifest.fingerprint
+    if spec.to == "peft" and bundles is not None:
+        titles = [shape.name for shape in task_shapes(opened.catalog)]
+        write_adapters(folder, bundles, titles, base_fingerprint=fingerprint)
+        return
+    if spec.only is None:
+        write_base(folder, opened, catalog, spec.tables)
+    if bundles is not None:
+        bank = folder if spec.only == "bank" else folder / BANK
+        bank.mkdir(exist_ok=True)
+        write_bank(bank, bundles, base_fingerprint=fingerprint)
 
 
 def _check_free(out: Path) -> None:
     """Refuse to replace a folder that has other files than those of an export."""
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not any((out / name).is_file() for name in (DOCUMENT, BANK_DOCUMENT)):
+    if not any((out / name).is_file() for name in (DOCUMENT, BANK_DOCUMENT, PEFT_DOCUMENT)):
         raise BadRequest(
             f"out={out} has files and is no export, so it is not replaced. Name another folder"
         )

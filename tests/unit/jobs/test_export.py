@@ -14,3 +14,8 @@ def test_base_kernels_and_size_are_shown(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "kernels: 4" in said
     assert (tmp_path / "E1" / "iak_runtime.py").is_file()
+    assert "left out" not in said
+    assert main(spec.model_copy(update={"to": "peft", "out": tmp_path / "P1"})) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out: the encoder and the decoders" in said
+    assert (tmp_path / "P1" / "pooled" / "adapter_config.json").is_file()

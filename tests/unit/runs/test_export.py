@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.export import export
 from iak.pipeline.serving import runtime
-from iak.schemas.export import BankDocument, ExportDocument, ExportSpec
+from iak.schemas.export import BankDocument, ExportDocument, ExportSpec, PeftDocument
 from tests.unit.serving.shop import shop_catalog, write_base, write_bundles
 
 PAGE = (Path(__file__).parents[3] / "pipeline" / "serving" / "README.md").read_text()
@@ -107,3 +107,27 @@ def test_what_cannot_be_expressed_leaves_no_folder(place):
     with pytest.raises(BadRequest, match="computes in fp32 alone"):
         exported(place, "E3", tables={"products": "bf16"})
     assert not (place / "E3").exists()
+
+
+def test_adapters_are_written_for_each_published_kernel_and_nothing_else(place):
+    result = exported(place, "P1", bundles=place / "R2", to="peft")
+    document = PeftDocument.model_validate_json((place / "P1" / "peft.json").read_bytes())
+    assert [kernel.domain for kernel in document.kernels] == [
+        "pooled", "region=hangzhou", "region=hangzhou/scene=feed", "region=ningbo/scene=search",
+    ]  # fmt: skip
+    assert (result.kernels, result.left_out) == (4, document.left_out)
+    folders = {kernel.folder for kernel in document.kernels}
+    assert {path.name for path in (place / "P1").iterdir()} == {"peft.json", *folders}
+    assert exported(place, "P1", bundles=place / "R2", to="peft") == result
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        pytest.param({}, "to=peft writes adapters, and no bundles are given", id="no bundles"),
+        pytest.param({"bundles": "R2", "only": "bank"}, "a part of to=runtime", id="a bank"),
+    ],
+)
+def test_adapters_need_bundles_and_are_no_bank(place, settings, says):
+    with pytest.raises(ValidationError, match=says):
+        exported(place, "P2", to="peft", **settings)
