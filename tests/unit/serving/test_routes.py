@@ -17,10 +17,12 @@ def routes(published=None, *, levels=2):
     """Routes over bundles whose verdicts are given; None has no bundles."""
     bundles = None
     if published is not None:
+        verdicts = tuple(SimpleNamespace(publish=publish) for publish in published.values())
         bundles = SimpleNamespace(
             names=tuple(published),
             versions=tuple(f"version of {name}" for name in published),
-            verdicts=tuple(SimpleNamespace(publish=publish) for publish in published.values()),
+            verdicts=verdicts,
+            manifests=tuple(SimpleNamespace(verdict=verdict) for verdict in verdicts),
         )
         bundles.slot_for = lambda path, **how: BundleSet.slot_for(bundles, path, **how)
     return Routes(bundles=bundles, base_fingerprint=BASE, levels=levels)
