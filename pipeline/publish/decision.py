@@ -158,9 +158,13 @@ def _why_promoted(step: Step, findings: Findings, spec: ChainSpec) -> str:
             "the base's loss"
         )
     return (
-        f"evidence of {state.nights} nights came to {step.log_evidence:.2f}; "
+        f"evidence of {_nights(state.nights)} came to {step.log_evidence:.2f}; "
         f"{needed(spec):.2f} is enough"
     )
+
+
+def _nights(number: int) -> str:
+    return "1 night" if number == 1 else f"{number} nights"
 
 
 def _why_not_proved(step: Step, spec: ChainSpec) -> str:
@@ -170,7 +174,7 @@ def _why_not_proved(step: Step, spec: ChainSpec) -> str:
         return "no gate row has a label"
     if state.nights:
         return (
-            f"evidence of {state.nights} nights is {step.log_evidence:.2f}, "
+            f"evidence of {_nights(state.nights)} is {step.log_evidence:.2f}, "
             f"below {needed(spec):.2f}"
         )
     if step.first_gain_low is None:

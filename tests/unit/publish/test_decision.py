@@ -68,6 +68,11 @@ def decided(step, *, fallback="pooled", **findings):
             id="not proved yet",
         ),
         pytest.param(
+            chain(nights=1, wealth=0.25), {}, "hold",
+            "evidence of 1 night is 0.25, below 3.69; pooled serves",
+            id="its first counted night",
+        ),
+        pytest.param(
             chain(first_gain_low=0.001), {}, "hold",
             "the gain of its first night is at least 0.10% of the base's loss, not above 0.30%, "
             "and has to be seen again; pooled serves",
