@@ -183,6 +183,10 @@ def test_a_night_that_loses_a_machine_goes_on_with_another_to_the_same_bundles(
     assert record.attempts == 1  # the run itself went on
     assert read_head(open_store(asked.registry)).pointers["champion"].keys() >= {"pooled"}
     assert sent > 0 < fetched
+    traffic = record.traffic
+    assert (traffic.from_workers.bytes, traffic.to_workers.bytes) == (sent, fetched)
+    # The machines' copies of the base alone come from S3, each of several files.
+    assert traffic.from_stores.files > 3 < traffic.to_stores.files
     for name in ("first", "second", "third"):
         copies = cluster.cache(name) / "iak/scratch/copies"
         assert any(copies.glob("*/base/manifest.json")), name
