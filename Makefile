@@ -26,11 +26,9 @@ demo: .venv/.ready ## from rows to a published kernel on planted data; CPU, minu
 test: .venv/.ready ## unit tests, on a CPU, in parallel
 	@$(PYTHON) -m pytest -n auto -m "not (slow or ray or night or faults or gpu)"
 
-# Files run two at a time, but those that start a Ray one after the other: of two Rays on one machine
-# only the first has a job agent.
+# Three files at a time on two cores, since tests that start a Ray mostly wait.
 test-long: .venv/.ready ## the rest: faults, whole nights, Ray (and gpu where there is one)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "(slow or night or faults or gpu) and not ray" --durations=10
-	@$(PYTHON) -m pytest -m ray --durations=10
+	@$(PYTHON) -m pytest -n 3 --dist loadfile -m "slow or ray or night or faults or gpu" --durations=10
 
 bench-smoke: .venv/.ready ## every benchmark at a size that shows that it runs (minutes)
 	@for bench in sharding scaling; do \
