@@ -1,7 +1,8 @@
 """Define a worker, one process of a run, and start process groups of workers.
 
-Only this module reads the environment. Ray starts its own process groups (jobs/ray_launcher.py).
-The groups here are for plain torch: tests, torchrun, and a single process that shards over itself.
+Only this module reads the environment, but for what finds a store (data/stores.py). Ray starts its
+own process groups (jobs/ray_launcher.py). The groups here are for plain torch: tests, torchrun, and
+a single process that shards over itself.
 """
 
 import ctypes

@@ -278,11 +278,19 @@ class Snapshot:
         return lakehouse.locate(path) if "://" in path else (filesystem, f"{root}/{path}")
 
 
-@lru_cache(maxsize=16)
 def open_folder(uri: str) -> tuple[pa.fs.FileSystem, str]:
     """Return the file system and path of a folder given as path or URI.
+
+    A client of a store is made once. It is made again when the environment names another store or
+    other credentials.
 
     Raises:
         BadRequest: the scheme is unknown or the path is malformed.
     """
+    return _open_folder(uri, stores.settings_in_environment() if "://" in uri else ())
+
+
+@lru_cache(maxsize=16)
+def _open_folder(uri: str, settings: stores.Settings) -> tuple[pa.fs.FileSystem, str]:
+    del settings  # a part of the key alone: the client reads them by itself
     return stores.open_uri(uri)

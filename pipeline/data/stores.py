@@ -1,5 +1,6 @@
 """Open the file system of a log, given as path or URI, with bounds on waiting for a store."""
 
+import os
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,16 @@ CONNECT_TIMEOUT_S = 5.0
 ATTEMPTS = 3
 """Attempts of a request to an object store. They take about a second in all where no process
 listens, and 20 s where nothing answers. The AWS SDK's own default is ten attempts."""
+
+
+Settings = tuple[tuple[str, str], ...]
+"""Names and values of environment variables."""
+
+
+def settings_in_environment() -> Settings:
+    """Return the variables by which clients of object stores find addresses and credentials."""
+    stores = ("AWS_", "GOOGLE_", "AZURE_")
+    return tuple(sorted(each for each in os.environ.items() if each[0].startswith(stores)))
 
 
 def open_uri(uri: str) -> tuple[pa.fs.FileSystem, str]:

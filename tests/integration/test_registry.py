@@ -1,15 +1,10 @@
-"""A night is promoted and judged by its alias, and the next night starts from it.
-
-One driver runs the real verbs under one local Ray.
-"""
+"""A night is promoted and judged by its alias, and the next night starts from it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
+from iak.jobs import cli
 from iak.pipeline.publish.bundle import read_manifest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import read_head
@@ -17,10 +12,10 @@ from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import bundle_digest
-from tests.faults.test_kill import DRIVER, FINETUNE, PRETRAIN, ROOT, write_catalog
+from tests.faults.test_kill import FINETUNE, PRETRAIN, write_catalog
 from tests.integration.small_log import write_log
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
 
 OPEN_GATE = [
     "gate.z=0", "gate.min_negatives=5", "gate.auc_margin=1", "gate.logloss_margin=9",
@@ -50,15 +45,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry")
     write_log(folder / "log")
     write_catalog(folder / "catalog.toml")
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(commands(folder))],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "infra/package"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode in (0, 4), done.stdout[-4000:] + done.stderr[-4000:]
+    for words in commands(folder):
+        assert cli.run(words) in (0, 4), words
     return folder
 
 

@@ -1,11 +1,14 @@
 """Folders and object stores: found by path or URI, and waited for within bounds."""
 
 import pytest
+from pyarrow import fs
 
 from iak.pipeline.data import stores
+from iak.pipeline.data.snapshot import open_folder
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadRequest
 from tests.builders import small_catalog
+from tests.s3 import make_bucket, moto_server, use
 
 
 @pytest.mark.parametrize("options", ["", "region=us-east-1&"])
@@ -38,3 +41,19 @@ def test_a_store_is_asked_a_bounded_number_of_times_with_a_bounded_wait():
 )
 def test_a_folder_below_a_uri_stands_before_its_options(root, whole):
     assert stores.below(root, "events") == whole
+
+
+def test_a_process_follows_the_store_that_the_environment_names(monkeypatch):
+    """A long-lived process opens the same URI on another store, or with other credentials."""
+    found = []
+    for name in ("one", "two"):
+        server, endpoint = moto_server()
+        try:
+            use(monkeypatch, endpoint)
+            make_bucket(endpoint, name)
+            filesystem, _ = open_folder("s3://shop/log")
+            found.append(filesystem.get_file_info(name).type)
+            assert open_folder("s3://shop/log")[0] is filesystem
+        finally:
+            server.stop()
+    assert found == [fs.FileType.Directory] * 2
