@@ -186,9 +186,11 @@ class RayLauncher:
         # A process that hangs is given up in two ways: by its peers, whose collectives time out,
         # and by Ray, which polls it and reads this variable (2.60).
         os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(self.hung_after_s)
+        # By reference: Ray's controller unpickles its arguments, and would import torchrec.
+        config = {"launch": ray.put(for_workers(launch, machine))}
         return TorchTrainer(
             _worker_loop,
-            train_loop_config=for_workers(launch, machine),
+            train_loop_config=config,
             scaling_config=ScalingConfig(
                 num_workers=(self.min_workers, launch.workers)
                 if self.min_workers
@@ -208,8 +210,9 @@ class RayLauncher:
         )
 
 
-def _worker_loop(config: dict[str, Any]) -> None:
+def _worker_loop(train_loop_config: dict[str, "ray.ObjectRef[dict[str, Any]]"]) -> None:
     """Run one worker under Ray Train, in the process group that it has made."""
+    config = ray.get(train_loop_config["launch"])
     launch = launch_here(config)
     files = files_here(config["machine"])
     if files.is_first:

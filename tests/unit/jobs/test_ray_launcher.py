@@ -9,6 +9,7 @@ import os
 import threading
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import dataclass
 from unittest import mock
 
 import pytest
@@ -53,6 +54,13 @@ class ThreadTrainer:
         self.loop(self.config)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A reference to an object in Ray's store."""
+
+    value: object
+
+
 _THREAD = threading.local()
 POLLED = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 
@@ -63,6 +71,8 @@ def _threads_for_ray(monkeypatch):
     monkeypatch.setattr(ray_launcher, "ray_cluster", lambda _workers: nullcontext())
     monkeypatch.setattr(ray_launcher, "current_worker", lambda: _THREAD.worker)
     monkeypatch.setattr(ray_launcher, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(ray, "put", Stored)
+    monkeypatch.setattr(ray, "get", lambda stored: stored.value)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     monkeypatch.setenv(POLLED, "600")  # a run sets it, and it must not outlive the test
 
@@ -99,6 +109,11 @@ def test_every_worker_works_and_worker_0_answers(tmp_path, met):
     assert run(tmp_path, work, [7], workers=3) == {"rank": 0, "of": 3, "document": [7]}
     assert met == {0: 1, 1: 1, 2: 1}
     assert left_behind(tmp_path) == []
+
+
+def test_ray_s_controller_gets_the_work_by_reference(tmp_path):
+    run(tmp_path, lambda *_: {}, work=[7])
+    assert {type(value) for value in ThreadTrainer.last.config.values()} == {Stored}
 
 
 def test_progress_is_worker_0_s_alone_a_line_an_event_with_its_time(tmp_path):
@@ -223,6 +238,8 @@ def test_ctrl_c_while_ray_trains_is_an_interruption(tmp_path, monkeypatch):
 def test_workers_get_a_gpu_each_where_there_are_enough_and_the_device_allows(
     tmp_path, monkeypatch, device, gpus, backend
 ):
+    monkeypatch.setattr(ray, "put", Stored)
+    monkeypatch.setattr(ray, "get", lambda stored: stored.value)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": float(gpus)})
     run(tmp_path, lambda *_: {}, device=device)
     asked = ThreadTrainer.last
