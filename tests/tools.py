@@ -30,7 +30,15 @@ def tool_python(name: str, *requirements: str, constraints: str | None = None) -
     with FileLock(TOOLS / f"{name}.lock"):
         if not (ready.is_file() and ready.read_text() == wanted):
             venv.create(folder, with_pip=True, clear=True)
-            pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--no-compile", *requirements]
+            pip = [
+                str(folder / "bin/python"),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-compile",
+                *requirements,
+            ]
             pip += ["--constraint", constraints] if constraints else []
             installed = subprocess.run(pip, capture_output=True, text=True, check=False)
             if installed.returncode:
