@@ -300,16 +300,13 @@ def _days(rows: pa.RecordBatch, catalog: Catalog) -> pa.Array | None:
         return texts.take(coded.indices).fill_null(UNKNOWN_DAY)
     if not log.event_time or log.event_time not in rows.schema.names:
         return None
-    seconds = _event_seconds(rows, catalog)
+    times = rows.column(log.event_time)
+    seconds = splits.seconds_of(times, unit=log.event_time_unit, time_zone=log.time_zone)
     in_calendar = np.abs(seconds) < 2**36  # up to about the year 4147
     whole = pa.array(np.where(in_calendar, seconds, 0).astype(np.int64), pa.timestamp("s", "UTC"))
     local = pc.local_timestamp(whole.cast(pa.timestamp("s", log.time_zone)))
     texts = local.cast(pa.date32()).cast(pa.string())
     return pc.if_else(pa.array(in_calendar), texts, UNKNOWN_DAY)
-
-
-def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:
-    return splits.seconds_of(rows.column(catalog.log.event_time))
 
 
 def _top(counts: Mapping[str, _Counts], most: int) -> Iterator[SplitProfile]:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from iak.pipeline.data.profile import Labels, power, profile_log
+from iak.pipeline.data.splits import PER_SECOND
 from iak.pipeline.data.view import open_log
 from tests.builders import DAYS, FIRST_S, REGIONS, partition, small_catalog, write_file
 
@@ -62,6 +64,28 @@ def test_rows_and_positives_by_split_domain_and_day_are_exact(log):
     assert (first.labels[0].positives, rest.labels[0].positives) == (10, 20)
     assert [(p.part, p.rows) for p in profile.days] == [(day, 800) for day in DAYS]
     assert set(profile.counted.values()) == {1.0}
+
+
+@pytest.mark.parametrize("kind", ["s", "ms", "us", "a wall clock"])
+def test_days_are_those_of_the_times_in_their_unit_and_time_zone(tmp_path, kind):
+    unit = "s" if kind == "a wall clock" else kind
+    changes = {"log__date_key": None, "log__partition_keys": [], "log__event_time_unit": unit}
+    for day in range(2):
+        rows = rows_of(day, 100 + day, items=[1], price=9, clicks=30)
+        times = pa.array([FIRST_S + day * DAY_S + 20 * 3_600] * rows.num_rows)  # 20:00 UTC
+        if kind == "a wall clock":  # 20:00 in Shanghai
+            times = times.cast(pa.timestamp("s"))
+        else:
+            times = pc.multiply(times, int(PER_SECOND[unit]))
+        index = rows.column_names.index("event_time")
+        rows = rows.set_column(index, "event_time", times).append_column(
+            "region", pa.array(["a"] * rows.num_rows)
+        )
+        write_file(tmp_path / "events" / f"{day}.parquet", rows)
+    splits = {"pretrain": {"days": [0, 0]}, "tune": {"days": [1, 1]}}
+    profile = profiled(tmp_path, splits=splits, log__time_zone="Asia/Shanghai", **changes)
+    days = DAYS[:2] if kind == "a wall clock" else DAYS[1:3]
+    assert [(p.part, p.rows) for p in profile.days] == [(days[0], 100), (days[1], 101)]
 
 
 def test_a_label_that_training_masks_is_not_counted(tmp_path):
