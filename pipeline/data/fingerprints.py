@@ -48,7 +48,7 @@ def with_contents(snapshot: Snapshot, catalog: Catalog, kept: KeptContents) -> S
     kept.keep((w, content) for w, content in read_now if content.groups)
     if kept.problem:
         _log.warning(
-            "content digests of log files cannot be kept at %s; every run reads all files for them",
+            "content digests of log files cannot be kept at %s. Every run reads all files for them",
             kept.problem,
         )
     contents |= {w.path: content for w, content in read_now}

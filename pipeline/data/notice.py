@@ -6,7 +6,7 @@ from iak.pipeline.data.contract import Finding, Level
 EXAMPLES = 3
 """Most examples of a finding."""
 _REMEDIES = {
-    "differs from the folder's": "The file's counts; Iceberg writes a space as +, null as null",
+    "differs from the folder's": "The file's value wins; Iceberg writes a space as +, null as null",
     "null domain key": "Fill the key, or drop the rows; they are skipped",
     "null user": "Fill the user, or take log.user out of the catalogue; they are skipped",
     "label outside": "A label is 0, 1 or null; correct the export. The rows lose this label alone",

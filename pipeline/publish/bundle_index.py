@@ -165,7 +165,7 @@ def _parsed_index(root: Path) -> BundlesIndex:
 
 def _without_index(root: Path) -> BadRequest:
     if not list_bundles(root):
-        return BadRequest(f"no bundle below {root}; expected the bundles/ of a `iak finetune` run")
+        return BadRequest(f"no bundle below {root}; expected the bundles/ of an `iak finetune` run")
     return BadRequest(
         f"{root} holds bundles and no {INDEX}: it is of a night that was killed before it was "
         f"published. {_AGAIN}. If an earlier version finished it, which wrote no index, tune again "

@@ -82,7 +82,7 @@ def _check_not_moved(store: Store, alias: Alias, pinned: Path, base: str, *, set
     if moved:
         more = f" and {len(moved) - 5} more" if len(moved) > 5 else ""
         raise BadRequest(
-            f"{pinned.parent.parent} holds a finished run whose {setting} was another: the {alias} "
-            f"of {store.uri} moved since in {', '.join(moved[:5])}{more}. Choose another --run-dir "
-            "for what it means now"
+            f"{pinned.parent.parent} holds a finished run that read an earlier state of {setting}: "
+            f"the {alias} of {store.uri} moved since in {', '.join(moved[:5])}{more}. "
+            "Choose another --run-dir for what it means now"
         )

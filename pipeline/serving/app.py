@@ -32,7 +32,7 @@ from iak.pipeline.serving.service import Service
 from iak.schemas.serving import LimitsSpec
 
 OWN = "own kernel"
-"""Name of rows that their domain's own kernel predicted, among the reasons of others."""
+"""Value of the label `reason` for rows that their domain's own kernel predicted."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Server:
     async def predict(self, request: Request) -> Response:
         """Predict the rows of a request."""
         if self.is_draining:
-            return _refusal(503, "this server ends; ask another one")
+            return _refusal(503, "this server is shutting down; send the request to another one")
         start = monotonic()
         self.in_flight += 1
         try:

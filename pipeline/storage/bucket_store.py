@@ -227,7 +227,7 @@ class BucketStore:
     def _cannot_promote(self, what: str) -> BadRequest:
         return BadRequest(
             f"{self.uri}: this store does not keep 'write only where nothing is' (If-None-Match: "
-            f"*): {what}. Two promotions at once could overwrite each other, so that nothing is "
+            f"*): {what}. Two promotions at once could overwrite each other, so nothing is "
             "promoted there. Reading works. Use a store with conditional writes (AWS, GCS's and "
             "R2's S3 API, MinIO, Ceph), or a folder"
         )
