@@ -88,7 +88,7 @@ class Spec(BaseModel):
 class SparseSpec(Spec):
     """A document that is written without the fields that were not set.
 
-    So a field may be added, and a document of before is still written as it was.
+    So a field may be added, and an older document is still written as it was.
     """
 
     @model_serializer(mode="wrap")

@@ -1,4 +1,4 @@
-"""Settings of `iak bench NAME`: sizes, and how often each variant is measured."""
+"""Define the settings of `iak bench NAME`: sizes, and how often each variant is measured."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -25,7 +25,7 @@ class ChainState(Spec):
     format: Literal[1] = 1
     """Number of this document's format."""
     domain: list[tuple[str, str]]
-    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    """Pairs of key and value, outermost first; empty for the pooled kernel."""
     base_fingerprint: str
     """The base that all nights of the chain ran on."""
     began: date
@@ -80,10 +80,11 @@ class ChainVerdict(Spec):
     """Gain over what it falls back to in nats a row, drawn towards the gains of the other domains
     of its level; null where nothing is judged."""
     against: dict[str, Verdict] = {}
-    """What the candidate was compared with besides the base, on the same rows, whose metrics stand
-    as the verdict's `base`: `live`, the domain's own kernel; `serving`, what serves without it;
-    `tuned_above`, tonight's kernel above it; `canary`, what serves, on the newest hours.
-    `live_over_serving` has the live kernel in the candidate's place."""
+    """Name -> verdict on the candidate against something besides the base, on the same rows. The
+    metrics of what it is compared with stand as the verdict's `base`. `live` is the domain's own
+    kernel, and `serving` is what serves without it. `tuned_above` is tonight's kernel above it.
+    `canary` is what serves, on the newest hours. In `live_over_serving` the live kernel has the
+    candidate's place."""
     gauc: dict[str, Comparison] = {}
     """Task -> mean AUC within users of the candidate and the base; absent without users."""
     gauc_live: dict[str, Comparison] = {}

@@ -75,13 +75,13 @@ class Explanation(Spec):
     reason: str | None
     """Why it is not the kernel of the row's own domain; null where it is."""
     first_day: str | None = None
-    """First day of the rows that the kernel was tuned on; null of the base, and without days."""
+    """First day of the rows that the kernel was tuned on; null for the base, and without days."""
     last_day: str | None = None
-    """Last one."""
+    """Last day of these rows; null where the first one is."""
     created_at: datetime | None = None
-    """When the kernel was published; null of the base."""
+    """When the kernel was published; null for the base."""
     rate_nats: float | None = None
-    """KL divergence of the row's code from the domain's prior; null of the base."""
+    """KL divergence of the row's code from the domain's prior; null for the base."""
     probabilities: dict[str, float] = {}
     """Task -> probability, bit for bit as `iak predict` writes it; none where it is not served."""
     tasks: tuple[ExplainedTask, ...] = ()

@@ -189,7 +189,7 @@ class BundleEntry(Spec):
     folder: str
     """Name of its folder: the domain's, escaped, or "pooled"."""
     domain: list[tuple[str, str]]
-    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    """Pairs of key and value, outermost first; empty for the pooled kernel."""
     manifest_sha256: Sha256
     """SHA-256 of the bytes of `manifest.json`."""
     weights_sha256: Sha256

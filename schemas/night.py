@@ -21,7 +21,7 @@ Choice = Literal["train", "wait", "hold"]
 fit to be read."""
 Outcome = Literal["promoted", "held", "failed", "waiting"]
 """`promoted`: its new kernel serves. `held`: the new kernel, or its data, was not good enough.
-`failed`: tuning or publishing it broke. `waiting`: it did not train."""
+`failed`: tuning or publishing it failed. `waiting`: it did not train."""
 PartitionState = Literal["complete", "open", "absent", "shrunken", "changed"]
 """`open`: no marker, and not quiet for long enough. `shrunken`: far fewer rows than in the days
 before. `changed`: its content differs from what an earlier night read."""
@@ -40,9 +40,9 @@ class PartitionDay(Spec):
     content: str = ""
     """SHA-256 of the content of its files; empty where there is none."""
     is_late: bool = False
-    """Whether an earlier night went without it."""
+    """Whether an earlier night tuned without it."""
     holds: bool = False
-    """Whether the domains of this partition are held tonight for its sake."""
+    """Whether the domains of this partition are held tonight because of it."""
     reason: str = ""
     """What was seen and what was expected; empty for a complete day."""
 
@@ -62,7 +62,7 @@ class Decision(Spec):
     """Whether a domain trains tonight, and why."""
 
     domain: list[tuple[str, str]]
-    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    """Pairs of key and value, outermost first; empty for the pooled kernel."""
     level: Level
     choice: Choice
     reason: str
@@ -142,7 +142,7 @@ class DomainNight(Spec):
     """What the newest hours by themselves say of the candidate, in words; empty without a canary.
     """
     worker_seconds: float = 0.0
-    """Its part of the tuning time, by rows passed."""
+    """Its part of the tuning time, by its tuning rows."""
     cost: float = 0.0
     """Price of that time, in the currency of `nightly.toml`."""
 
@@ -222,7 +222,7 @@ class NightRecord(Spec):
     windows: list[TaskWindow] = []
     days: list[PartitionDay] = []
     domains: list[DomainNight] = []
-    """Pooled first, then parents, then domains, those with most rows first."""
+    """Pooled first, then parents, then domains, those of most expected worth first."""
     drift: list[DriftLine] = []
     unseen: dict[str, float] = {}
     """Table -> share of the window's ids that the base does not know."""

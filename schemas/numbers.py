@@ -29,7 +29,7 @@ Rows = Annotated[Whole, Field(gt=0, le=1_000_000_000_000_000)]
 BatchRows = Annotated[Whole, Field(gt=0, le=100_000_000)]
 """Rows that are in memory at once."""
 TableRows = Annotated[Whole, Field(gt=0, le=100_000_000_000)]
-"""Rows of an embedding table; with width 64 in fp32 the most are 25 TB."""
+"""Rows of an embedding table; at width 64 in fp32 the bound is 25 TB."""
 Width = Annotated[Whole, Field(gt=0, le=8_192)]
 """Columns of an embedding table."""
 Units = Annotated[Whole, Field(gt=0, le=65_536)]
@@ -53,7 +53,7 @@ Ceiling = Annotated[Number, Field(gt=0, le=1e15)]
 Gib = Annotated[Number, Field(gt=0, le=1_000_000_000)]
 """Memory or disk in GiB."""
 Seconds = Annotated[Number, Field(ge=0, le=1_000_000_000)]
-"""A time; the most are 31 years."""
+"""A time; the bound is 31 years."""
 Days = Annotated[Number, Field(ge=0, le=100_000)]
 """Days that something lasts."""
 Speed = Annotated[Number, Field(gt=0, le=1_000_000_000)]

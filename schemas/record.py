@@ -11,7 +11,7 @@ from iak.schemas.manifest import Sha256
 
 RECORD_FORMAT = 3
 """1: written before a record named inputs and outputs; it is read as one that names none.
-2: written when the settings of the placement were still beside the others."""
+2: written before the settings of the placement had their own entry, `placement`."""
 SEALED_FROM = 2
 """First format whose records hold their own digest."""
 

@@ -87,7 +87,7 @@ class Entry(Spec):
     folder: FolderName
     """Name of the bundle's own folder inside: the domain's, escaped, or "pooled"."""
     domain: list[tuple[str, str]]
-    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    """Pairs of key and value, outermost first; empty for the pooled kernel."""
     form: Sha256
     """`form_of` its manifest: bundles of different forms cannot serve together."""
     files: Annotated[list[StoredFile], Field(min_length=1)]
@@ -106,7 +106,7 @@ class Pointer(Spec):
     """The bundle that an alias means for one domain."""
 
     domain: list[tuple[str, str]]
-    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    """Pairs of key and value, outermost first; empty for the pooled kernel."""
     bundle: Sha256
     """Digest of the bundle."""
     stored: StoredName
@@ -120,7 +120,7 @@ class Pointer(Spec):
     before: PositiveInt | None = None
     """Commit that set the pointer to which a rollback returns; null: the domain had none."""
     reach: PositiveInt | None = None
-    """Oldest commit whose pointer rollbacks may return to: gc gave up what came before. Null: the
+    """Oldest commit whose pointer rollbacks may return to: gc removed what came before. Null: the
     first one."""
 
     @property
@@ -159,7 +159,7 @@ class Commit(Spec):
     """Drawn at random by the writer, who knows its own commit by it when an answer was lost."""
     moves: list[Move] = []
     removed: list[StoredName] = []
-    """Stored bundles that this commit gave up."""
+    """Stored bundles that this commit removed."""
     pointers: dict[Alias, dict[FolderName, Pointer]]
     """Alias -> folder name of a domain -> its pointer."""
     chains: dict[FolderName, ChainState] = {}
@@ -171,10 +171,9 @@ class Commit(Spec):
 def bundle_digest(manifest: BundleManifest) -> str:
     """Return a bundle's identity: SHA-256 of its manifest, without its time.
 
-    The manifest has the digest of the tensors.
-
     The bytes of `kernel.safetensors` are left out: safetensors 0.8 may spell the same tensors in
-    different bytes. Names, types, shapes and bits of the tensors are in `weights_digest`.
+    different bytes. The manifest's `weights_digest` stands for them. It is of the names, types,
+    shapes and bits of the tensors.
     """
     spelling = frozenset({"weights_sha256", "manifest_sha256", "created_at"})
     return sha256_of(manifest.model_dump(mode="json"), without=spelling)

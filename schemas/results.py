@@ -20,7 +20,7 @@ class RunResult(Spec):
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code of the verb: 0, or 4 where a kernel is held."""
+        """Return the exit code: 0, 4 where a kernel or a base is held, 5 where a kernel failed."""
         return self.record.exit_code or 0
 
 

@@ -107,7 +107,7 @@ class Exceeded(Spec):
     limit: str
     """Its setting."""
     domain: str | None
-    """Where; null of the latency."""
+    """Domain in which it does not hold; null for the latency."""
     task: str | None
     seen: float
     allowed: float
@@ -128,7 +128,7 @@ class ShadowDocument(Spec):
     not_predicted: NonNegativeInt
     """Rows that break the log's contract, which neither predicts."""
     other_kernel: NonNegativeInt
-    """Rows that a kernel of another domain predicts than before."""
+    """Rows for which the two sides choose kernels of different domains."""
     latency: float
     """Seconds of the candidate's pass over those of the live one, base included."""
     changes: tuple[ScoreChange, ...]

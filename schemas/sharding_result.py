@@ -56,17 +56,18 @@ class MachineRates(Spec):
     copy_bytes_per_s: float
     """Bytes read and written by a copy."""
     matmul_fp32_flops_per_s: float
-    """Of a large product."""
+    """FLOP/s of a large product in fp32."""
     matmul_bf16_flops_per_s: float
+    """The same in bf16."""
     trunk_flops_per_s: float
-    """Of a product as a trunk has it, in fp32."""
+    """FLOP/s of a product as a trunk has it, in fp32."""
     collective_s: float
     """Seconds of a collective that carries next to nothing."""
     link_bytes_per_s: float | None = None
-    """Out of one worker to all others, in an all-to-all; null with one worker."""
+    """Bytes out of one worker to all others, in an all-to-all; null with one worker."""
     lookup_bytes_per_s: float | None = None
-    """Rows read, and read and written again, at random; null where no trained table cut by rows
-    ran."""
+    """Bytes of rows at random places that are read, or read and written again; null where no
+    trained table cut by rows ran."""
     step_s: float | None = None
     """Seconds of a trained step without rows to speak of, its collectives left out; null where no
     trained table cut by rows ran."""
@@ -80,7 +81,7 @@ class ShardingResult(Spec):
     """Everything that the workers of one launcher measured, the same on every worker."""
 
     workers: tuple[tuple[tuple[LayoutResult, ...], ...], ...]
-    """By rank, then by table, then by layout."""
+    """Measurements by rank, then by table, then by layout."""
     rates: MachineRates
     hosts: tuple[HostResult, ...]
     seconds: float
@@ -105,7 +106,7 @@ class LayoutLine(SparseSpec, BenchmarkLine):
     held: Mode
     precision: Precision
     p50_ms: float | None = None
-    """Median step, as long as its slowest worker's."""
+    """Median of the steps, each as long as its slowest worker's."""
     p90_ms: float | None = None
     lookups_per_s: int | None = None
     """Ids looked up by all workers."""

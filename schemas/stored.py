@@ -26,9 +26,9 @@ class FileInVersion(Spec):
     """One file of a version."""
 
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}-[0-9a-f]{16}$")]
-    """Name of the object: the SHA-256 of its bytes, the lease (six digits) under which it was
-    uploaded, and a mark drawn then. So no clean-up of an older version ever removes what a newer
-    one has uploaded again."""
+    """Name of the object: the SHA-256 of its bytes, the lease (six hexadecimal digits) under which
+    it was uploaded, and a mark drawn then. So no clean-up of an older version ever removes what a
+    newer one has uploaded again."""
     bytes: NonNegativeInt
 
     @property
@@ -54,7 +54,7 @@ class FolderVersion(Spec):
 
 
 class LeaseDocument(Spec):
-    """`leases/NUMBER.json`: who may write the folder. The newest number holds."""
+    """`leases/NUMBER.json`: who may write the folder. The newest number is valid."""
 
     kind: Literal["iak-lease"] = "iak-lease"
     format: Literal[1] = 1
@@ -65,8 +65,9 @@ class LeaseDocument(Spec):
     process: NonNegativeInt
     """Number of the owner's process there."""
     mark: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    """Drawn for each attempt to take a lease: a store may answer that a key is taken by the very
-    bytes that one wrote, so no two writers may write the same."""
+    """Drawn for each attempt to take a lease. A store may report a key as taken although the
+    writer's own request took it. The writer then compares the bytes, so no two writers may write
+    the same."""
     seconds: PositiveInt
     """Time after the last sign of life at which another writer may take over."""
     is_released: bool = False

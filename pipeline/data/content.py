@@ -239,7 +239,7 @@ class Wanted:
     """A file whose content is looked up."""
 
     path: str
-    """With the log's folder, so that one store serves several logs."""
+    """Path with the log's folder, so that one SQLite file serves several logs."""
     stamp: Stamp
     columns: ContentColumns
 

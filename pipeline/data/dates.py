@@ -162,9 +162,11 @@ def _without_strays(
     bulk = max(runs, key=len, default=[])
     if len(runs) < 2 or len(bulk) < _USUAL_DATES:
         return dates, {}
+    # The usual rows are those of at most `_COUNTED_DATES` dates of the longest run.
     step = -(-len(bulk) // _COUNTED_DATES)
     usual = median(_rows(rows_of, bulk[::step]).values())
     stray: dict[date, int] = {}
+    # Runs go from either end, until one has a date that is not nearly empty.
     for end in (0, -1):
         while runs[end] is not bulk:
             rows = _rows(rows_of, runs[end])

@@ -24,9 +24,11 @@ from iak.pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
 from iak.pipeline.errors import BadLog
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Unit of a time -> how many of it a second has."""
 _FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
 """1990 and 2038: whole numbers between them may be Unix seconds."""
 _DAY = 86_400
+"""Seconds of a day."""
 _TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
 _ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
 _REQUEST_WORDS = words_of("request session query search auction slate pageview")
@@ -47,9 +49,13 @@ _DOMAIN_WORDS = words_of(
     "tenant locale language store app domain"
 )
 _MAX_DOMAIN_VALUES = 50
+"""Most distinct values of a column that is preferred as the domain key."""
 _STRAY_DAYS = 30
+"""Days without rows beyond which the dates at either end may be stray ones."""
 _STRAY_SHARE = 0.001
+"""Largest share of the rows that stray dates have."""
 _NULLS = 0.01
+"""Largest share of nulls of a column of users."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +331,7 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
     unique = []
     for name in _ids(rows, taken):
         known = rows.column(name).drop_null()
+        # Few known values are unique by chance. A column that is named so may have more nulls.
         least = len(rows) / (10 if words_of(name) & _ROW_WORDS else 2)
         if len(known) >= least and pc.count_distinct(known).as_py() == len(known):
             unique.append(name)
@@ -393,7 +400,7 @@ def _domain(
 
 
 def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, SplitCut]) -> int:
-    """Return half the tuning rows of a median domain, between 50 and 500."""
+    """Return half the tuning rows of a median domain, in tens, between 50 and 500."""
     counts = sample.rows.group_by(list(keys)).aggregate([([], "count_all")]).column("count_all")
     scale = sample.snapshot.rows / len(sample.rows)
     typical = float(np.median(counts.to_numpy())) * scale * cut["tune"].share

@@ -156,7 +156,7 @@ def encode_parts(
     """Return the encoded rows in several batches, each with contiguous ids.
 
     Args:
-        rows: rows and further arguments of `encode`.
+        rows: raw columns, partition keys included.
         sizes: rows of each batch; their sum is the number of rows.
         identity: key of each row.
         catalog: the log's catalogue.

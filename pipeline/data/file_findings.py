@@ -48,7 +48,7 @@ def name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
 
 
 def partition_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
-    """Yield folder names that features read as numbers and that are none."""
+    """Yield folder names that are not numbers although features read them as numbers."""
     partitions = (dict(file.partition) for file in snapshot.files)
     for key, text in contract.partition_problems(partitions, catalog).items():
         what = f"a folder says {key}={text}, and a feature reads {key} as a number"

@@ -62,7 +62,7 @@ def encoded_types(catalog: Catalog) -> dict[str, pa.DataType]:
 
 
 def logits(rows: pa.RecordBatch, column: str) -> Floats:
-    """Return a column of logits in fp32; NaN where it is null, infinite where fp32 ends."""
+    """Return a column of logits in fp32; NaN where it is null, infinite beyond fp32's range."""
     values = rows.column(column)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -73,7 +73,7 @@ def activations(column: pa.Array, units: int) -> tuple[Floats, Mask]:
     """Return logged activations in fp32, and which rows have U finite ones.
 
     Args:
-        column: lists of numbers; of uint16, whose values are the bits of bfloat16.
+        column: lists of numbers. Lists of uint16 have the bits of bfloat16.
         units: U.
 
     Returns:

@@ -59,7 +59,7 @@ def origins(
 
 
 def _no_multiple(name: str, old: int, rows: int) -> str:
-    """Return a message: hashed ids would lose their rows, and the nearest size that keeps them."""
+    """Say that hashed ids would lose their rows, with the nearest size that keeps them."""
     ids = old - FIRST_ROW
     fitting = max(round((rows - FIRST_ROW) / ids), 2) * ids + FIRST_ROW
     return (

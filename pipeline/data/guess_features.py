@@ -24,8 +24,9 @@ NUMBER_WORDS = words_of(
 _MAX_CATEGORIES = 50
 """Distinct whole numbers up to which a column is categorical."""
 _MIN_ROWS = 1_000
+"""Fewest rows in which nearly unique values show that a column identifies rows."""
 _NEARLY_UNIQUE = 0.8
-"""Distinct values over rows, of at least `_MIN_ROWS`, above which a column identifies rows."""
+"""Ratio of distinct values to rows above which a column identifies rows."""
 _HASHED = 2**31
 """Size from which on whole numbers look like hashes."""
 _LONG_TEXT = 60
@@ -68,8 +69,8 @@ def guess_features(
     Args:
         rows: sampled rows.
         skipped: columns that are not features: labels, leaks, row ids, dates.
-        uneven: column that some files lack, or have in another type -> a description. One of
-            several types is left out.
+        uneven: column that some files lack, or have in another type -> a description. A
+            column of several types is left out.
     """
     features: list[FeatureGuess] = []
     left_out: list[Guess] = []
@@ -214,12 +215,13 @@ def _is_skewed(known: pa.ChunkedArray) -> bool:
     if not len(values) or values.min() < 0:
         return False
     low, middle, high, tail = np.quantile(values, [0.25, 0.5, 0.75, 0.99])
+    # A middle half of nearly equal values would make every tail look long.
     spread = max(high - low, abs(middle) * 0.1, 1e-12)
     return bool((tail - middle) / spread > _SKEWED)
 
 
 def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[str, float] | None:
-    """Return the id column that is most like the lists' values, and their share that it has.
+    """Return the id column most like the lists' values, and the share of the values that it has.
 
     Args:
         lists: a column of lists of ids.

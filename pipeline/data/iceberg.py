@@ -61,7 +61,7 @@ def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
         mapping = table.name_mapping()
     except PipelineError:
         raise
-    except Exception as error:  # pyiceberg 0.12 decodes what lies behind a damaged manifest's end
+    except Exception as error:  # bytes of a damaged manifest raise any error in pyiceberg 0.12
         raise BadLog(
             f"the Iceberg table {folder.uri} cannot be read with pyiceberg "
             f"{pyiceberg.__version__}: {error}. Is a file of its metadata missing? For a feature "

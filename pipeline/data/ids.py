@@ -79,7 +79,7 @@ class Table:
         return (keys_V % np.uint64(self._ids)).astype(np.int64) + FIRST_ROW
 
     def _starts(self, vocabulary: hashing.Keys) -> Ids:
-        """Return the first position in the vocabulary of keys with each value of the first bits."""
+        """Return, for each value of a key's first bits, where such keys begin in the vocabulary."""
         starts = self.memo.starts.get(self.name)
         if starts is None:
             bits = max(len(vocabulary).bit_length(), 1)
@@ -141,6 +141,7 @@ class Table:
         """Return the memo, enlarged if needed to hold the numbers from -size to size."""
         memo = self.memo.numbers.get(self.name, _NOTHING)
         if len(memo) < 2 * size:
+            # Negative numbers index from the end, so the second half stays at the end.
             half = len(memo) // 2
             grown = np.zeros(2 << (size - 1).bit_length(), np.int64)
             grown[:half], grown[len(grown) - half :] = memo[:half], memo[half:]
@@ -255,6 +256,7 @@ def _look_up(keys_V: hashing.Keys, vocabulary: hashing.Keys, starts: Ids) -> Ids
     bits = len(starts).bit_length() - 1
     positions_V = np.minimum(starts.take(keys_V >> np.uint64(64 - bits)), last)
     nearest_V = vocabulary.take(positions_V)
+    # Step forward where the key found is smaller. A key beyond the last one stays unseen.
     behind = np.flatnonzero(nearest_V < keys_V)
     while len(behind):
         positions_V[behind] += 1

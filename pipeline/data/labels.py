@@ -14,6 +14,7 @@ from iak.schemas.task import TaskSpec
 Mask = npt.NDArray[np.bool_]
 
 UNDECIDED = 0.5
+"""Probability that a conversion starts from, see `rates`."""
 
 
 class LabelCounts:

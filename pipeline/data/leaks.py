@@ -155,6 +155,7 @@ def _two_sided(values: Floats, positive: Mask) -> float:
 
 def auc_of_values(values: Floats, positive: Mask) -> float:
     """Return the probability that a positive's value is above a negative's; ties count half."""
+    # Mann-Whitney: equal values share the mean of their ranks.
     _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     midranks = np.cumsum(counts) - (counts - 1) / 2.0
     count = int(positive.sum())

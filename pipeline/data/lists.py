@@ -90,7 +90,7 @@ class ListEnds:
             return
         self.length = length = int(sizes[0])
         if length < 3:
-            return
+            return  # its first two values are its last two as well
         first = column.offsets.to_numpy()[:-1]
         for counter, position in ((self.ends, length - 2), (self.starts, 0)):
             pairs = [column.values.take(pa.array(first + position + shift)) for shift in (0, 1)]

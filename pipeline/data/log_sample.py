@@ -195,6 +195,7 @@ def _rows(
         if count
     ]
     mean = sum(count for _, _, count in groups) / len(groups)
+    # Fewer row groups where they are long: whole groups are decoded.
     most = int(np.clip(_DECODED_ROWS / mean, 1, _MAX_ROW_GROUPS))
     picked = [groups[index] for index in evenly(len(groups), most)]
     stride = max(sum(count for _, _, count in picked) // wanted, 1)

@@ -7,8 +7,8 @@ Writers store the same values in many types. After `plain`, a column of ids is i
     uuid                                                    text, as 8-4-4-4-12
     date32, date64                                          text, YYYY-MM-DD
     list_view, large_list_view, fixed_size_list             list
-    decimal of scale 0                                      int64; see `_whole_decimals`
-    any other decimal, float16                              float64
+    decimal of scale 0                                      int64; for wide ones, `_plain_decimal`
+    any other decimal, float16                              float64; ids with a fraction stay
     null                                                    nulls of the expected type
     NaN in a label                                          null
 """
@@ -38,7 +38,7 @@ def normalised(
         rows: rows in the file's own types.
         columns: wanted names, in the order of the result.
         kinds: column -> the kind that the catalogue expects (see `contract.expected_kinds`). A
-            column without an entry is read as a time, which changes nothing but its spelling.
+            column without an entry is treated as a time: its values stay the same.
 
     Raises:
         ArrowInvalid: a column of text holds bytes that are not UTF-8.

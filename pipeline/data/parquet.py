@@ -179,8 +179,8 @@ def _read_group(
     """Read columns of one row group in the types that encoding reads.
 
     Rows that a table's metadata deletes are left out. An optional column that the file lacks is
-    null. A partition key that is a column of the file comes as partition values; other partition
-    values are not added.
+    null. A partition key that is a column of the file comes as text, as partition values do. Other
+    partition values are not added.
 
     Raises:
         BadLog: the row group cannot be decoded.

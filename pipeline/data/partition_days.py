@@ -263,11 +263,11 @@ def _count(selection: Selection, catalog: Catalog, *, keys: Sequence[str]) -> di
             continue
         dated = log.date_key or log.event_time
         wanted = tuple(dict.fromkeys((*keys, *([dated] if dated else []))))
-        # Arrow groups rows by columns of any type, and without a loop over rows in Python.
         columns = parquet.selected_columns(selection, index, group, wanted, catalog)
         days = days_of_rows(columns, catalog)
         texts = [_texts(columns.column(key)) for key in keys]
         table = pa.Table.from_arrays([days, *texts], [str(i) for i in range(len(keys) + 1)])
+        # Arrow groups rows by columns of any type, and without a loop over rows in Python.
         counted = table.group_by(table.column_names).aggregate([([], "count_all")])
         for line in counted.to_pylist():
             ordinal, *values = (line[name] for name in table.column_names)

@@ -64,9 +64,9 @@ class Reader:
     as_of: date | None = None
     """Last date whose labels were collected; decides which labels are ripe."""
     truth: Snapshot | None = None
-    """A planted log's truth, whose columns are read beside the rows; evaluation alone asks."""
+    """A planted log's truth, whose columns are read beside the rows; only evaluation uses it."""
     with_ids: bool = False
-    """Keep the declared `row_id` as text in a column `id`; evaluation alone asks."""
+    """Keep the declared `row_id` as text in a column `id`; only evaluation uses it."""
 
     def in_order(self, counts: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the worker's encoded rows in the log's order, one piece at a time."""
@@ -221,6 +221,7 @@ class Reader:
         passed = 0
         for piece in self.pieces():
             raw = self._read(piece)
+            # A part ends where the rows passed are a multiple of `part_rows`.
             cuts = [0, *range(-passed % part_rows or part_rows, piece.rows, part_rows), piece.rows]
             yield from self._encoded_parts(raw, np.diff(cuts).tolist(), counts)
             passed += piece.rows

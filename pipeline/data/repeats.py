@@ -109,6 +109,7 @@ class KeyCounter:
         counts = np.concatenate([self._counts, np.ones(len(added), np.int64)])
         self._keys, positions = np.unique(np.concatenate([self._keys, added]), return_inverse=True)
         self._counts = np.bincount(positions, counts, len(self._keys)).astype(np.int64)
+        # Half of the room stays free for new keys, so that merges are rare.
         while 2 * len(self._keys) > self._kept:
             self._zero_bits += 1
             kept = self._is_sampled(self._keys)

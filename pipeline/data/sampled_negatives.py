@@ -2,7 +2,7 @@
 
 Some logs have no impressions: a negative is an item drawn from those that the user never had. A
 user with such an item then has negatives alone, and a user with an item that was used has positives
-alone. Earlier rows of the same pair tell the label, which they could not where real impressions
+alone. Earlier rows of the same pair reveal the label, which they could not where real impressions
 were logged.
 """
 
@@ -83,6 +83,7 @@ def _mixed(keys: npt.NDArray[np.uint64], labels: npt.NDArray[np.float64]) -> tup
     _, index, rows = np.unique(keys, return_inverse=True, return_counts=True)
     positives = np.bincount(index, weights=is_positive)
     share = is_positive.mean()
+    # Probability that a key of so many rows has both labels.
     chance = 1 - share**rows - (1 - share) ** rows
     is_mixed = (positives > 0) & (positives < rows)
     return float(chance.sum()), int(is_mixed.sum()), int(rows[rows > 1].sum())

@@ -292,5 +292,5 @@ def open_folder(uri: str) -> tuple[pa.fs.FileSystem, str]:
 
 @lru_cache(maxsize=16)
 def _open_folder(uri: str, settings: stores.Settings) -> tuple[pa.fs.FileSystem, str]:
-    del settings  # a part of the key alone: the client reads them by itself
+    del settings  # only a part of the cache's key: the client reads the environment
     return stores.open_uri(uri)

@@ -80,7 +80,7 @@ def select_splits(
 
 
 class SplitSample:
-    """A sample of each split, and the problems that it shows beside the pretrain split."""
+    """A sample of each split, and the problems that it shows."""
 
     def __init__(
         self,

@@ -192,7 +192,7 @@ def _refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog, version: int |
 
 
 def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
-    """Refuse folder names that features read as numbers and that are none.
+    """Refuse folder names that are not numbers although features read them as numbers.
 
     Raises:
         BadLog: the message names the key and a value.

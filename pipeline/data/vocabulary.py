@@ -107,6 +107,7 @@ class Moments:
         values = values[np.isfinite(values)]
         if not len(values):
             return
+        # The stride goes on where the values before ended.
         self.sample = np.concatenate(
             [self.sample, values[-self.count % self.stride :: self.stride]]
         )

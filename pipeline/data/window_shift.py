@@ -62,7 +62,7 @@ def measure_shift(
         data_root: folder or URI below which `log.path` lies.
         before: first and last day of the older window; its files may be gone.
         after: first and last day of the newer one.
-        encoding: of the base, which knows its ids.
+        encoding: the base's encoding; an id that it lacks is unseen.
 
     Raises:
         BadLog: a file cannot be decoded.
@@ -134,7 +134,7 @@ def domain_drift(
     Args:
         catalog: the log's catalogue.
         data_root: folder or URI below which `log.path` lies.
-        domain: whose rows are compared.
+        domain: the domain whose rows are compared.
         before: first and last day of the older window.
         after: first and last day of the newer one.
 

@@ -19,7 +19,7 @@ from iak.schemas.nightly import BudgetSpec, ChoiceSpec
 
 LEVELS: tuple[Level, ...] = ("pooled", "parent", "domain")
 _PRIOR_NIGHTS = 2
-"""Nights' worth of trust in the mean gain of all domains, before a domain's own nights count."""
+"""Weight of the mean gain of all domains, as a number of a domain's own nights."""
 _FIRST_GAIN = 1.0
 """Gain where no night has found any: domains then rank by their rows alone."""
 
@@ -55,7 +55,7 @@ class Facts:
     """The facts that a decision is based on."""
 
     new: int
-    """Rows since the last tuning that did not break."""
+    """Rows since the last tuning that did not fail."""
     rows: int
     """Rows of the window that are fit to be read."""
     age: int | None

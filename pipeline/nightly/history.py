@@ -1,4 +1,4 @@
-"""What earlier nights say of each domain: when it was tuned, on what, and how it was judged."""
+"""Look up when earlier nights tuned each domain, on what, and how its kernel was judged."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class History:
         """Take the nights that a night may look back on.
 
         Args:
-            records: of one platform's nights, in any order.
+            records: records of one platform's nights, in any order.
             until: nominal date of the night that looks back; nights of later dates are left out.
         """
         kept = [r for r in records if r.status == "finished" and r.night <= until]
@@ -40,10 +40,10 @@ class History:
         return days
 
     def tunings(self, domain: Domain, base: str) -> Iterator[Tuned]:
-        """Yield the tunings of a domain on a base, the newest first; those that broke included.
+        """Yield the tunings of a domain on a base, the newest first; those that failed included.
 
         Args:
-            domain: whose kernel.
+            domain: the domain whose tunings are sought.
             base: fingerprint of the base.
         """
         for record in reversed(self.records):

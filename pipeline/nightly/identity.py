@@ -14,7 +14,7 @@ _ELSEWHERE = frozenset(
     {"name", "data_root", "base", "registry", "nights", "cluster", "allow", "workers", "schedule"}
     | {"keep", "notify", "cost", "deploy", "catalog"}
 )
-"""Settings that say where and how a night runs, and not what it comes to."""
+"""Settings that say where and how a night runs, and not what its result is."""
 
 
 def night_id(
@@ -36,7 +36,7 @@ def night_id(
         catalog: the log's catalogue.
         night: nominal date.
         base: fingerprint of the base.
-        domains: that have rows in the window.
+        domains: domains that have rows in the window.
         days: what the night sees of every partition's day.
     """
     settings = spec.model_dump(mode="json", exclude=set(_ELSEWHERE))

@@ -1,4 +1,4 @@
-"""The result of a night: the outcome and the sentence of every domain, and the exit code."""
+"""Compute the result of a night: outcome and sentence of every domain, and the exit code."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class NightOutcomes:
     held: Mapping[str, str] = field(default_factory=dict)
     """Domains whose kernel passed the gate and was not promoted, with the reason."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Domains whose tuning or promotion broke, with the reason."""
+    """Domains whose tuning or promotion failed, with the reason."""
     scratch_gains: Mapping[str, float] = field(default_factory=dict)
     """Gain of each kernel from scratch minus that of the night's kernel, in nats per row."""
     chains: Mapping[str, ChainState] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def serving(name: str, live: Mapping[str, str], above: Sequence[str]) -> tuple[S
     """Return whose kernel serves a domain, and the digest of its bundle.
 
     Args:
-        name: the domain's.
+        name: the domain's name.
         live: domain that has a kernel -> digest of its bundle.
         above: names of the levels above it, outermost first.
     """

@@ -24,7 +24,7 @@ _USUAL_DAYS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """What counts as now."""
+    """The present moment, and the settings that say when a day is complete."""
 
     now: datetime
     """With a zone."""
@@ -136,7 +136,7 @@ def _judge(
     if problem := _unfinished(files, clock):
         return PartitionDay(**fields, state="open", holds=True, reason=problem)
     if before is not None and before.content == files.content:
-        # An earlier night saw this very content: what it held for is taken as it is.
+        # An earlier night saw this very content: what it held for is now accepted.
         return PartitionDay(**fields, state="complete", is_late=before.holds)
     is_late = before is not None and (before.holds or before.state == "absent")
     if before is not None and not is_late:
@@ -193,7 +193,7 @@ def _changed(files: PartitionFiles, before: PartitionDay) -> str:
 
 
 def _shrunken(files: PartitionFiles, by_key: Mapping[Key, PartitionFiles], ready: ReadySpec) -> str:
-    """Say how small a partition's day is against its days before; nothing where it is not."""
+    """Say how few rows a partition's day has against its days before; empty where it has enough."""
     days = [files.day - timedelta(days=n) for n in range(1, ready.history_days + 1)]
     rows = [by_key[files.partition, day].rows for day in days if (files.partition, day) in by_key]
     if len(rows) < _USUAL_DAYS or files.rows >= ready.shrunken_below * median(rows):

@@ -20,7 +20,7 @@ def refresh_reason(
     """Return why the base is due for a refresh; None where it is not.
 
     Args:
-        spec: when it is; None: never.
+        spec: settings of the refresh; None never refreshes.
         night: nominal date.
         base_age_days: days between the last day that the base learned from and the night; None
             where that is not known.

@@ -42,8 +42,8 @@ def night_catalog(
     """Return the catalogue that the night tunes by: the same log, cut into the night's splits.
 
     Args:
-        catalog: the platform's.
-        days: that the night reads.
+        catalog: the platform's catalogue.
+        days: days that the night reads.
         window: shares of the rows that validate and that judge.
         admitted: a partition key and those of its values that are read; None reads all.
     """
@@ -60,6 +60,7 @@ def _last_ripe(task: TaskSpec, night: date, time_zone: str) -> date:
     """Return the last day of which every label is ripe at the end of the night's date."""
     ripening = task.matures_after or timedelta(0)
     collected = _end_of(night, time_zone)
+    # First guess: the time to ripen, rounded up to whole days.
     last = night - timedelta(days=-(-ripening // timedelta(days=1)))
     # A day has 23 or 25 hours where the clock changes: the ends of days decide.
     while _end_of(last, time_zone) + ripening.total_seconds() > collected:

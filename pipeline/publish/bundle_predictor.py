@@ -1,6 +1,7 @@
 """Predict rows by the bundles in their slots, and the rows without one by the base.
 
-Shapes: B rows, R rows sorted and filled up, and the letters of bundle_set.py and kernel.py.
+Shapes: B rows, R rows sorted and filled up, P slots that have rows, and the letters of
+bundle_set.py and kernel.py.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class BundlePredictor:
             logits_BT: Tensor = self._heads(h_BH)
             return logits_BT
         if bundles.shared is not None:
-            # Once for the batch: by slot, 1,000 copies of the components would be read.
+            # Once for the batch: each of 1,000 slots would read a copy of the components.
             a_RA = bundles.shared.of(h_BH, x_BX)[order]
             h_RH = h_BH[order]
         else:
@@ -109,9 +110,11 @@ def _filled_rows(slots_B: Tensor) -> _FilledRows:
     """Return the rows that have a slot, sorted and filled up."""
     order = torch.argsort(slots_B, stable=True)
     order = order[slots_B[order] != BASE_SLOT]
+    # The rows of each slot are filled up to a whole number of segments.
     slots_P, lengths_P = slots_B[order].unique_consecutive(return_counts=True)
     filled_P = -(-lengths_P // SEGMENT_ROWS) * SEGMENT_ROWS
     index_R = torch.arange(len(slots_P), device=slots_B.device).repeat_interleave(filled_P)
+    # Number of each row within its slot. Rows beyond the slot's last one repeat it.
     number_R = torch.arange(len(index_R), device=slots_B.device)
     number_R = number_R - (filled_P.cumsum(0) - filled_P)[index_R]
     last_R = lengths_P[index_R] - 1

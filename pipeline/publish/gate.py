@@ -9,8 +9,8 @@ user count as dependent.
 2. A judged task *holds* the kernel where harm is shown: the whole 95 % interval of its AUC,
    log-loss or calibration is beyond a margin, on the worse side. If the gate demanded proof of
    harmlessness instead, no domain with few rows would ever be published.
-3. The gain, the nats that tuning lowers summed over the judged tasks, must exceed `z` standard
-   errors.
+3. The gain must exceed `z` standard errors. It is the mean decrease of the weighted loss
+   in nats, summed over the judged tasks that tuning trains on.
 
 A harm test wrongly holds at most one in forty candidates whose measure is worse by exactly its
 margin, and fewer that change nothing. With T tasks there are 3 T tests, which are not corrected for

@@ -232,7 +232,7 @@ def _rival_rows(level: Level, name: str) -> PairedRows | None:
 
 
 def _gain(rows: PairedRows | None) -> tuple[float, float] | None:
-    """Return the mean gain of labelled rows and its standard error; None of fewer than two rows."""
+    """Return the mean gain of labelled rows and its standard error; None below two rows."""
     if rows is None:
         return None
     labelled_n = rows.mask_nT.any(axis=1)

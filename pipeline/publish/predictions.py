@@ -181,12 +181,14 @@ def paired_rows(first: Predictions, second: Predictions, *, common: bool) -> tup
 def _keys(table: pa.Table) -> npt.NDArray[Any]:
     """Return each row's key and its number among the rows that share it."""
     rows = table.column("row").to_numpy()
+    # `nth` counts the rows with the same key, in the table's order.
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     is_new = np.r_[True, ordered[1:] != ordered[:-1]] if rows.size else np.zeros(0, np.bool_)
     starts = np.flatnonzero(is_new)
     nth = np.empty(rows.size, np.int64)
     nth[order] = np.arange(rows.size) - np.repeat(starts, np.diff(np.r_[starts, rows.size]))
+    # One structured value, so that `intersect1d` compares both numbers.
     keys = np.empty(rows.size, dtype=[("row", np.int64), ("nth", np.int64)])
     keys["row"], keys["nth"] = rows, nth
     return keys

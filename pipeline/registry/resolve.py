@@ -14,7 +14,7 @@ from iak.schemas.paths import reference_text
 from iak.schemas.registry import ALIASES, Alias, Commit, Pointer
 
 MAX_ATTEMPTS = 3
-"""Times that the bundles are read again because gc removed one of them meanwhile."""
+"""Most times that the bundles are read, where gc removes one of them meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,8 +48,8 @@ def bars_of(
     """Return a bar for each number, the largest first; those beyond `max_bars` share the last.
 
     Args:
-        values: by name, none of them negative.
-        text: writes a number.
+        values: name -> number, none of them negative.
+        text: returns the text of a number.
         max_bars: numbers that have a bar of their own.
     """
     names = sorted(values, key=lambda name: -values[name])
@@ -98,7 +98,7 @@ def log_days(days: Sequence[PartitionDay]) -> list[LogDay]:
     """Return the days of the log, oldest first.
 
     Args:
-        days: of every partition, in any order.
+        days: days of every partition, in any order.
     """
     by_day: dict[date, list[PartitionDay]] = {}
     for each in days:
@@ -119,7 +119,7 @@ def days_chart(days: Sequence[LogDay]) -> Chart:
     """Return a column for each day of the log: its rows, its state, and whether it came late.
 
     Args:
-        days: oldest first, at least one.
+        days: days of the log, oldest first, at least one.
     """
     width, height, top, bottom = 350.0, 132.0, 26.0, 110.0
     step = (width - 8) / max(len(days), _MIN_DAYS)

@@ -147,7 +147,7 @@ def interval_mark(
 
     Args:
         interval: value, low and high.
-        scale: of the column.
+        scale: scale of the column.
         is_better_below: whether less is better, as of a loss.
     """
     value, low, high = interval
@@ -171,7 +171,7 @@ def stacked_bar(
     Args:
         title: what the parts are of.
         parts: name of each -> its size and its class; those of size 0 are left out.
-        width: of the box.
+        width: width of the box.
     """
     total = sum(size for size, _ in parts.values()) or 1.0
     rects, at = [], 0.0
@@ -191,7 +191,7 @@ def outcome_columns(title: str, nights: Sequence[tuple[str, float | None]]) -> C
     """Return one column for each night: its height is the gain, its class the outcome.
 
     Args:
-        title: of the chart.
+        title: title of the chart.
         nights: outcome and gain of each, oldest first. A night without a gain is a short mark.
     """
     width, height, step = max(1, len(nights)) * 5, 16, 5
@@ -229,9 +229,9 @@ def calibration_chart(
     """Return calibration curves over the diagonal, where predicted is observed.
 
     Args:
-        title: of the chart.
+        title: title of the chart.
         curves: class and points of each, the most important last.
-        size: of the square box.
+        size: width and height of the box.
     """
     curves = [(kind, points) for kind, points in curves if points][-_MAX_CURVES:]
     ends = sorted(max(p, y) for _, points in curves for p, y, _ in points)
@@ -289,12 +289,12 @@ def scatter_chart(
     """Return a point for each domain.
 
     Args:
-        title: of the chart.
+        title: title of the chart.
         points: x, y, class and name of each.
         x_name: what x is, with its unit.
         y_name: the same of y.
-        width: of the box.
-        height: of the box.
+        width: width of the box.
+        height: height of the box.
     """
     xs, ys = [p[0] for p in points] or [1.0], [p[1] for p in points] or [1.0]
     left, bottom = 52.0, height - 22

@@ -37,7 +37,7 @@ def difference_of(
     Args:
         name: name of the number.
         measured: value and ends of its interval; None where there is none.
-        scale: of the column.
+        scale: scale of the column.
         digits: decimals of the text.
         is_better_below: whether less is better, as of a loss.
     """

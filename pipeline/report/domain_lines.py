@@ -21,7 +21,7 @@ MAX_TASKS = 2
 MAX_LINES = 500
 """Domains that the page shows; `night.json` has all."""
 _URGENCY = {"failed": 0, "held": 1, "promoted": 2, "waiting": 3}
-"""Outcome -> its place in the order by which domains are left out, the last ones first."""
+"""Outcome -> its position in the order by which domains are left out, the last ones first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +158,8 @@ def mean_auc(
 
     Args:
         record: the night.
-        task: its name.
-        method: whose AUC.
+        task: name of the task.
+        method: method whose AUC is shown.
         metric: AUC over all rows, or the mean AUC within users.
     """
     index = METHODS.index(method)

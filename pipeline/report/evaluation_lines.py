@@ -78,7 +78,7 @@ def task_part(
     """Return one task's part of the page.
 
     Args:
-        number: of the task, for its anchor.
+        number: number of the task, for its anchor.
         rows: metrics of this task.
         result: result of the evaluation, with the gate's decisions.
         curves: method -> calibration curve over all rows.

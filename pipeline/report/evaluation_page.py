@@ -24,7 +24,7 @@ def evaluation_page(
     """Return the page of an evaluation as one HTML file.
 
     Args:
-        record: of the run.
+        record: record of the run.
         rows: its metrics.
         curves: calibration curves; empty where the predictions are gone.
         run_dir: the run folder, for its files.

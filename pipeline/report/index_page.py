@@ -48,7 +48,7 @@ def index_page(folders: Sequence[NightFolder], nights: Path) -> str:
     """Return the index as one HTML file.
 
     Args:
-        folders: of all nights.
+        folders: folders of all nights.
         nights: the folder above them, where the index will lie.
     """
     lines = sorted((_line(each, nights) for each in folders), key=_age, reverse=True)

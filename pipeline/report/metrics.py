@@ -79,8 +79,8 @@ def write_metrics(record: NightRecord, folder: Path) -> Path:
 
     Args:
         record: the night.
-        folder: of the collector. It reads only names that end in `.prom`, so that it never sees a
-            file that is being written.
+        folder: folder of the collector. It reads only names that end in `.prom`, so that it never
+            sees a file that is being written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"iak_{record.name}.prom"

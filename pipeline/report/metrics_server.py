@@ -21,7 +21,7 @@ def serving_metrics(nights: Path, *, address: str, port: int) -> Iterator[int]:
 
     Args:
         nights: folder of the nights. It is read at every scrape.
-        address: of this machine, on which the server listens.
+        address: address of this machine on which the server listens.
         port: 0 takes a free one.
 
     Raises:
@@ -47,7 +47,7 @@ def serving_metrics(nights: Path, *, address: str, port: int) -> Iterator[int]:
 class _NewestNight(Collector):
     """Collects the numbers of the newest night that has ended; nothing before the first one.
 
-    A night that still runs has no end yet, and would look like one that broke.
+    A night that still runs has no end yet, and would look like one that failed.
     """
 
     def __init__(self, nights: Path) -> None:

@@ -31,8 +31,8 @@ def write_night(record: NightRecord, folder: Path) -> NightRecord:
     """Write the record of a night, and return it with its seal.
 
     Args:
-        record: of the night, also while the night runs.
-        folder: of the night; it exists.
+        record: record of the night, also while it runs.
+        folder: folder of the night; it exists.
     """
     document = seal(record.model_dump(mode="json"))
     put_file(folder / RECORD, spelled(document))
@@ -78,7 +78,7 @@ def earlier_nights(folders: Iterable[NightFolder], record: NightRecord) -> list[
     """Return the nights before one, oldest first: the newest record of each nominal date.
 
     Args:
-        folders: of all nights.
+        folders: folders of all nights.
         record: the night; only nights of the same service count.
     """
     records = sorted((f.record for f in folders if f.record), key=lambda r: r.started_at)

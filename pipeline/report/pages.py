@@ -24,8 +24,8 @@ def write_pages(folder: Path, record: NightRecord | None = None) -> Path:
     page or the new one, never a part.
 
     Args:
-        folder: of the night, beside those of the other nights.
-        record: of the night; read from the folder where absent.
+        folder: folder of the night, beside those of the other nights.
+        record: record of the night; read from the folder where absent.
 
     Raises:
         Corrupt: the record in the folder cannot be read.

@@ -44,10 +44,10 @@ def send_summary(
 
     Args:
         record: the night.
-        address: of the webhook; None or empty where the variable is not set.
+        address: address of the webhook; None or empty where the variable is not set.
         variable: name of the environment variable that holds the address, for the notice.
-        timeout_s: of each attempt.
-        pause_s: before the second attempt; it doubles before each further one.
+        timeout_s: seconds that each attempt may take.
+        pause_s: seconds before the second attempt; it doubles before each further one.
     """
     if not address:
         return f"No summary was sent: the environment variable {variable} is not set."
@@ -100,5 +100,5 @@ def _post(address: str, data: bytes, timeout_s: float) -> tuple[str, bool]:
     except TimeoutError:
         return f"it did not answer within {timeout_s:g} s", True
     except (OSError, HTTPException, ValueError) as error:
-        # Messages of http.client quote the address, so that only the kind of error is said.
+        # Messages of http.client quote the address, so only the type of the error is reported.
         return f"the connection broke ({type(error).__name__})", isinstance(error, OSError)

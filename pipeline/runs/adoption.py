@@ -92,7 +92,7 @@ def publish_adopted(
     """Seal a base without tables, and move it into place at once.
 
     Args:
-        folder: from `new_folder`, with every file of the base.
+        folder: a folder from `new_folder`, with every file of the base.
         spec: settings of the run.
         catalog: the catalogue of the base.
         view: the log that was read.

@@ -48,7 +48,7 @@ def with_scores(
 ) -> Catalog:
     """Return a catalogue that also reads what the module answered elsewhere.
 
-    It is read as the logits and the activations of a base of kind `columns` are.
+    Scores are read like the logits of a base of kind `columns`, and `h` like its activations.
 
     Args:
         catalog: the log's catalogue.
@@ -157,7 +157,7 @@ def _tower_differences(
     first, tasks = 0, len(titles)
     for table in reader.in_step(BATCH_ROWS):
         batch = to_batch(table, reader.catalog)
-        # The first units of h are the logged logit less that of the towers.
+        # The first units of h are what rounding lost: the logged logit less that of the towers.
         lost_BT = model.represent(batch.ids, batch.numeric_BN).h_BH[:, :tasks]
         logged_BT = batch.numeric_BN[:, -tasks:]
         for row, task in _is_other(logged_BT - lost_BT, logged_BT, spec).nonzero().tolist():

@@ -82,8 +82,8 @@ def served_by(table: pa.Table) -> dict[str, str]:
 def intervals_of(rows: Sequence[MetricRow]) -> Intervals:
     """Return the unit that intervals take as independent, and its effect on a standard error.
 
-    The ratio is that of the tuned kernels' AUC difference over all domains; where no user is
-    declared, rows are the clusters and there is none.
+    The ratio is that of the tuned kernels' AUC difference over all domains. Where no user is
+    declared, rows are the clusters, and there is no ratio.
     """
     method = IAK if any(row.method == IAK for row in rows) else BASE
     summed = [row for row in rows if row.method == method and row.domain == ALL]

@@ -15,7 +15,7 @@ def tuning_cost(
 
     Args:
         spec: the platform's settings; `cost` has the price of a worker's hour.
-        record: of the night.
+        record: record of the night.
         tuned: record of the tuning run; None where no domain trained.
     """
     if tuned is None:
@@ -56,7 +56,7 @@ def share_cost(
     Args:
         domains: the night's domains.
         outcomes: their results, with the tuning rows of each kernel.
-        spent: as `tuning_cost` returns it.
+        spent: what `tuning_cost` returned.
     """
     rows = {name: kernel.tuning_rows for name, kernel in outcomes.kernels.items()}
     whole = sum(rows.values())

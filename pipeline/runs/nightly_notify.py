@@ -28,8 +28,8 @@ def notify(
     Args:
         spec: the platform's settings; `notify` names the receivers.
         record: the night, finished or failed.
-        address: of the webhook, from the environment variable that the settings name.
-        token: of the MLflow server; None where it needs none.
+        address: address of the webhook, from the environment variable that the settings name.
+        token: token of the MLflow server; None where it needs none.
     """
     asked = spec.notify
     notices: list[str] = []
@@ -66,8 +66,8 @@ def follow_rollback(spec: NightlySpec, store: Store, *, token: str | None) -> st
 
     Args:
         spec: the platform's settings, with an address of an MLflow server.
-        store: of the registry, after the rollback.
-        token: of the MLflow server; None where it needs none.
+        store: store of the registry, after the rollback.
+        token: token of the MLflow server; None where it needs none.
     """
     assert spec.notify.tracking is not None, "the caller asks for no server that is not named"
     head = read_head(store)
@@ -86,7 +86,7 @@ def check_tracking(spec: NightlySpec, token: str | None) -> list[tuple[str, str]
 
     Args:
         spec: the platform's settings.
-        token: of the MLflow server; None where it needs none.
+        token: token of the MLflow server; None where it needs none.
     """
     if spec.notify.tracking is None:
         return []

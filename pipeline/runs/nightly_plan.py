@@ -92,7 +92,7 @@ def plan_night(
 
     Args:
         spec: the platform's settings.
-        records: of all nights so far.
+        records: records of all nights so far.
         asked: nominal date; None takes the log's last complete day.
         now: the present moment, with a zone.
         base: base that the night freezes; None takes the newest refreshed one, else the file's.
@@ -217,7 +217,7 @@ def changed_days(spec: NightlySpec, plan: NightPlan) -> list[PartitionDay]:
 
 
 def _dated(catalog: Catalog) -> Catalog:
-    """Return a catalogue whose one split is a day, by which a log is read as a dated one."""
+    """Return the catalogue with one split of one day, so that the log's dates are read."""
     return catalog.model_copy(update={"splits": {"tune": SplitSpec(days=(-1, -1))}})
 
 

@@ -1,4 +1,4 @@
-"""The folders of nights: one each, with a sealed `night.json` that is written at every phase.
+"""Write, read and lock the folders of nights. `night.json` is sealed and written at every phase.
 
 nights/
     index.html                      the index over all nights

@@ -22,7 +22,7 @@ class TrafficCounter:
         self._lock = threading.Lock()  # workers' events come in a thread of their own
 
     def counted(self, report: Report) -> Report:
-        """Return a report that also counts the traffic that events tell of.
+        """Return a report that also counts the traffic that events report.
 
         Args:
             report: gets every event.

@@ -36,7 +36,7 @@ def tune_once(
 
     Args:
         spec: settings of the tuning.
-        catalog: the night's.
+        catalog: the night's catalogue.
         launcher: starts the workers.
         report: gets the events.
         chains: evidence on the chains that these kernels continue; None where they continue none.
@@ -100,7 +100,7 @@ def finetune_spec(
 
     Args:
         spec: the platform's settings; the catalogue's presets for `finetune` stand below them.
-        plan: of the night.
+        plan: the night's plan.
         trained: names of the domains that train.
         run_dir: folder of the run.
         deadline: moment after which no further kernel is begun; None for none.

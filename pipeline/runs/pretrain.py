@@ -289,7 +289,7 @@ def advice(result: TrainingResult, recipe: Recipe) -> list[str]:
 
 
 def usual_unseen(manifest: BaseManifest) -> dict[str, float]:
-    """Return, by table, the share of unseen ids on the base's validation rows; older bases: {}."""
+    """Return, by table, the share of unseen ids on validation rows; empty for an older base."""
     shares = (metric for metric in manifest.metrics if metric.name == UNSEEN_SHARE)
     return {metric.table: metric.value for metric in shares if metric.value is not None}
 

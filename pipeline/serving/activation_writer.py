@@ -1,8 +1,8 @@
 """Store what the base computed of predicted rows, for nights that will tune on the same rows.
 
 An entry is named by the content of its rows' features. So a night finds it although the log comes
-later, in other files and with labels. The night must read the same base in the same precision, and
-start from the kernels that predicted, whose standardisation activations are stored under.
+later, in other files and with labels. The night must read the same base in the same precision. It
+must start from the kernels that predicted: activations are stored under their standardisation.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class ActivationWriter:
         bundles: Path,
         tables: FrozenTablesSpec,
     ) -> Self | None:
-        """Return a place for activations as a night reads them that starts from these bundles.
+        """Return the writer of activations for a night that starts from these bundles.
 
         Args:
             config: where, and in which precision.
@@ -98,7 +98,7 @@ class ActivationWriter:
             x_BX: embeddings of the same.
         """
         (batch,) = rows.combine_chunks().to_batches()
-        # Cut at the end: a product of few rows rounds otherwise.
+        # Cut after the product: a product of fewer rows would round otherwise.
         a_BA = self.standard.of(h_BH, x_BX)[: len(rows)].to(DTYPES[self.precision]).cpu()
         self.store.write(self.scope, feature_keys(batch), a_BA, computed=len(batch))
 

@@ -95,7 +95,7 @@ def identity_of(rows: pa.RecordBatch, catalog: Catalog, *, first: int) -> hashin
     """Return the key of each row: of its `row_id`, else of its number among all rows.
 
     Args:
-        rows: from `raw_batch`.
+        rows: rows from `raw_batch`.
         catalog: the log's catalogue.
         first: number of the first row.
     """

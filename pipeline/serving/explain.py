@@ -39,7 +39,7 @@ def explain(scorer: Scorer, rows: pa.Table, bundles: Path) -> list[Explanation]:
 
     Args:
         scorer: the base, and the kernels of `bundles`.
-        rows: from `encode_to_score`.
+        rows: rows from `encode_to_score`.
         bundles: folder of the kernels' manifests.
     """
     slots_B = scorer.routes.of(rows).slots
@@ -62,6 +62,7 @@ def _contributions(
     bundles = scorer.routes.bundles
     s_BS = None
     if bundles is not None:
+        # The rows that fill the batch up have no kernel.
         filled_B = torch.full((len(h_BH),), BASE_SLOT)
         filled_B[: len(rows)] = torch.from_numpy(slots_B)
         s_BS = bundles.statistics(rows, scorer.counted, filled_B.to(device))

@@ -122,7 +122,7 @@ def write_bank(folder: Path, bundles: BundleSet, *, base_fingerprint: str) -> No
 
     Args:
         folder: an empty folder.
-        bundles: the kernels, held ones too: a held one names the reason of its rows.
+        bundles: the kernels. Held ones are written too: they decide the reason of their rows.
         base_fingerprint: the base that they were tuned on.
 
     Raises:

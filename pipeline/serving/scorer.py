@@ -142,7 +142,7 @@ class Scorer:
         """Return the predictions of encoded rows, in their order; a collective call.
 
         Args:
-            rows: from `encode_to_score`. Without any, the call only takes part in the lookup.
+            rows: rows from `encode_to_score`. Without any, the call only takes part in the lookup.
 
         Returns:
             The columns that `ScoresDocument` lists.

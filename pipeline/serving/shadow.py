@@ -41,7 +41,7 @@ class Replay:
         """Let both sides answer one batch.
 
         Args:
-            rows: from `encode_to_score`.
+            rows: rows from `encode_to_score`.
             labels: `y.TASK` -> labels of these rows, null where they are not known.
         """
         if not self.tables:

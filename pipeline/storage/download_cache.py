@@ -29,8 +29,8 @@ class DownloadCache:
         """Return the local file of these bytes, downloaded where it is missing or damaged.
 
         Args:
-            sha256: of the bytes.
-            download: returns them, verified.
+            sha256: SHA-256 of the bytes.
+            download: returns the bytes, verified.
         """
         path = self.folder / sha256[:2] / sha256
         try:

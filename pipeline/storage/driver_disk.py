@@ -56,7 +56,10 @@ class DriverDisk:
         self._received, self._sent = Carried(), Carried()
 
     def states(self, inside: str) -> dict[str, FileState] | None:
-        """Return the state of each file of a folder, of a file under ""; None where is neither."""
+        """Return the state of each file below a path; None where there is neither folder nor file.
+
+        A folder's files have their paths below it as keys, and a single file has "".
+        """
         path = self.root / inside
         if path.is_file():
             return {"": _state_of(path)}
@@ -188,7 +191,7 @@ class RemoteFiles:
         self._call("place", part, inside)
 
     def _inside(self, path: Path) -> str | None:
-        """Return a path below scratch; None where it is not, and all machines see it."""
+        """Return a path relative to scratch; None for one elsewhere, which all machines see."""
         absolute = path.absolute()
         if not absolute.is_relative_to(self._root):
             return None
@@ -218,7 +221,7 @@ def _joined(inside: str, name: str) -> str:
 
 @contextmanager
 def marked_scratch() -> Iterator[str]:
-    """Yield the name of a file in this machine's scratch, by which a worker knows that it sees it.
+    """Yield the name of a file in this machine's scratch. A worker that sees it shares the scratch.
 
     The file is removed when the block ends.
     """
@@ -237,14 +240,14 @@ def sees_scratch(mark: str) -> bool:
 
 
 class _Packer(pickle.Pickler):
-    """Pickles paths below scratch as what they are below it."""
+    """Pickles a path below scratch as its part below scratch."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._root = scratch()
 
     def reducer_override(self, value: object) -> Any:  # noqa: ANN401 - as the class says
-        """Return how a path below scratch is made again; everything else is as it always is."""
+        """Return how a path below scratch is rebuilt; leave everything else to pickle."""
         if isinstance(value, Path) and value.is_relative_to(self._root):
             return _below_scratch, (value.relative_to(self._root).as_posix(),)
         return NotImplemented
@@ -255,7 +258,7 @@ def _below_scratch(inside: str) -> Path:
 
 
 def packed(work: object) -> bytes:
-    """Return an object whose paths below this machine's scratch mean another machine's there.
+    """Pickle an object. Its paths below scratch will mean the scratch of the machine that loads it.
 
     `pickle.loads` makes the object again.
     """

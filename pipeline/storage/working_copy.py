@@ -184,7 +184,7 @@ def readable_folder(folder: Path, *, below: Sequence[str] = ()) -> Path:
 
     Args:
         folder: a path, or the `s3://bucket/prefix` that a path stands for.
-        below: as `read_copy` takes it.
+        below: files and folders inside it that are enough, as in `read_copy`.
 
     Raises:
         BadRequest: nothing is stored there.
