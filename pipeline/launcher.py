@@ -1,7 +1,7 @@
 """Define launchers, which start the workers of a run.
 
-A launcher runs one function on every worker and returns worker 0's result. `Launch` says which
-function, on what, and by how many workers. A result passes from worker to caller as JSON.
+A launcher runs one function on every worker and returns worker 0's result. `Launch` has that
+function, its argument, and the number of workers. The result comes from the worker as JSON.
 
 ProcessLauncher    this process for one worker, else gloo processes on this machine
 TorchrunLauncher   processes that torchrun starts on this machine, with GPUs where there are enough
@@ -53,7 +53,7 @@ class Launch(Generic[Work, Result]):
     function: WorkerFunction[Work, Result]
     """A worker's part."""
     work: Work
-    """Its argument, the same for every worker; it must pickle."""
+    """Its argument, the same for every worker. It must be picklable."""
     result: type[Result]
     """Class of the result: a document, or `NoneType` where files are the result."""
     title: str
@@ -222,7 +222,7 @@ def _raise_workers_error(folder: Path) -> None:
 def _run_here(launch: Launch[Work, Result], report: Report) -> str:
     """Run a function as the only worker, in this process; return its result as JSON."""
     write = line_writer(launch.run_dir / PROGRESS)
-    lock = threading.Lock()
+    lock = threading.Lock()  # a worker may report from several threads
 
     def both(event: Any) -> None:  # noqa: ANN401 - as `Report`
         write(event)
@@ -240,7 +240,7 @@ def _only_worker(device: str) -> Iterator[Worker]:
         yield current_worker()
         return
     threads = torch.get_num_threads()
-    # One thread, as under Ray: sums that threads share have another order, and so other digits.
+    # One thread, as under Ray: threads that share a sum add in another order, and round otherwise.
     try:
         with process_group(0, 1, backend="gloo" if device == "cpu" else None, threads=1) as worker:
             yield worker

@@ -1,8 +1,8 @@
 """Define a worker, one process of a run, and start process groups of workers.
 
-Only this module reads the environment, but for what finds a store (data/stores.py). Ray starts its
-own process groups (jobs/ray_launcher.py). The groups here are for plain torch: tests, torchrun, and
-a single process that shards over itself.
+Of the library, only this module, fork_server.py and data/stores.py read environment variables. Ray
+starts its own process groups (jobs/ray_launcher.py). All other groups start here: of tests, of
+torchrun, of processes on this machine, and of a single worker.
 """
 
 import ctypes
@@ -36,9 +36,9 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _LARGEST_INT = 2**31 - 1
 _LAST_CHARACTERS = 4000
 GLOO_ERROR = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
-"""Beginning of an error of gloo that another worker's end causes (torch 2.13)."""
+"""First words of the error that gloo raises when another worker has ended (torch 2.13)."""
 OWN_ERROR_WITHIN_S = 10.0
-"""Seconds to wait for the error of the worker that failed first, after a peer has lost it."""
+"""Seconds to wait for the first failing worker's own error, after a peer lost its connection."""
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ class Worker:
     world: int
     device: torch.device
     files: RunFiles = SHARED_DISK
-    """The run's files, as this worker reaches them."""
+    """The run's files, on a shared disk or reached through the driver's machine."""
 
     @property
     def is_first_here(self) -> bool:
@@ -118,8 +118,8 @@ def process_group(
     Args:
         rank: this process, 0 <= rank < world.
         world: number of processes.
-        init_method: address at which ranks meet, `file://...`, `tcp://...` or `env://` (torchrun);
-            without it a world of one meets itself in a fresh temporary file.
+        init_method: address at which ranks meet, `file://...`, `tcp://...` or `env://` (torchrun).
+            A world of one may leave it out, and gets a temporary file.
         backend: gloo or nccl; by default nccl where there is CUDA.
         threads: torch threads of this process; 1 where workers share cores.
         timeout_s: seconds after which a collective that a rank does not join fails; by default
@@ -164,7 +164,8 @@ def run_on_workers(
     """Run `fn(worker, *args, **kwargs)` in `world` fresh gloo processes on this machine.
 
     Args:
-        fn: a function that pickles by name (module level), as must its arguments and result.
+        fn: a function of a module, since it is pickled by name. Its arguments and its result must
+            be picklable too.
         world: number of processes.
         args: further arguments, the same for every worker.
         kwargs: further arguments by name, the same for every worker.
@@ -173,8 +174,8 @@ def run_on_workers(
         The result of each rank, in order of rank.
 
     Raises:
-        Exception: the first error of a worker, its traceback attached as a note; the others are
-            stopped, since they may wait for it in a collective.
+        Exception: the first error of a worker, its traceback attached as a note. The other workers
+            are stopped, since they may wait for it in a collective call.
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="iak-workers-") as meeting:
@@ -298,7 +299,8 @@ def _work(
         with process_group(
             rank, world, init_method=init_method, backend="gloo", threads=1
         ) as worker:
-            # Plain pickle: a pipe's own would lend a tensor's memory, which dies with this process.
+            # Plain pickle: the pipe's own pickler would share a tensor's memory, which ends with
+            # this process.
             sender.send_bytes(pickle.dumps((None, fn(worker, *args, **kwargs))))
     except BaseException as error:  # noqa: BLE001 - handed to the parent, which raises it
         story = f"in worker {rank} of {world}:\n{traceback.format_exc()}"
@@ -328,7 +330,7 @@ def _own_device(rank: int) -> torch.device:
 
 
 def wait_for_all(device: torch.device) -> None:
-    """Wait for every rank; NCCL guesses the card unless it is named."""
+    """Wait for every rank. NCCL chooses a device by rank unless it is given one."""
     if device.type == "cuda":
         dist.barrier(device_ids=[device.index])
     else:

@@ -1,1 +1,1 @@
-"""The frozen base's output for rows: standardised, buffered for a run, cached on disk."""
+"""Compute the frozen base's output for rows, standardise it, and store it for later use."""

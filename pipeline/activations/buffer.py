@@ -78,6 +78,7 @@ class StandardizedBase:
         h_BH, x_BX = represent_rows(
             self.model, rows, self.catalog, products=self.products, device=self.device
         )
+        # `represent_rows` also returns the rows that fill the batch up; they come last.
         return self.standard.of(h_BH, x_BX)[: len(rows)]
 
     def read(self, a_BA: Tensor) -> KernelInputs:
@@ -192,7 +193,11 @@ class ActivationBuffer:
             self._fill([index for index, block in enumerate(self.missing) if block is not None])
 
     def read_through(self, base: StandardizedBase) -> "ActivationBuffer":
-        """Return the same memory as kernels on another base read it."""
+        """Return a buffer on the same memory, which `base` reads and completes.
+
+        Args:
+            base: another view of the same base, such as one whose kernels read another type.
+        """
         other = ActivationBuffer(
             a_nA=self.a_nA, missing=(), base=base, worker=self.worker, on_computed=self.on_computed
         )
@@ -214,7 +219,8 @@ class ActivationBuffer:
         left = sum(block is not None for block in self.missing)
         pieces = [piece for number in needed for piece in self._pieces(number)]
         rounds, most_left = greatest((len(pieces), left), self.worker)
-        # All workers stop asking at the same call: the one before which none had a missing block.
+        # `most_left` counts the blocks before this call, and is the same on every worker. So all
+        # workers stop making this collective call at the same time.
         self.is_whole = most_left == 0
         for number, start, rows in pieces:
             block = self.missing[number]
@@ -238,7 +244,9 @@ class ActivationBuffer:
 def memory_for(
     rows: int, width: int, dtype: torch.dtype, *, spill: Path | None, device: torch.device
 ) -> Tensor:
-    """Return memory for activations: the device's own, or a file's that ends with the process.
+    """Return memory for activations: on the device, or mapped from a file without a name.
+
+    The file's name is removed before this returns, and its bytes are freed with the tensor.
 
     Args:
         rows: n.
@@ -255,12 +263,12 @@ def memory_for(
     elements = rows * width
     path = _reserved(spill, elements * dtype.itemsize)
     mapped = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
-    path.unlink()  # the mapping keeps the bytes as long as the tensor lives
+    path.unlink()  # the mapping keeps the bytes until the tensor is freed
     return mapped.view(rows, width)
 
 
 def _reserved(spill: Path, num_bytes: int) -> Path:
-    """Return a new file, for all bytes of which the disk has room.
+    """Create a file of `num_bytes` whose disk space is allocated, and return its path.
 
     Where the folder cannot be written, the file goes to the folder for temporary files.
 

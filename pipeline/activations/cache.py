@@ -150,7 +150,7 @@ class Store:
         entry = self._read(path)
         if entry is None:
             return None
-        # By the verified keys of the entry, not by those above.
+        # Match again by the verified keys of the entry: those above were read without a check.
         index, rows = wanted.take(entry.keys)
         return index, rows, entry
 
@@ -224,19 +224,21 @@ class Store:
         self._later(self.path_of(key, "standard"), lambda path: _save(whole, path, key=key))
 
     def flush(self) -> None:
-        """Wait until what was given so far is written, and raise what a write raised."""
+        """Wait until all writes so far are done, and raise the error of a failed one."""
         pending, self._pending = self._pending, []
         for done in pending:
             done.result()
 
     def close(self) -> None:
-        """Wait until everything is written, and raise what a write raised."""
+        """Accept no more writes, wait until all are done, and raise the error of a failed one."""
         self._writer.shutdown(wait=True)
         for done in self._pending:
             done.result()
 
     def evict(self, budget_bytes: int) -> None:
-        """Remove what was not used for longest, until the rest fits the budget.
+        """Remove the least recently used entries, until the rest fits the budget.
+
+        Unfinished files that no process can still be writing are removed as well.
 
         Args:
             budget_bytes: bytes that the whole folder may take.
@@ -268,9 +270,9 @@ class Store:
         self._pending.append(self._writer.submit(self._put, path, save))
 
     def _put(self, path: Path, save: Callable[[Path], None]) -> None:
-        """Write an entry under another name, then give it its own.
+        """Write an entry under a temporary name, then rename it.
 
-        A disk that is full or nearly so ends the writing of the whole run.
+        Where the disk is nearly full or a write fails, this run writes no more entries.
         """
         if self.usage.stopped or _is_present(path):
             return
@@ -317,7 +319,7 @@ class Store:
 
     @contextmanager
     def _sharing(self) -> Iterator[Place | None]:
-        """Yield the store of all machines' entries; after its first failure it is left alone."""
+        """Yield the store of all machines' entries; None after its first failure."""
         try:
             yield self._shared
         except PipelineError as error:
@@ -371,7 +373,7 @@ class Store:
         return keys if keys.ndim == 2 else None
 
     def _note_unreadable(self, path: Path, error: OSError) -> None:
-        """Note that this user may not read an entry; one that is absent is not worth a note."""
+        """Stop writing to the cache where an entry may not be read; ignore an absent entry."""
         # safetensors 0.8 raises FileNotFoundError for a file that may not be read as well.
         is_absence = isinstance(error, FileNotFoundError | NotADirectoryError)
         if not is_absence or _is_present(path):
@@ -385,7 +387,7 @@ class Store:
         return False
 
     def _stop(self, why: str) -> None:
-        """Write no more, and warn once; the run goes on without the cache."""
+        """Write no more entries in this run, and warn once."""
         if not self.usage.stopped:
             self.usage.stopped = f"{self.folder}: {why}"
             _log.warning("the activation cache is not written any more: %s", self.usage.stopped)
@@ -408,7 +410,7 @@ class _Entry:
 
 
 class _Wanted:
-    """Rows that are looked for by their keys; rows with equal keys are found together.
+    """Rows to look for by their keys. Rows with equal keys are returned together.
 
     `order` sorts the n rows by key. The rows of different key k are `order[starts[k]:starts[k+1]]`.
     """
@@ -443,15 +445,17 @@ class _Wanted:
         """
         numbers, rows = self._match(keys)
         self.is_left[numbers] = False
-        # Each key stands for `counts` rows: spread every run of `order` from its own start.
+        # A key stands for `counts` rows, which are a run in `order`. The indices of all runs are
+        # computed at once: the start of each run, plus the position in it.
         counts = self.starts[numbers + 1] - self.starts[numbers]
         firsts = np.repeat(self.starts[numbers] - np.cumsum(counts) + counts, counts)
         return self.order[firsts + np.arange(counts.sum())], np.repeat(rows, counts)
 
     def _match(self, keys: FeatureKeys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the numbers of the wanted keys that a block has, and a row of it for each."""
-        # Searched by the first 64 bits, then compared as a whole. Of two keys that share the first
-        # half alone (once in 2^64 pairs) one is not found: it is computed again, never mixed up.
+        # Search by the first 64 bits, then compare all 128. Where two wanted keys share only their
+        # first half (one pair in 2^64), the second is not found. The base then computes its rows
+        # again. No row ever gets the activations of another one.
         number = np.searchsorted(self.keys[:, 0], keys[:, 0])
         number = np.minimum(number, len(self.keys) - 1)
         rows = np.flatnonzero((self.keys[number] == keys).all(axis=1) & self.is_left[number])
@@ -490,7 +494,7 @@ def _digest_of_entry(tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:
-    """Return XXH3 of 128 bits: it finds damage, if not forgery, as fast as memory is read."""
+    """Return the XXH3 digest of 128 bits: fast, and enough against damage, not against forgery."""
     digest = xxhash.xxh3_128()
     for part in parts:
         digest.update(part)

@@ -36,15 +36,15 @@ def represent_rows(
     products: torch.dtype,
     device: torch.device,
 ) -> Representation:
-    """Return h and x of encoded rows, and of rows after them that fill the batch up.
+    """Return h and x of encoded rows, then of copies of the last one that fill the batch up.
 
     A row's fp32 values do not depend on the other rows of its call: the batch is filled up here,
     and the base computes it under `batch_invariant`. A collective call.
 
     Args:
         model: the base, its tables frozen.
-        rows: this worker's rows, encoded; without any, none are added.
-        catalog: whose features encoded them.
+        rows: this worker's rows, encoded. Where there are none, none are added.
+        catalog: the catalogue by which they were encoded.
         products: type of the trunk's matrix products, torch.float32 or torch.bfloat16.
         device: where the base computes.
     """

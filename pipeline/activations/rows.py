@@ -126,6 +126,7 @@ class RowSource:
             tables.append(known)
             first += len(known)
         if not tables:
+            # `to_batches` of a table without rows may return no batch at all.
             (no_rows,) = features.no_rows(self.reader.catalog).combine_chunks().to_batches() or [
                 pa.RecordBatch.from_pylist([], features.no_rows(self.reader.catalog).schema)
             ]
@@ -167,7 +168,8 @@ class RowSource:
         catalog = reader.catalog
         file = reader.selection.snapshot.files[piece.file]
         settings = catalog.model_dump(mode="json", exclude={"splits", "presets"})
-        # Labels that ripen depend on the day of the run; the others do not, and are found tomorrow.
+        # Only labels that ripen depend on the day of the run. Where there are none, the key is
+        # without that day, so that a later run finds the rows again.
         ripens = any(t.matures_after for t in catalog.tasks)
         split = {**asdict(reader.selection.split), "name": None}
         if catalog.log.date_key in dict(file.partition):
@@ -212,12 +214,12 @@ def activations_of(
     a_nA = memory_for(len(rows), base.width, dtype, spill=spill, device=worker.device)
     cached = _CachedSplit(rows, source.store, scope)
     lacking = {index: cached.lacking_chunks(read, a_nA) for index, read in enumerate(rows.pieces)}
-    # Of chunks that are not stored as they are, single rows may be: in chunks of other files.
+    # Single rows of the lacking chunks may be stored too, in chunks of other files.
     is_present_n = cached.find_rows([c for chunks in lacking.values() for c in chunks], a_nA)
     missing: list[MissingBlock] = []
     for index, read in enumerate(rows.pieces):
         whole = [c for c in lacking[index] if is_present_n[c.first : c.stop].all()]
-        for chunk in whole:  # stored as a chunk of its own, the next night finds it at once
+        for chunk in whole:  # stored under its own name, so that the next night reads it at once
             cached.write(chunk.keys, a_nA[chunk.first : chunk.stop], computed=0)
         partial = [c for c in lacking[index] if c not in whole]
         encoded = source.features_of(read) if partial else None
@@ -292,14 +294,15 @@ def tuning_rows(
 def days_of(rows: SplitRows, reader: Reader) -> Tensor:
     """Return the day of each row, in days since 1970-01-01; 0 where it has none.
 
-    It is that of the folder of its file, else of its event time. Only the latter is read.
+    The day is that in the path of its file, else that of its event time. Only event times are read
+    from the file.
 
     Args:
-        rows: of one split.
-        reader: what read them.
+        rows: rows of one split.
+        reader: the reader that read them.
 
     Raises:
-        BadRequest: the log knows no days.
+        BadRequest: the log has neither a date key nor an event time.
     """
     log, selection = reader.catalog.log, reader.selection
     dated = log.date_key or log.event_time
@@ -314,7 +317,7 @@ def days_of(rows: SplitRows, reader: Reader) -> Tensor:
         day = parse_date(
             selection.snapshot.files[piece.file].exact_partition.get(log.date_key or "")
         )
-        if day is not None:
+        if day is not None:  # the path names the day of all rows of the file
             parts.append(torch.full((piece.rows,), day.toordinal() - _EPOCH))
             continue
         columns = selected_columns(selection, piece.file, piece.group, (dated,), reader.catalog)
@@ -330,8 +333,8 @@ def seconds_of_rows(rows: SplitRows, reader: Reader) -> Tensor | None:
     A row without a time has minus infinity, and so is never among the newest.
 
     Args:
-        rows: of one split.
-        reader: what read them.
+        rows: rows of one split.
+        reader: the reader that read them.
     """
     log, selection = reader.catalog.log, reader.selection
     if log.event_time is None:
@@ -357,7 +360,7 @@ def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np
     if isinstance(column, pa.ChunkedArray):
         column = column.unify_dictionaries().combine_chunks()
     slot = {name: index for index, name in enumerate(names)}
-    # By the dictionary, not row by row; its one further entry is for rows without a domain.
+    # Look up each distinct name once, not each row. The last entry is for rows without a domain.
     lookup = np.array([slot.get(n, -1) for n in column.dictionary.to_pylist()] + [-1], np.int64)
     indices = column.indices.fill_null(len(column.dictionary)).to_numpy().astype(np.int64)
     slots: npt.NDArray[np.int64] = lookup[indices]

@@ -36,7 +36,10 @@ class KernelInputs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Standardizer:
-    """How h and x become what the encoder reads; fitted once, frozen, in every bundle."""
+    """Mean, scale and projection that turn h and x into the encoder's inputs.
+
+    They are fitted once, then frozen, and stored in every bundle.
+    """
 
     mean_A: Tensor
     """Mean of [h ; x], or of h alone, over a sample of tuning rows."""
@@ -64,8 +67,8 @@ class Standardizer:
         a_BA = h_BH.new_empty(len(h_BH), units + components)
         torch.sub(h_BH, self.mean_A[:units], out=a_BA[:, :units])
         a_BA[:, :units] /= self.scale_A[:units]
-        # Block by block, so that centred x stays in the processor's cache. x is not divided by its
-        # scale: the map is.
+        # Block by block, so that centred x stays in the processor's cache. The map includes the
+        # division by the scale of x.
         blocks = max(1, len(x_BX) // _BLOCK_ROWS)
         narrow_BN = a_BA[:, units:]
         for some_BX, out_BN in zip(
@@ -78,8 +81,9 @@ class Standardizer:
     def _scaled(self) -> Tensor:
         """Return the map from centred x to its components, (N, X)."""
         assert self.narrow_XN is not None
-        # In this layout a product rounds a row alike from 16 rows on. In the other one, with 1,796
-        # inputs, products of up to 128 rows round otherwise than larger ones (MKL of torch 2.13).
+        # In this layout products of 16 rows or more round a row the same way. In the other layout,
+        # with 1,796 inputs, products of up to 128 rows round differently from larger ones (MKL of
+        # torch 2.13).
         return (self.narrow_XN / self.scale_A[-len(self.narrow_XN) :, None]).T.contiguous()
 
     def read(self, a_BA: Tensor, units: int) -> KernelInputs:
@@ -142,7 +146,8 @@ def fit_standardizer(
         for start in range(0, rounds * LOOK_UP_ROWS, LOOK_UP_ROWS)
     ]
     h_nH, x_nX = (torch.cat(parts) for parts in zip(*represented, strict=True))
-    # float64, in two passes: in float32 the variance of a nearly constant unit would be rounding.
+    # float64, in two passes: in float32 the variance of a nearly constant unit would be only a
+    # rounding error.
     a_nA = (torch.cat([h_nH, x_nX], dim=1) if reads_x else h_nH).double().cpu()
     count = total(torch.tensor(float(len(sample)), dtype=torch.float64), worker).clamp(min=1)
     mean_A = total(a_nA.sum(0), worker) / count
@@ -152,7 +157,7 @@ def fit_standardizer(
     narrow_XN = None
     if reads_x and 0 < narrow < x_nX.shape[1]:
         x = a_nA.div_(scale_A)[:, h_nH.shape[1] :].numpy()
-        # numpy computes half of a matrix times itself, in half the time
+        # numpy recognises x.T @ x as symmetric and computes one half of it, in half the time.
         covariance_XX = total(torch.from_numpy(x.T @ x), worker) / count
         narrow_XN = _components(covariance_XX, narrow, worker).float()
     return Standardizer(
@@ -183,13 +188,13 @@ def _components(covariance_XX: Tensor, narrow: int, worker: Worker) -> Tensor:
     # Only the largest: `eigh` returns them in ascending order.
     solved = scipy.linalg.eigh(covariance_XX.numpy(), subset_by_index=[units - narrow, units - 1])
     variance_N, vectors_XN = (torch.from_numpy(part).flip(-1) for part in solved)
-    # An eigenvector's sign is free: its largest weight is made positive, so that rounding or
-    # another library does not flip it.
+    # The sign of an eigenvector is arbitrary. Its largest weight is made positive, so that neither
+    # rounding nor another library flips it.
     vectors_XN = vectors_XN * vectors_XN.take_along_dim(vectors_XN.abs().argmax(0)[None], 0).sign()
     is_empty_N = variance_N < 1e-6 * variance_N[0]
     narrow_XN: Tensor = vectors_XN / variance_N.clamp(min=1e-12).sqrt()
     narrow_XN[:, is_empty_N] = 0.0
-    narrow_XN = narrow_XN.contiguous()  # eigh gives columns end to end; safetensors refuses such
+    narrow_XN = narrow_XN.contiguous()  # eigh returns column-major; safetensors refuses it
     if worker.world > 1:
         shared = narrow_XN.contiguous().to(worker.device)
         dist.broadcast(shared, src=0)

@@ -86,9 +86,9 @@ def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker
     """Count the rows of the past, each file by one worker; a collective call.
 
     Args:
-        past: the rows.
+        past: the rows to count.
         catalog: the log's catalogue.
-        store: the cache, which has the counts of files of earlier runs; None without one.
+        store: the cache, which has the counts of files from earlier runs; None without one.
         worker: this process.
     """
     files = [
@@ -99,7 +99,7 @@ def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker
     own = files[worker.rank :: worker.world]
     sums = {name: RunningSum() for name in table_widths(catalog)}
     for selection, file in own:
-        # One file after the other: memory is that of the sum, however many files there are.
+        # One file after the other, so that memory does not grow with the number of files.
         for name, entries in _counted(selection, file, catalog, store).items():
             sums[name].add(entries)
     counted = {name: found.total() for name, found in sums.items() if found.parts}
@@ -128,7 +128,8 @@ def _key(selection: Selection, file: int, catalog: Catalog) -> str:
     log_file = selection.snapshot.files[file]
     split: dict[str, Any] = {**asdict(selection.split), "name": None}
     if catalog.log.date_key in dict(log_file.partition):
-        # The file has one date, and all its rows count: tomorrow's window finds it again.
+        # The file has one date, so the window takes all its rows or none. Without the window's days
+        # in the key, a window that moves finds the counts again.
         split |= {"first": None, "last": None}
     return key_of(
         what="counts",
@@ -142,7 +143,7 @@ def _key(selection: Selection, file: int, catalog: Catalog) -> str:
 def _as_arrow(tables: Tables) -> pa.Table:
     """Return counts as one Arrow table with a row for each entry, in the order of the tables."""
     entries = list(tables.values())
-    # Tables count different numbers of a key, so an entry's counts are a list.
+    # Tables have different numbers of counts for a key, so the counts of an entry are a list.
     widths = np.repeat([e.counts_nC.shape[1] for e in entries], [len(e) for e in entries])
     ends = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     counts = np.concatenate([e.counts_nC.reshape(-1) for e in entries])
@@ -160,6 +161,7 @@ def _as_arrow(tables: Tables) -> pa.Table:
 def _from_arrow(stored: pa.Table, catalog: Catalog) -> Tables:
     """Return the counts that `_as_arrow` wrote."""
     columns = stored.combine_chunks()
+    # Entries lie table after table, in the order of `table_widths`, so a table is one slice.
     sizes = np.bincount(columns.column("table").to_numpy(), minlength=len(table_widths(catalog)))
     tables: dict[str, Entries] = {}
     first = 0
@@ -188,7 +190,8 @@ def fit_statistics_standard(
     s_nS = torch.from_numpy(statistics_of(rows, state, catalog)).double()
     count = total(torch.tensor(float(len(s_nS)), dtype=torch.float64), worker).clamp(min=1)
     mean_S = total(s_nS.sum(0), worker) / count
-    # In two passes, as for [h ; x]: the variance of a nearly constant number would be rounding.
+    # In two passes, as for [h ; x]: in one pass the variance of a nearly constant number would be
+    # only a rounding error.
     deviation_S = (total((s_nS - mean_S).square().sum(0), worker) / count).sqrt()
     return StatisticsStandard(
         mean_S=mean_S.float(),

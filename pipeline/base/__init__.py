@@ -1,1 +1,1 @@
-"""The base, from training to work: pre-trained, checkpointed, published, opened, frozen."""
+"""Pre-train a base, publish it or adopt one, open it, and freeze it for other jobs."""

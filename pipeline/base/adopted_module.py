@@ -1,8 +1,8 @@
 """Build a module by its factory, and open the base that was made of it.
 
 The manifest has the SHA-256 of the weights and of the factory's source file. Changed source may
-compute something else from the same weights, so it is refused. `iak adopt` then compares the module
-with its own scores again.
+compute something else from the same weights, so it is refused. To use changed source, adopt the
+base again: `iak adopt` compares what the module predicts with the scores that the log has.
 """
 
 import hashlib

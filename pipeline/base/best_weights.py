@@ -1,4 +1,4 @@
-"""Read and write what a run says of the best weights that it keeps beside it while it trains."""
+"""Read and write the document that lists the best weights so far of a run that trains."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ WEIGHTS = "weights.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestWeights:
-    """The files of the best weights, and what became of the towers."""
+    """The files of the best weights, and the result of training the towers further."""
 
     files: list[FileEntry]
     """Tables and dense weights."""
@@ -25,7 +25,7 @@ class BestWeights:
     digest: Mapping[str, str]
     """Digest of each tensor."""
     tuned: TunedTowers | None = None
-    """What training the towers further brought; None where they were not."""
+    """Result of training the towers further; None where that was not done."""
 
     def write(self, folder: Path) -> None:
         """Write this document beside the weights."""

@@ -2,7 +2,7 @@
 
     checkpoints/step-00000400/          complete: renamed after everything was written
         dense.safetensors  tables/        the weights, as they are published
-        momentum/  adam.safetensors       the optimisers' state
+        momentum/  adam.safetensors       the optimisers' state (momentum: Adagrad's accumulators)
         state.json                        the files by SHA-256, the state of each worker, and the
                                           SHA-256 of these entries
     checkpoints/step-00000200/          the previous one
@@ -10,8 +10,8 @@
 
 A checkpoint contains no pickle and no plan. Another number of workers, or another cut of the
 tables, can read it (adagrad_state.py says what starts at zero then). Where any worker finds a
-damaged file in the newest checkpoint, all workers read the previous one, which overwrites
-everything that was read.
+damaged file in the newest checkpoint, all workers read the previous one. It overwrites everything
+that was read from the damaged one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def make_folder(folder: Path, worker: Worker) -> None:
     if worker.rank == 0:
         worker.files.there(empty_folder, folder)
     barrier(worker)
-    folder.mkdir(parents=True, exist_ok=True)  # on the disk of a machine that is not the driver's
+    folder.mkdir(parents=True, exist_ok=True)  # where this machine has a disk of its own
 
 
 def gather(folder: Path, worker: Worker) -> None:
@@ -118,6 +118,7 @@ def read_state(folder: Path) -> JsonObject:
     try:
         data = path.read_bytes()
         document = parsed(data, allow_nan=True)
+        # Before the format is looked at: a damaged number must not pass for another version's.
         if SEAL in document or document.get("format") == CHECKPOINT_FORMAT:
             check_seal(document, data, allow_nan=True)
             _check_step(folder, document)
@@ -230,7 +231,7 @@ def optimizer_tensors(
 ) -> dict[str, Tensor]:
     """Return Adam's moments and counts by parameter name, not copied.
 
-    Where it has not stepped yet they are created as zeros, as its first step would do.
+    Before the first step they do not exist. They are then created as zeros, as that step does.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -246,7 +247,7 @@ def optimizer_tensors(
 def barrier(worker: Worker) -> None:
     """Wait for every worker; a collective call."""
     if worker.device.type == "cuda":
-        # Without the device NCCL guesses one by rank, which may be another worker's.
+        # Without device_ids NCCL chooses a device by rank, which may be another worker's.
         dist.barrier(device_ids=[worker.device.index or 0])
     else:
         dist.barrier()

@@ -31,11 +31,11 @@ def complete(folder: Path) -> list[Path]:
 
 
 def put_checkpoint(part: Path, path: Path) -> None:
-    """Give a checkpoint whose files are whole its name, and remove those that are too old.
+    """Rename a complete checkpoint to its final name, and remove those that are too old.
 
     Args:
         part: folder in which it was written.
-        path: its name, beside the run's other checkpoints.
+        path: its final path, beside the run's other checkpoints.
     """
     replace_folder(part, path)
     for old in complete(path.parent)[KEEP:]:

@@ -1,4 +1,4 @@
-"""Load a published base with frozen weights: the one entry for every job that uses a base.
+"""Load a published base with frozen weights. Every job that uses a base does it by `FrozenBase`.
 
     published = open_base(folder)
     base = FrozenBase.load(published, tables, placement, worker)
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenBase:
-    """A published base at work: its tables frozen and spread over the workers, where it has any."""
+    """A published base, loaded: its tables, if any, are frozen and spread over the workers."""
 
     published: PublishedBase
     model: Recommender | GivenModel | AdoptedModel

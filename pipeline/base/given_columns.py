@@ -22,9 +22,10 @@ from iak.schemas.adoption import ColumnRange, DomainQuality, GivenQuality
 from iak.schemas.log import Catalog
 
 SURE = 30.0
-"""Size of a logit beyond which p and 1 - p differ by more than e^30. No log has so many rows."""
+"""Absolute logit beyond which one of p and 1 - p is more than e^30 times the other. No log has
+enough rows to support that."""
 CHANCE = 0.5
-"""AUC of a model that knows nothing."""
+"""AUC of a model that ranks at random."""
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class ColumnFindings:
     catalog: Catalog
     rows: int = 0
     unusable: Counter[str] = field(default_factory=Counter)
-    """Why a column cannot be used -> rows."""
+    """Why a column cannot be used -> number of rows."""
     low: dict[str, float] = field(default_factory=dict)
     """Column of logits -> its least value."""
     high: dict[str, float] = field(default_factory=dict)
@@ -88,7 +89,7 @@ class ColumnFindings:
 def measure(
     reader: Reader, model: nn.Module, tasks: Sequence[TaskShape], *, batch_rows: int
 ) -> GivenQuality:
-    """Measure a base's logits on labelled rows, together and in each domain.
+    """Measure a base's logits on labelled rows, over all rows and in each domain.
 
     Args:
         reader: reads the rows, all of them.

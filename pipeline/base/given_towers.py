@@ -55,7 +55,7 @@ def open_given(folder: Path, manifest: BaseManifest, catalog: Catalog) -> GivenM
 def given_model(catalog: Catalog) -> GivenModel:
     """Return the model of a catalogue's columns; its towers have no weights yet."""
     base, tasks = catalog.columns_base, len(catalog.tasks)
-    assert base is not None, "another base is no set of columns"
+    assert base is not None, "the catalogue's base is not of kind `columns`"
     if base.towers is None or base.units is None:
         return GivenModel(tasks=tasks)
     return GivenModel(

@@ -21,7 +21,7 @@ _NAMES_SHOWN = 5
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file: safetensors, or a state dict that torch reads without code.
+    """Return the tensors of a file: safetensors, or a state dict that needs no unpickled code.
 
     Raises:
         BadRequest: it is neither.
@@ -44,7 +44,7 @@ def _unreadable(path: Path, error: Exception) -> BadRequest:
 
 
 def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, where: str) -> None:
-    """Give a module its weights, every one of them.
+    """Copy weights into a module. Every weight of the module must be there.
 
     Args:
         own: name -> tensor of the module, which is overwritten, as `state_dict` returns them.
@@ -79,7 +79,7 @@ def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, wh
 
 
 def write_weights(own: Mapping[str, Tensor], folder: Path) -> ManifestEntry:
-    """Write a module's weights into a base's folder; return their entry of its manifest.
+    """Write a module's weights into a base's folder, and return their entry for the manifest.
 
     Args:
         own: name -> tensor of the module.

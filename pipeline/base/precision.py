@@ -31,9 +31,10 @@ from iak.schemas.manifest import BaseManifest, PrecisionEntry
 D = TypeVar("D")
 
 MAX_ROWS = 1_000_000
-"""Validation rows that are used, of all workers: enough to detect .0001 of AUC on paired rows."""
+"""Most validation rows that are used, over all workers. On paired rows they are enough to detect a
+difference of 0.0001 in AUC."""
 ANYTHING = 1.0
-"""A tolerance that no cost in AUC exceeds; nothing is checked against it."""
+"""A tolerance that no cost in AUC can exceed. With it nothing is checked."""
 _PASSES: tuple[tuple[Precision, ...], ...] = (("fp32",), ("fp16", "int8", "int4"))
 """Precisions that one pass over the rows measures. No pass needs more memory than fp32 tables."""
 
@@ -78,7 +79,7 @@ def measure(
             batch = to_batch(table, rows.catalog).to(worker.device)
             for precision, model in models.items():
                 p.setdefault(precision, []).append(_predicted(model, batch, tasks))
-            if number == 0:
+            if number == 0:  # every pass reads the same rows in the same order
                 labels.append(batch.labels_BT.cpu())
                 masks.append(batch.mask_BT.cpu())
             done = number * steps + step + 1
@@ -137,7 +138,7 @@ def precisions_of(manifest: BaseManifest, tables: FrozenTablesSpec) -> dict[str,
 
 
 def _judge(full: PrecisionEntry, low: PrecisionEntry, tolerance: float) -> str | None:
-    """Refuse a precision that costs one task too much; return why where that cannot be checked.
+    """Refuse a precision that costs one task too much; return why it could not be checked, if so.
 
     Raises:
         BadRequest: the base has no such precision, or it costs more than `tolerance`.

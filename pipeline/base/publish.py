@@ -1,4 +1,4 @@
-"""Publish what a training run left as a base: its best weights, its encoding, a sealed manifest."""
+"""Publish the result of a training run as a base: best weights, encoding, sealed manifest."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ _SEALED = ".sealed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseProvenance:
-    """What the manifest of a base says of its origin."""
+    """The origin of a base, as its manifest states it."""
 
     spec: JsonObject
     """Settings of the run, as JSON values; `model` is added."""
@@ -39,10 +39,9 @@ def publish_trained(
     parent: PublishedBase | None = None,
     metrics: Sequence[BaseMetric] = (),
 ) -> BaseManifest:
-    """Seal the best weights as the run's base, and move it into place at once.
+    """Link best weights and encoding into a folder, write its manifest, rename it to `base`.
 
-    The best weights and the encoding stay in the run folder, so that a run that dies here can
-    publish again.
+    Weights and encoding also stay where they are, so that a run that dies here can publish again.
 
     Args:
         work: what the workers trained. Its run folder has the best weights, and the encoding in
@@ -91,7 +90,7 @@ def publish_trained(
 
 
 def _linked(source: str, target: str) -> str:
-    """Give a file a second name; copy it where the file system has no links."""
+    """Hard-link a file; copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -48,6 +48,7 @@ FOLDER = "base"
 MANIFEST = "manifest.json"
 ENCODING = "encoding"
 OF_BASE = 'fresh statistics of use = "base"'
+"""What messages call the fresh statistics that a base reads."""
 
 Trunk = DcnMmoe | DeepFm | Dlrm | Mlp | Ple
 
@@ -346,6 +347,7 @@ def _checked_manifest(folder: Path, data: bytes) -> BaseManifest:
         manifest = BaseManifest.model_validate(current)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"{folder / MANIFEST} is not a base's manifest: {error}") from error
+    # Of the document as it was written: a migration changes the content.
     fingerprint = fingerprint_of(document)
     if fingerprint != manifest.fingerprint:
         raise Corrupt(
@@ -356,7 +358,7 @@ def _checked_manifest(folder: Path, data: bytes) -> BaseManifest:
 
 
 def _no_better_child(run_dir: Path) -> str:
-    """Return why a run published no base: none was better than the one it continued; else empty."""
+    """Return why a finished run published no base, from its record; empty where it has none."""
     path = run_dir / "record.json"
     try:
         return str(json.loads(path.read_text())["result"]["not_published"])
@@ -388,7 +390,7 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
 
 
 def _meanings(catalog: Catalog) -> list[JsonObject]:
-    """Return the meanings of all features, in order, without whether they are optional."""
+    """Return the meaning of each feature, in order. Being optional is no part of it."""
     return [meaning_of(feature) for feature in catalog.features]
 
 
@@ -410,8 +412,8 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
     published, wanted = base.catalog, catalog
     if published.base is not None:
         raise BadRequest(
-            f"the base at {base.folder} runs elsewhere and is known by its columns alone, so there "
-            "is nothing to train further; adopt its next version by iak adopt"
+            f"the base at {base.folder} was made elsewhere, so it cannot be trained further here; "
+            "adopt its next version by iak adopt"
         )
     before = {feature.name: meaning_of(feature) for feature in published.features}
     wrong = [
@@ -455,12 +457,12 @@ def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
 
 
 def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Growth:
-    """Return the origins in the base of a model's rows and inputs.
+    """Map the rows and inputs of a model to those of the base that they start from.
 
     Args:
         base: base that is continued.
         catalog: catalogue of the model.
-        encoding: encoding of the model. The model's size is the base's.
+        encoding: encoding of the model. The default width of its tables is the base's.
     """
     width = base.model.width
     return Growth(

@@ -59,6 +59,7 @@ class Best:
             patience: validations without improvement after which a tower is finished.
         """
         is_better_T = losses_T < self.losses_T
+        # A tower that has waited `patience` validations is finished, even where it improves later.
         for task, is_better in enumerate(is_better_T.tolist()):
             if is_better and int(self.waited_T[task]) < patience:
                 copy_tower(heads, self.heads, task)
@@ -152,10 +153,11 @@ def losses_of_towers(
         tasks: one per tower.
     """
     logits_BT = heads(h_BH)
-    # Detached, where no_grad would make the towers compute by the products of prediction.
+    # `detach` and not no_grad, under which towers compute by other products and round differently
+    # (batch_invariant.py).
     fixed_BT = fixed(h_BH).detach()
     is_conversion_T = torch.tensor([t.given is not None for t in tasks], device=h_BH.device)
-    # Two losses, because a click's own loss needs its trained tower, a conversion's the fixed one.
+    # Two losses: that of a click needs its trained tower, that of a conversion the fixed click.
     mixed_BT = torch.where(is_conversion_T, logits_BT, fixed_BT)
     own_BT = task_losses(logits_BT, batch.labels_BT, batch.mask_BT, tasks)
     given_BT = task_losses(mixed_BT, batch.labels_BT, batch.mask_BT, tasks)

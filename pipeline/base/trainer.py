@@ -285,7 +285,7 @@ class Pretraining:
         with self._autocast():
             logits_BT = self.model(batch.ids, batch.numeric_BN)
         losses_BT = task_losses(logits_BT.float(), batch.labels_BT, batch.mask_BT, self.tasks)
-        # All sums over workers in one call, which costs more than the few numbers it sends.
+        # One call for all sums: a call costs more than the few numbers that it sends.
         rows = losses_BT.new_tensor([batch.rows])
         sums = torch.cat([batch.mask_BT.sum(0), losses_BT.detach().sum(0), rows])
         sums = total(sums, self.worker)
@@ -326,7 +326,7 @@ class Pretraining:
         state.is_over = state.waited >= self.work.patience
 
     def _validate_parent(self) -> None:
-        """Count the parent, before any step, as the best so far."""
+        """Measure the base that is continued, and take it as the best so far."""
         state, result = self.state, self.measure()
         state.validations += 1
         state.best_loss, state.best_step = result.loss, 0
@@ -346,7 +346,7 @@ class Pretraining:
         return result
 
     def _refuse_diverged(self, loss: float, which: str) -> None:
-        """Raise Diverged on every worker alike: the loss is that of all workers' rows."""
+        """Raise Diverged on every worker alike, since the loss is over all workers' rows."""
         step, optim = self.state.step, self.work.optim
         refuse_diverged(
             loss,
@@ -374,7 +374,7 @@ class Pretraining:
         A collective call. The folder is complete whenever it exists.
 
         Args:
-            tuned: what training the towers further brought; None where they were not.
+            tuned: result of training the towers further; None where that was not done.
         """
         built, best = self.work.run_dir / f"{BEST}.part", self.work.run_dir / BEST
         checkpoint.make_folder(built, self.worker)
@@ -484,8 +484,8 @@ def restored_state(
 ) -> tuple[TrainState, list[str]]:
     """Restore this worker's state from the states in a checkpoint.
 
-    A cursor is a position in one worker's share of the log. Another number of workers has other
-    shares. They keep all that was learned, and start the epoch again that had begun.
+    A cursor is a position in one worker's share of the log. With another number of workers the
+    shares differ. Such a run keeps all that was learned, and starts the unfinished epoch again.
 
     Args:
         metas: state of each worker that wrote the checkpoint, by rank.
@@ -495,6 +495,7 @@ def restored_state(
     Returns:
         The state, and a line where the epoch starts again.
     """
+    # A worker beyond those that wrote takes the first one's state. Only the cursors differ.
     meta = dict(metas[worker.rank if worker.rank < len(metas) else 0])
     per_epoch = meta.pop("steps_per_epoch")
     tasks = tuple(map(TaskQuality.model_validate, meta.get("best_tasks", ())))

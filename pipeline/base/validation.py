@@ -28,7 +28,7 @@ Rows = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The model on validation rows, at one step."""
+    """The quality of the model on validation rows, at one step."""
 
     loss: float
     """Weighted sum over tasks of the mean nats per labelled row, over all rows."""
@@ -66,7 +66,7 @@ def validate(
         logits_BT = unwrap(model)(batch.ids, batch.numeric_BN)
         losses_BT = task_losses(logits_BT, batch.labels_BT, batch.mask_BT, tasks)
         sums += torch.stack([losses_BT.sum(0), batch.mask_BT.sum(0)]).double().cpu()
-        if room > 0:
+        if room > 0:  # AUC needs the rows themselves, so only MAX_ROWS of them are kept
             p = probabilities(logits_BT.double(), tasks)
             columns = (p.own_BT.float(), p.entire_BT.float(), batch.labels_BT, batch.mask_BT)
             for name, values_BT in zip(kept, columns, strict=True):

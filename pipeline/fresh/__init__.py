@@ -1,1 +1,1 @@
-"""Fresh statistics: counts of earlier rows, which kernels read beside the frozen base."""
+"""Count earlier rows as fresh statistics, which kernels read beside the frozen base."""

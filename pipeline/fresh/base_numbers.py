@@ -29,7 +29,7 @@ _DOCUMENT = "statistics.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BaseStatistics:
-    """Fresh statistics that a base reads; `BaseNumbers` of an encoding."""
+    """Fresh statistics that a base reads. It is the `BaseNumbers` of an encoding (features.py)."""
 
     state: State
     catalog: Catalog
@@ -73,6 +73,7 @@ def fit_base_statistics(
         catalog: the log's catalogue, with the statistics of the base alone.
         batches: raw rows with their identities.
     """
+    # In one pass, since `batches` can be read only once.
     rows, sums_S, squares_S = 0, 0.0, 0.0
     for batch, identity in batches:
         keys = pa.table(fresh_columns(batch, identity, catalog))
@@ -86,7 +87,7 @@ def fit_base_statistics(
         state=state,
         catalog=catalog,
         mean_S=mean_S,
-        # A number that is the same in all rows says nothing, and must not be blown up.
+        # A number that is the same in all rows has no information, and must not be scaled up.
         scale_S=np.where(deviation_S > 1e-4, deviation_S, 1.0),
     )
 

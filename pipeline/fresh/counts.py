@@ -3,7 +3,7 @@
 The counts of a file depend on the file and the catalogue alone. So they are stored under the file's
 content, and a night counts only files that are new.
 
-Shapes: B rows, C counted numbers, n entries.
+Shapes: B rows, C counted numbers, R rates, n entries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from iak.schemas.task import TaskSpec
 Tables = Mapping[str, Entries]
 """Name of a table -> its entries."""
 Labels = npt.NDArray[np.float64]
-"""0 or 1, NaN where the label does not count."""
+"""0 or 1; NaN where the label does not count."""
 _UPPER = np.uint64(0xFFFFFFFF00000000)
 
 
@@ -70,8 +70,9 @@ def key_bounds(catalog: Catalog) -> dict[str, int]:
 def within_bound(entries: Entries, most: int | None) -> Entries:
     """Return the entries of the keys with most rows, as many as a table may have.
 
-    Rows decide, and no label: of all rates the one with most rows counts, since that of a
-    conversion counts clicked rows alone. A key that is left out reads its parent's rate.
+    Keys are ranked by their numbers of rows, whatever the labels. These are the rows of the rate
+    that has most of them, since a conversion's rate has clicked rows alone. A key that is left out
+    reads the rate of its parent.
 
     Args:
         entries: merged entries of a table of keys.
@@ -181,6 +182,7 @@ def _count_pairs(
     """Count the items of positive rows' histories, alone and with the row's item."""
     history = columns[list_column(spec)]
     lengths_B = np.diff(history.offsets.to_numpy())
+    # One entry for each item of a history, of which those of positive rows are counted.
     is_counted = np.repeat(is_positive_B, lengths_B)
     others = as_keys(history.values)[is_counted]
     items = np.repeat(as_keys(columns[key_column(spec.pair[:1])]), lengths_B)[is_counted]
@@ -204,10 +206,10 @@ def most_frequent_pairs(pairs: Entries, most: int) -> Entries:
 
     Args:
         pairs: merged entries of a table of pairs.
-        most: pairs that an item keeps in a period at most. Of equal ones the smaller key stays.
+        most: most pairs of an item in a period. Of pairs with equal counts, smaller keys stay.
     """
     items_n = pairs.keys_n & _UPPER
-    # By item, then period, then falling count.
+    # By item, then period, then falling count, then key.
     order = np.lexsort((pairs.keys_n, -pairs.counts_nC[:, 0], pairs.periods_n, items_n))
     items_n, periods_n = items_n[order], pairs.periods_n[order]
     is_new = np.ones(len(order), np.bool_)

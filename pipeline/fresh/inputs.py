@@ -84,7 +84,7 @@ class _Lookup:
         return 1 + max(-(-(t.matures_after or timedelta()) // _DAY) for t in needed)
 
     def labels(self, columns: Columns, window: Window, rate: str) -> tuple[Floats, Floats]:
-        """Return of each row's key the known labels and the positive ones in a window, both (B,).
+        """Count the known and the positive labels of each row's key in a window; both are (B,).
 
         Args:
             columns: columns of the key; none for all rows.
@@ -101,7 +101,10 @@ class _Lookup:
         return counts_BC[:, index].astype(np.float64), counts_BC[:, index + 1].astype(np.float64)
 
     def _until(self, table: str, columns: Columns, lag: int) -> Counts:
-        """Return the counts of each row's key until `lag` days before its day, looked up once."""
+        """Return the counts of each row's key until `lag` days before its day.
+
+        They are looked up once, and then shared by several rates and windows.
+        """
         # Without days a lag changes nothing.
         name = (table, lag if self.state.last is not None else 0)
         if name not in self._counts:
@@ -148,7 +151,10 @@ def _rates(spec: CountsSpec, lookup: _Lookup) -> Iterator[Floats]:
 
 
 def _lifts(spec: CoOccurrenceSpec, lookup: _Lookup) -> Iterator[Floats]:
-    """Yield sum, maximum and mean of the lift over each row's history, and the share of hits."""
+    """Yield sum, maximum and mean of the lift over each row's history, and the share of hits.
+
+    A hit is an item of the history that was counted at least once with the row's item.
+    """
     rate = spec.task or lookup.catalog.tasks[0].title
     state, lag, periods_B = lookup.state, lookup.lag(rate), lookup.periods()
     history = lookup.rows.column(list_column(spec))

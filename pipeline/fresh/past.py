@@ -50,8 +50,8 @@ def past_of(view: LogView, kept: KeptContents, use: Use = "kernel") -> Past | No
     Args:
         view: the night's view of the log.
         kept: digests of files that were read before.
-        use: who reads what is counted: a night's kernels, or a base, whose training counts the rows
-            of `pretrain` where the log has no days.
+        use: who reads the counts, a night's kernels or a base. In a log without days, a base counts
+            only the rows of `pretrain`.
     """
     catalog = view.catalog.counting(use)
     if not catalog.fresh:
@@ -69,6 +69,7 @@ def past_of(view: LogView, kept: KeptContents, use: Use = "kernel") -> Past | No
         partition_keys=catalog.log.partition_keys,
         admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        # The version that the night reads, even where the table has a newer one by now.
         version=view.snapshot.table.version if view.snapshot.table else None,
     )
     selection = parquet.select(with_contents(snapshot, catalog, kept), window, catalog)

@@ -44,6 +44,7 @@ def definition_of(catalog: Catalog) -> str:
             "folds": FOLDS,
             "fresh": [_meaning(spec) for spec in catalog.fresh],
             "domain": list(catalog.domain.keys),
+            # The weight of a task changes the loss, but no count.
             "tasks": [t.model_dump(mode="json", exclude={"weight"}) for t in catalog.tasks],
             "log": log,
             "padding": [
@@ -58,8 +59,8 @@ def definition_of(catalog: Catalog) -> str:
 def _meaning(spec: FreshSpec) -> dict[str, Any]:
     """Return the settings of a specification that change its numbers.
 
-    A bound that is as it always was is left out, so that kernels that were published before the
-    bound existed keep their definition.
+    A default bound is left out, so that kernels that were published before the setting existed keep
+    their definition.
     """
     is_default = isinstance(spec, CountsSpec) and spec.most_keys == DEFAULT_MAX_KEYS
     return spec.model_dump(mode="json", exclude={"use", *(["most_keys"] if is_default else [])})
@@ -77,10 +78,10 @@ class State:
 
     @classmethod
     def of(cls, counted: Sequence[Tables], catalog: Catalog, last: int | None) -> "State":
-        """Return the sum of the counts of files, in any order.
+        """Return the sum of counts, in any order.
 
         Args:
-            counted: counts of each file, by table.
+            counted: counts of some files by table, one for each worker or file.
             catalog: the log's catalogue.
             last: last day that was counted; None in a log without days.
         """

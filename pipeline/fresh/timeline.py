@@ -18,7 +18,7 @@ from iak.pipeline.data.hashing import Keys
 Counts = npt.NDArray[np.int64]
 Periods = npt.NDArray[np.int32]
 MAX_WAITING_ENTRIES = 2_000_000
-"""Entries that may wait to be merged where fewer are merged already."""
+"""Entries that may wait to be merged, however small the merged sum is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +65,8 @@ class RunningSum:
         """Add a part."""
         self.parts.append(entries)
         merged, *waiting = map(len, self.parts)
-        # As many may wait as are merged already. Then all merges together cost a few times the
-        # last one, and memory is at most twice that of the sum.
+        # As many entries may wait as are merged already. So all merges together cost a few times as
+        # much as the last one, and memory is at most about twice that of the sum.
         if sum(waiting) > max(MAX_WAITING_ENTRIES, merged):
             self.parts = [merge(self.parts)]
 
@@ -77,12 +77,12 @@ class RunningSum:
 
 
 def most_counted(entries: Entries, most: int, sizes_n: npt.NDArray[np.int64]) -> Entries:
-    """Return the entries of those keys whose sizes sum to most; of equal ones, of smaller keys.
+    """Return the entries of the keys with the largest sums of sizes; of equal sums, smaller keys.
 
     Args:
         entries: merged entries.
         most: keys that are kept.
-        sizes_n: size of each entry, which no label may decide.
+        sizes_n: size of each entry. It must not depend on labels.
     """
     if not len(entries):
         return entries
@@ -111,7 +111,7 @@ class Timeline:
 
     It is the index of the entry's key times `periods`, plus the entry's period minus `first`."""
     sums_nC: Counts
-    """Counts of the entry's key up to and with its period."""
+    """Counts of the entry's key up to its period, which is included."""
     first: int
     """First period of any entry."""
     periods: int
@@ -147,7 +147,7 @@ class Timeline:
         )
 
     def through(self, keys_B: Keys, periods_B: npt.NDArray[np.int64]) -> Counts:
-        """Return the counts of each key up to and with a period, (B, C).
+        """Return the counts of each key up to a period, which is included, (B, C).
 
         Args:
             keys_B: keys; one that was never counted has zeros.
@@ -156,13 +156,13 @@ class Timeline:
         counts_BC = np.zeros((len(keys_B), self.sums_nC.shape[1]), np.int64)
         if not len(self.keys_U):
             return counts_BC
-        # A key that is larger than all would point behind the last one.
+        # The index of a key that is larger than all would lie behind the last one.
         index_B = np.minimum(np.searchsorted(self.keys_U, keys_B), len(self.keys_U) - 1)
         start_B = index_B * self.periods
         last_B = start_B + np.minimum(periods_B - self.first, self.periods - 1)
         entry_B = np.searchsorted(self.cells_n, last_B, side="right") - 1
-        # The last entry up to that cell. It belongs to a smaller key where this key has no entry
-        # so early, and to no row where the key was never counted.
+        # `entry_B` is the last entry up to that cell. It belongs to a smaller key where this key
+        # has no entry so early, and to another key where this one was never counted.
         is_counted_B = (self.keys_U[index_B] == keys_B) & (periods_B >= self.first)
         is_counted_B &= (entry_B >= 0) & (self.cells_n[entry_B] >= start_B)
         counts_BC[is_counted_B] = self.sums_nC[entry_B[is_counted_B]]
@@ -173,7 +173,7 @@ class Timeline:
         bounds = np.array([self.first, self.periods], np.int64)
         return {
             "keys": self.keys_U,
-            "places": self.cells_n,  # the name that files have had from the first on
+            "places": self.cells_n,  # the name in files, from the first version on
             "sums": self.sums_nC,
             "bounds": bounds,
         }

@@ -5,8 +5,8 @@
 
 The metadata carries a digest (xxh3_128) of every tensor and of the metadata itself. Where the
 newest file is damaged, all workers go on from the one before it. More steps are then replayed, and
-the kernels end with the same bits. Where both are damaged, tuning starts from the beginning;
-nothing that was published is lost.
+the kernels end with the same bits. Where both are damaged, tuning starts from the beginning.
+Published bundles are not affected.
 
 Shapes: K kernels of a level that are tuned, N units of a kernel's row.
 """
@@ -36,8 +36,8 @@ from iak.pipeline.tuning.tune import CohortTuner, Tuned, TunedNumbers
 CHECKPOINT = "tune.safetensors"
 PREVIOUS = "tune.previous.safetensors"
 CHECKPOINT_FORMAT = 3
-"""1: written before checkpoints carried a digest; it cannot be verified, and is refused. 2: without
-kernels that diverged, for the first of them ended a run then."""
+"""Format 1 has no digest, cannot be verified, and is refused. Format 2 has no list of kernels that
+diverged, since the first of them ended the run."""
 _METADATA, _DIGEST = "tuning", "content"
 _MISSING = "it is missing"
 _log = logging.getLogger(__name__)
@@ -86,12 +86,12 @@ class TuningCheckpoint:
         *,
         is_due: bool = False,
     ) -> None:
-        """Write a checkpoint when one is due: levels at their best, and a cohort in its midst.
+        """Write a checkpoint when one is due: levels at their best, and the cohort being tuned.
 
         Args:
             finished: levels that are tuned, in order. A resumed run starts after them.
-            current: the level that follows them, as far as it is tuned.
-            tuner: tuner of the cohort that `current` is at.
+            current: the level that follows them, with the cohorts tuned so far.
+            tuner: tuner of the level's next cohort, where it has begun.
             is_due: write one although `every_s` seconds have not passed.
         """
         is_due = is_due or time.monotonic() - self.written_at >= self.every_s
@@ -112,10 +112,12 @@ class TuningCheckpoint:
         metadata[_DIGEST] = content_digest(whole, metadata)
         with putting_file(self.newest) as part:
             save_file(whole, part, metadata={_METADATA: json.dumps(metadata)})
-            # Only now, with the new one whole: a process that dies before leaves both files.
+            # Only now that the new file is whole. A process that dies before this leaves both old
+            # files as they are.
             if self._is_newest_sound and self.newest.exists():
                 self.newest.replace(self.previous)
-                self.worker.files.send(self.previous)  # before the newest takes its place there
+                # Before the newest, which replaces the driver's copy under its name.
+                self.worker.files.send(self.previous)
         self.worker.files.send(self.newest)
         self._is_newest_sound = True
         self.written_at = time.monotonic()
@@ -124,7 +126,7 @@ class TuningCheckpoint:
         """Return the levels in the newest sound checkpoint by depth; a collective call.
 
         Returns:
-            None of them where no checkpoint is sound.
+            An empty mapping where no checkpoint is sound.
 
         Raises:
             BadLog: the log has changed since it was written.
@@ -149,7 +151,7 @@ class TuningCheckpoint:
     def _read_on_all(self, path: Path) -> tuple[dict[int, Saved], str]:
         """Return one generation's levels, and its problem on any worker; "" for none.
 
-        All workers must take the same one, even where a damaged disk shows it to one of them alone.
+        All workers must take the same generation, even where only one of them finds the damage.
         """
         levels: dict[int, Saved] = {}
 
@@ -199,7 +201,8 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
         BadLog, OtherFormat, NotPermitted: see `TuningCheckpoint.load`.
     """
     try:
-        path.open("rb").close()  # safetensors 0.8: FileNotFoundError without permission
+        # safetensors 0.8 raises FileNotFoundError where this user may not read; `open` does not.
+        path.open("rb").close()
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_METADATA])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -41,7 +41,7 @@ def tune_level(
     """Tune every kernel of a level and return each at its best; a collective call.
 
     Args:
-        start: start of each kernel; those with most rows first.
+        start: start of each kernel, those with most rows first unless `cohorts` has its own order.
         level: level whose slots are read, a column of `slots_nL`.
         stage: learning rate, epochs, batch bounds and early stop of this level.
         setting: rows, towers, tasks and this worker.
@@ -51,7 +51,7 @@ def tune_level(
         rival: another start. A kernel starts from it where it validates better.
         tuned: kernels that a resumed run had tuned already; none when absent.
         current: state of the tuner of the cohort that follows them, if it had begun.
-        may_begin: called before each cohort, on every worker alike; no ends the level there.
+        may_begin: called before each cohort, on every worker alike. False ends the level there.
         cohorts: slots that are tuned together, in the order in which they begin; empty makes them
             of neighbouring slots.
 
@@ -107,6 +107,7 @@ def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
     filled = float(stage.step_rows)  # as if a cohort before the first were full
     for slot, (count, steps) in enumerate(zip(rows, steps_K.tolist(), strict=True)):
         rows_a_step = count / max(steps, 1)
+        # A slot joins where the step comes nearer to `step_rows` with its rows than without.
         is_full = filled + rows_a_step / 2 >= stage.step_rows
         if not cohorts or is_full or slot - cohorts[-1].start >= most:
             cohorts.append(slice(slot, slot))
@@ -154,7 +155,7 @@ class _RowsBySlot:
         self.rows, self.level = rows, level
         slots_n = rows.slots_nL[:, level]
         self.order_n = torch.argsort(slots_n, stable=True)
-        # Rows without a slot have -1 and come before the first end.
+        # K + 1 ends of slots. Rows without a slot have -1, and come before the first end.
         self.ends_K1 = torch.searchsorted(slots_n[self.order_n], torch.arange(slots + 1))
 
     def counts(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""A level's gate rows against everything that its kernels are compared with besides the base."""
+"""Compare a level's kernels, on their gate rows, with the other kernels that might serve."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,17 +15,18 @@ RowsByName = Mapping[str, PairedRows]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Gate rows whose `base` columns are those of another kernel; each mapping is by domain."""
+    """Gate rows in which another kernel takes the place of the base, by domain."""
 
     tuned_above: RowsByName = field(default_factory=dict)
-    """Candidate against the nearest tuned ancestor; none for the pooled kernel."""
+    """Candidate against the nearest tuned ancestor; empty for the pooled kernel."""
     serving_above: RowsByName = field(default_factory=dict)
-    """Candidate against what serves now without a kernel of the domain's own; none where that is
-    the base for all."""
+    """Candidate against what would serve now if the domain had no kernel of its own; empty where
+    that is the base for all domains."""
     live: RowsByName = field(default_factory=dict)
-    """Candidate against the domain's own kernel that serves, of the domains that have one."""
+    """Candidate against the domain's own live kernel, for the domains that have one."""
     live_over_above: RowsByName = field(default_factory=dict)
-    """The domain's own kernel that serves, as candidate, against what would serve without it."""
+    """The domain's own live kernel, in the candidate's columns, against what would serve without
+    it."""
 
 
 def compare_level(
@@ -42,7 +43,8 @@ def compare_level(
     """
 
     def against(candidate: Bank, rival: Bank | None) -> dict[str, PairedRows]:
-        # The same call on every worker: which banks there are does not depend on its rows.
+        # A collective call. Every worker makes the same ones, since which banks there are does not
+        # depend on its rows.
         there = rival and rival.to(setting.worker.device)
         return collect_gate_rows(candidate, level, setting, rows, rival=there)
 

@@ -1,4 +1,4 @@
-"""Do one worker's part of a tuning run: rows, their activations, and levels of kernels.
+"""Do one worker's part of a tuning run: read rows, compute activations, tune levels of kernels.
 
 Level 0 is the pooled kernel, the last level is the domains. Each kernel starts from the one that
 serves now, else from its nearest tuned ancestor. The result is every level's best kernels, with the
@@ -89,7 +89,8 @@ class ActivationCacheConfig:
     """Settings of the activation cache: its folder, its kind and its budgets."""
 
     kind: Literal["cache", "memory", "recompute"]
-    """On disk for later nights, for this run alone, or not at all."""
+    """Whether activations are stored on disk for later nights, in memory for this run alone, or
+    nowhere."""
     precision: Literal["bf16", "fp32"]
     folder: Path
     """Folder of the cache. Activations that do not fit in memory go to its folder `spill`."""
@@ -130,8 +131,8 @@ class FinetuneWork:
     """Seconds between two checkpoints."""
     placement: ResolvedPlacement
     compares_chains: bool = False
-    """Whether kernels are also compared with what serves and with those above them, on gate rows
-    that are predicted in fp32 as serving predicts them."""
+    """Whether kernels are also compared with those that serve and with their ancestors, as evidence
+    over nights (publish/chain.py). Gate rows are then predicted in fp32, as serving does."""
     domains: tuple[str, ...] = ()
     """Names of the only domains that are tuned beside the pooled kernel; all when empty."""
     deadline: datetime | None = None
@@ -166,7 +167,7 @@ class Finetuned:
 
     levels: tuple[Level, ...]
     below_floor: Mapping[str, int]
-    """Domains with fewer tuning rows than their floor, and how many they have."""
+    """Domains with fewer tuning rows than `min_rows`, and how many they have."""
     not_reached: tuple[str, ...] = ()
     """Domains that were not begun before the deadline."""
     standard: Standardizer
@@ -216,6 +217,8 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     store = _store(work)
     contract: Counter[str] = Counter()
     sources = {split: _source(work, split, store, worker, contract) for split in SPLITS}
+    # Rows without activations first. Their labels and domains decide what is tuned, and activations
+    # are computed only where the cache lacks them.
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = _names(work, known["tune"], worker)
@@ -305,7 +308,7 @@ def _store(work: FinetuneWork) -> Store | None:
     """Return the activation cache, None where nothing is stored on disk."""
     if work.cache.kind != "cache":
         return None
-    # A run that goes on on another machine has another folder there, but the same name.
+    # A run that is resumed on another machine has another folder there, but the same name.
     run = work.run_dir.name if work.cache.uri else str(work.run_dir)
     return Store(work.cache.folder, run=run, uri=work.cache.uri)
 
@@ -338,7 +341,7 @@ def _exact_gate_rows(
     which rounds activations to bf16. They go through the base again, as in `iak evaluate`.
 
     Args:
-        work: what the run gets.
+        work: work of the run, the same for every worker.
         source: reads the split.
         known: its rows without activations.
         base: computes activations.
@@ -395,7 +398,7 @@ def _with_gate_rows(
 
 
 def _reached(rows: TuningRows, tuned: Sequence[Tuned]) -> TuningRows:
-    """Return rows of which those of kernels that were not begun have no slot."""
+    """Return the rows, without a slot for rows of kernels that were not begun."""
     kernels_L = torch.tensor([done.kernels for done in tuned])
     slots_nL = torch.where(rows.slots_nL < kernels_L, rows.slots_nL, -1)
     return replace(rows, slots_nL=slots_nL)
@@ -508,9 +511,9 @@ def standard_key(fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec)
     """Return the cache's key of the standardisation.
 
     Args:
-        fingerprint: the base.
-        tables: how its tables are stored, and the type of the trunk's products.
-        kernel: what kernels read of a row.
+        fingerprint: fingerprint of the base.
+        tables: precision of its tables, and the type of the trunk's products.
+        kernel: settings of kernels, of which the inputs count.
     """
     return cache.key_of(what="standard", **_parts_of_base(fingerprint, tables, kernel))
 
@@ -525,9 +528,9 @@ def activations_scope(
     """Return the cache's scope of activations: a digest of what they depend on besides rows.
 
     Args:
-        fingerprint: the base.
-        tables: how its tables are stored, and the type of the trunk's products.
-        kernel: what kernels read of a row.
+        fingerprint: fingerprint of the base.
+        tables: precision of its tables, and the type of the trunk's products.
+        kernel: settings of kernels, of which the inputs count.
         standard: standardisation under which they are stored.
         precision: type in which they are stored.
     """
@@ -549,7 +552,7 @@ def _rows_by_split(
     statistics: RowStatistics | None,
     worker: Worker,
 ) -> dict[str, TuningRows]:
-    """Return every split's rows; in files where all splits together do not fit in memory."""
+    """Return every split's rows. Where all splits do not fit in memory, activations go to files."""
     row_bytes = base.width * DTYPES[work.cache.precision].itemsize
     is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
     rows = {
@@ -633,7 +636,7 @@ def _close(
 
 
 def keep_to_budget(store: Store, budget_bytes: int) -> None:
-    """Keep the cache to its budget, unless another run does so now or this user may not."""
+    """Evict entries beyond the budget, unless another run does so now or this user may not."""
     try:
         with one_writer(store.folder, waits=False):
             store.evict(budget_bytes)

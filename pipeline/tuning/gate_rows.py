@@ -1,4 +1,4 @@
-"""Collect the rows that the gate reads: a kernel's gate rows under base and candidate.
+"""Collect the rows that the gate reads: labels, and predictions of base and candidate.
 
 Shapes: n rows of a kernel, B rows of a batch, K slots, P slots present in a batch, T tasks, C code
 units.
@@ -48,7 +48,7 @@ class CodeMoments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedRows:
-    """One kernel's rows on the gate slice: the same rows under base and candidate.
+    """One kernel's gate rows: the same rows as base and candidate predict them.
 
     `own` is a task's own probability (of a conversion: given its click), `entire` the one over all
     rows. Losses are those that tuning lowers, with the tasks' weights; 0 where the mask is False.
@@ -63,9 +63,9 @@ class PairedRows:
     candidate_own_nT: npt.NDArray[np.float32]
     candidate_entire_nT: npt.NDArray[np.float32]
     rate_n: npt.NDArray[np.float32] | None = None
-    """Nats of each row's code under the candidate."""
+    """Rate of each row's code in the candidate, in nats."""
     code: CodeMoments | None = None
-    """Moments of the candidate's code over these rows; None for a part that was chosen of them."""
+    """Moments of the candidate's code over all these rows; None where only some were chosen."""
     user_n: npt.NDArray[np.int64] | None = None
     """Key of each row's user; None where the log declares none."""
     day_n: npt.NDArray[np.int64] | None = None
@@ -105,7 +105,7 @@ def collect_gate_rows(
     weights_T = torch.tensor([t.weight for t in setting.tasks])
     everywhere_K = torch.ones(len(bank.names), dtype=torch.bool)
     batches = predicted_batches(bank, level, setting, rows, everywhere_K)
-    # The same slots cut the same rows into the same batches, so that the two run side by side.
+    # Both iterators cut the same rows into the same batches, so they can run side by side.
     rivals = (
         repeat(None)
         if rival is None
@@ -171,7 +171,7 @@ def _joined(parts: Sequence[Mapping[str, PairedRows]]) -> dict[str, PairedRows]:
 
 
 def _concatenated(parts: Sequence[PairedRows]) -> PairedRows:
-    """Return the parts as one; users are in all of them or in none."""
+    """Return the parts as one. An optional column is in all of them or in none."""
     joined: dict[str, Any] = {}
     for field in fields(PairedRows):
         values = [getattr(part, field.name) for part in parts]

@@ -4,7 +4,7 @@ A domain's kernel starts from the one that serves it now or from its nearest tun
 whichever validates better. The pooled kernel starts from the one that serves now; where none does
 yet, it starts fresh.
 
-A kernel that diverges stays as it started. Those below it start from that: what serves, or fresh.
+A kernel that diverges is set back to its start. Kernels below it start from that.
 
 A level is resumed where its checkpoint left it.
 """
@@ -73,15 +73,15 @@ class Names:
     domains: Mapping[str, Domain]
     """Name -> its domain, at any level."""
     untouched: frozenset[str] = frozenset()
-    """Domains that have rows enough and are left as they are."""
+    """Domains that have enough rows, but are not tuned in this run."""
     cohorts: tuple[tuple[slice, ...], ...] = ()
-    """By level, the slots that are tuned together, where `begun_in_order` chose their order. Empty:
-    neighbouring slots are, those with most rows first."""
+    """By level, the slots that are tuned together, in the order of `begun_in_order`. Where it is
+    empty, `cohorts_of` cuts the slots into cohorts, those with most rows first."""
 
     def only(self, wanted: Collection[str]) -> "Names":
         """Return the same domains, of which only some are tuned; all where none is named.
 
-        The pooled kernel is tuned in any case: others may have no other start.
+        The pooled kernel is always tuned, since other kernels may need it as their start.
         """
         if not wanted:
             return self
@@ -94,9 +94,9 @@ class Names:
 def begun_in_order(names: Names, order: Sequence[str], stages: Sequence[Stage]) -> Names:
     """Return the same domains, whose cohorts begin in the order in which their domains are named.
 
-    A deadline then ends a run with the domains that are named first. The cohorts themselves stay
-    as they are without an order, so that every kernel that is tuned has the same bits. A cohort of
-    several domains begins in the turn of the first of them.
+    So a run that a deadline ends has tuned the domains that are named first. The cohorts contain
+    the same domains as without an order, so that every tuned kernel has the same bits. A cohort of
+    several domains begins when the first of them is due.
 
     Args:
         names: domain names of each level, those with most rows first.
@@ -218,8 +218,9 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
 def _of_slots(saved: Saved | None, slots: Sequence[str], *, is_ordered: bool) -> Saved | None:
     """Return a level of the checkpoint where its kernels are those of the first slots, else None.
 
-    Without that, a run that another version began would give kernels to the wrong domains: earlier
-    ones named no kernels in checkpoints, and always took those with most rows first.
+    A checkpoint of an earlier version does not name its kernels. They are those with most rows. So
+    it is taken only where this run begins with these too. Otherwise kernels would get other
+    domains.
     """
     if saved is None or (saved.names is None and not is_ordered):
         return saved
@@ -349,9 +350,10 @@ def _serving(plan: Plan, slots: Sequence[str], inherited: Bank) -> Bank | None:
 
 
 def _ancestor(name: str, plan: Plan, names: Names, above: Sequence[Tuned]) -> tuple[str, Tuned]:
-    """Return the nearest domain above that is tuned, or serves and is left as it is, and its level.
+    """Return the nearest ancestor that has a kernel, and its level.
 
-    The pooled kernel always is tuned.
+    That kernel is tuned in this run, or it serves and is not tuned in this run. The pooled kernel
+    is always tuned.
     """
     for ancestor, level in reversed(list(zip(names.ancestors[name], above, strict=True))):
         is_left = ancestor in names.untouched and ancestor in plan.live

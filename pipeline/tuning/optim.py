@@ -42,7 +42,7 @@ class BankAdam:
             shares_P: part of its learning rate by which each slot moves; the whole when absent.
         """
         shares_P = shares_P or [1.0] * len(slots)
-        # The fused kernel takes one rate a call, so that slots with equal rates move together.
+        # torch's fused kernel takes one rate in a call, so slots with equal rates share a call.
         by_rate: dict[float, list[int]] = {}
         for index, (lr, share) in enumerate(zip(self.lr_K[slots].tolist(), shares_P, strict=True)):
             by_rate.setdefault(lr * share, []).append(index)

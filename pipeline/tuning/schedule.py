@@ -1,10 +1,11 @@
 """Plan the rows of each step of an epoch, in steps that touch few domains at a time.
 
 A domain with n rows takes about n / batch steps in an epoch. The step that uses a row is a function
-of the row alone (iak/noise.py). Domains share no weights, so any of them may go into one step. They
-are taken in blocks, each of as many domains as fill a step with rows. A block runs to its last step
-before the next block begins. So a step reads and moves only the weights of its block.
-A cohort (cohorts.py) is one block as a rule; an epoch of a whole level has many.
+of (seed, domain, epoch, row, phase) and of the number of the domain's steps (iak/noise.py). Domains
+share no weights, so any of them may go into one step. They are taken in blocks, each of as many
+domains as fill a step with rows. A block runs to its last step before the next block begins. So a
+step reads and moves only the weights of its block. A cohort (cohorts.py) is usually one block. An
+epoch of a whole level has many.
 
 Shapes: K slots of the level, P slots present in a step, S steps of an epoch, T tasks, n rows of
 this worker, B of them.
@@ -31,7 +32,7 @@ class Step:
     index_B: Tensor
     """Indices of the rows among this worker's."""
     streams_B: Tensor
-    """Key of each row's draws."""
+    """Key of each row's random numbers, `noise.stream` of its slot."""
     lengths_P: Tensor
     """Rows of this worker in each slot."""
     rows_P: Tensor
@@ -55,13 +56,13 @@ class Schedule:
     order_n: Tensor
     """Indices of this worker's rows, sorted by block, step, then slot."""
     streams_n: Tensor
-    """Key of each row's draws."""
+    """Key of each row's random numbers, `noise.stream` of its slot."""
     own_SK: Tensor
-    """Rows of this worker."""
+    """Rows of this worker in each step and slot."""
     rows_SK: Tensor
-    """Rows of all workers."""
+    """Rows of all workers in each step and slot."""
     labelled_SKT: Tensor
-    """Labelled rows of all workers."""
+    """Labelled rows of all workers in each step and slot, by task."""
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps, the same number on every worker; a step may have no row of this one."""
@@ -101,10 +102,10 @@ def make_schedule(
         identity_n: key of each row, the same whichever worker reads it.
         mask_nT: True for each label that counts.
         slots_n: slot of each row, -1 for none.
-        streams_K: key of each slot's draws in this epoch.
+        streams_K: key of each slot's random numbers in this epoch, from `noise.stream`.
         steps_K: steps of each slot; 0 leaves it out.
-        max_steps: steps after which a slot's epoch ends although rows are left. The rows that were
-            used are a random part of them, another one each epoch.
+        max_steps: steps after which a slot's epoch ends although rows are left. Each epoch then
+            uses another random part of the rows.
         step_rows: rows over all workers at which a step is full.
         worker: this process.
     """
@@ -120,6 +121,7 @@ def make_schedule(
     in_time = step_B < max_steps
     used, step_B = used[in_time], step_B[in_time]
     slot_B = slots_n[used]
+    # One number for each step and slot, so that one bincount counts all of them.
     cell_B = step_B * slots + slot_B
     own = torch.bincount(cell_B, minlength=count * slots).view(count, slots)
     labelled = [

@@ -1,9 +1,13 @@
-"""Tune a cohort of kernels together: compression, then matching, each domain at its own pace.
+"""Tune a cohort of kernels together, each domain with its own steps and early stop.
+
+Tuning has two phases. In *compression* the encoder and its prior are trained by a linear probe,
+which adds to the frozen logits. In *matching* the probe is dropped, and encoder, prior and decoder
+are trained.
 
 A step gathers the rows of a few domains. Each domain's loss is the mean over its own rows. After
-every epoch each domain is validated and keeps its best weights. The untouched weights are a
-candidate too. A domain is finished when `patience` epochs did not improve it, and costs nothing
-after that.
+every epoch of matching each domain is validated and keeps its best weights. The weights from which
+it started count too. A domain is finished when `patience` epochs did not improve it. After that it
+costs nothing.
 
 A kernel whose loss is infinite or not a number is set back to its start and given up. The other
 kernels share nothing with it, and go on as they would without it.
@@ -62,8 +66,8 @@ class Stage:
     """Weight of the rate, in loss units per nat."""
     seed: int
     starts_live: bool = False
-    """Whether kernels of the level serve already. They have compressed, and seen most of the
-    window."""
+    """Whether any kernel of the level serves already. Such kernels had their compression in an
+    earlier night, and have seen most rows of the window."""
 
     @property
     def compression_epochs(self) -> int:
@@ -145,7 +149,7 @@ class Progress:
     """Epoch after which a kernel validated best; 0 for one that never improved."""
     is_active_K: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     failed: dict[int, str] = field(default_factory=dict)
-    """Slot of a kernel that was given up -> what was seen, in a sentence."""
+    """Slot of a kernel that was given up -> a sentence with the loss that was not finite."""
 
     @property
     def is_validated(self) -> bool:
@@ -178,7 +182,7 @@ class Tuned:
     stopped_at_cap: list[str]
     """Domains whose last epoch was their best. They may improve with more epochs."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Domain whose kernel diverged and is as it started -> what was seen, in a sentence."""
+    """Domain whose kernel diverged and is as it started -> a sentence with the loss."""
 
     @classmethod
     def nothing(cls, start: Bank) -> "Tuned":
@@ -361,7 +365,7 @@ class CohortTuner:
             "start_loss": progress.start_loss_K,
             "best_epoch": progress.best_epoch_K,
             "is_active": progress.is_active_K,
-            # Words as bytes: a checkpoint stores a tuner as tensors alone.
+            # JSON text as bytes, since a checkpoint stores a tuner only as tensors.
             "failed": torch.tensor(list(json.dumps(progress.failed).encode()), dtype=torch.uint8),
         }
 
@@ -430,16 +434,16 @@ class CohortTuner:
     def _give_up(self, slot: int, loss: float, where: str) -> None:
         """Set a kernel back to its start for good; it is neither trained nor published.
 
-        Its best epoch before is not kept either: so close to divergence it is not worth a test.
+        An earlier best epoch is dropped too: weights so close to divergence are not trusted.
 
         Args:
             slot: number of the kernel.
-            loss: as it is over all workers, which give up the same kernels.
-            where: name and time of the loss.
+            loss: the loss over all workers, so that all of them give up the same kernels.
+            where: which loss it is, and after which step or epoch.
         """
         progress = self.progress
         if slot in progress.failed:
-            return  # the first sentence has the cause
+            return  # the first sentence is nearest to the cause
         rate = "domain.lr" if self.level else "pooled.lr"
         what = loss_words(loss, where=where, rates={rate: self.stage.spec.lr})
         progress.failed[slot] = f"the kernel of {self.bank.names[slot]} diverged: {what}"
@@ -460,7 +464,8 @@ class CohortTuner:
         weights = banks.views(present_rows(self.bank, step.slots), self.bank.shape)
         tuned = {name: weights[name].requires_grad_() for name in _TRAINED[self.progress.phase]}
         loss_P = self._losses(step, weights)
-        # Adapters of rank 0, and those of a base without towers, have no entries to be used.
+        # Adapters of rank 0, and those of a base without towers, have no elements, so that autograd
+        # does not meet them.
         gradients = torch.autograd.grad(
             loss_P.sum(), list(tuned.values()), allow_unused=True, materialize_grads=True
         )
@@ -544,7 +549,7 @@ class CohortTuner:
         loss_K, is_known_K = validated
         for slot in torch.nonzero(is_known_K & ~loss_K.isfinite()).flatten().tolist():
             self._give_up(slot, float(loss_K[slot]), "the validation loss before tuning")
-        loss_K = torch.where(loss_K.isfinite(), loss_K, 0.0)  # a record has numbers alone
+        loss_K = torch.where(loss_K.isfinite(), loss_K, 0.0)  # JSON stores finite numbers only
         self.progress.start_loss_K = loss_K
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)
@@ -552,7 +557,7 @@ class CohortTuner:
         self.progress.is_active_K = is_known_K & (self.rows_K > 0) & ~self._has_failed()
 
     def _keep_the_best(self) -> None:
-        """Validate the active kernels, keep those that improved, and finish the impatient ones."""
+        """Validate the active kernels, keep what improved, and finish those out of patience."""
         progress = self.progress
         loss_K, _ = valid_losses(self.bank, self.level, self.setting, progress.is_active_K)
         where = f"the validation loss after epoch {progress.epoch}"
@@ -597,7 +602,10 @@ class CohortTuner:
 
 
 def _failed_of(state: Mapping[str, Tensor]) -> dict[int, str]:
-    """Return the kernels that were given up; none in a state from when the first ended a run."""
+    """Return the kernels that were given up.
+
+    A state of an earlier version has no such entry: the first divergence ended the run.
+    """
     if "failed" not in state:
         return {}
     failed = json.loads(bytes(state["failed"].tolist()))
