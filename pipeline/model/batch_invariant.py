@@ -4,16 +4,16 @@ A row from the cache was computed in another batch than tonight's rows, and a ro
 another one than a row that is evaluated. They must agree to the bit. MKL (of torch 2.13, in one
 thread) breaks that in two cases:
 
-- A product with few outputs. On an Intel Xeon with AVX-512, up to 11 outputs round a row by the
-  number of rows. On an AMD EPYC, up to 11 outputs round a row by its address. `batch_invariant`
-  computes 12 outputs and drops the rest. On the Xeon, rows at aligned addresses were no remedy.
+- A product with few outputs. With up to 11 outputs, the rounding of a row depends on the number of
+  rows on an Intel Xeon with AVX-512, and on the row's address on an AMD EPYC. `batch_invariant`
+  computes 12 outputs and drops the rest. On the Xeon, aligned addresses did not help.
 - A product of few rows. On both, one to three rows take another path, and on the Xeon also eight
   rows of 200 inputs or more. Callers fill a batch up to a multiple of
   `iak.pipeline.data.batch.FULL_ROWS` rows (`represent_rows`).
 
 With both, rows agreed on the Xeon in all shapes that were tried: up to 3,000 inputs, 512 outputs
-and 4,096 rows. Where MKL may use nothing beyond AVX2 (`MKL_ENABLE_INSTRUCTIONS=AVX2` there), a row
-rounds by the number of rows in every shape.
+and 4,096 rows. Where MKL may use nothing beyond AVX2 (`MKL_ENABLE_INSTRUCTIONS=AVX2` there), the
+rounding of a row depends on the number of rows in every shape.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,8 @@ def batch_invariant() -> AbstractContextManager[object]:
     """Return a context in which linear layers compute at least `MIN_OUTPUTS` outputs each.
 
     It reaches every layer that is called inside, also those of a module that was made elsewhere.
-    Under autograd it changes nothing: no two steps of a training see a row in the same batch.
+    Under autograd it changes nothing. Training does not need it: a row meets other rows in each
+    epoch.
     """
     return nullcontext() if torch.is_grad_enabled() else _EnoughOutputs()
 
@@ -47,8 +48,8 @@ def task_products(x_BTI: Tensor, w_TIO: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled():
         return torch.einsum("bti,tio->bto", x_BTI, w_TIO)
-    # torch computes a small batched product itself and gives a larger one to MKL. Which way a
-    # row goes would depend on the number of rows.
+    # torch computes a small batched product itself, and passes a larger one to MKL. So the rounding
+    # of a row would depend on the number of rows.
     with batch_invariant():
         products = [linear(x_BTI[:, task], w_IO.T) for task, w_IO in enumerate(w_TIO)]
     return torch.stack(products, dim=1)
@@ -63,7 +64,8 @@ def row_dots(x_BTI: Tensor, w_TI: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled():
         return torch.einsum("bti,ti->bt", x_BTI, w_TI)
-    # A sum along each row. A product with one output would round by the number of rows.
+    # A sum along each row. In a product with one output, the rounding of a row would depend on the
+    # number of rows.
     dots_BT: Tensor = (x_BTI * w_TI).sum(dim=-1)
     return dots_BT
 

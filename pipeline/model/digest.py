@@ -2,9 +2,10 @@
 
 The proof is a 64-bit digest that does not depend on how a table is cut over workers. It is a sum,
 modulo 2^64, of every element's bits, mixed and weighted by an odd number of its row and an odd
-number of its column. Mixing is a bijection and odd numbers have inverses modulo 2^64, so that a
-change of one element always changes the sum. Two changes cancel with a chance near 2^-64. The
-digest guards against accidents. Against malice there is the files' sha256.
+number of its column. Mixing maps different elements of up to 4 bytes to different numbers, and odd
+numbers have inverses modulo 2^64. So a change of one such element always changes the sum. (Among
+elements of 8 bytes, each has one other with the same mixed value.) Two changes cancel with a chance
+near 2^-64. The digest guards against accidents. Against malice there is the files' sha256.
 
 Shapes: R rows, W columns of a part of a tensor.
 """

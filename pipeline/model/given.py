@@ -1,4 +1,4 @@
-"""Define the module of a base that is known by its columns: it passes on what the log holds.
+"""Define the module of a base that is known by its columns: it passes on what the log has.
 
 Its representation h is the logits themselves, one unit a task, and its towers are the identity:
 

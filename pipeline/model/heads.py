@@ -74,10 +74,10 @@ class Heads(nn.Module):
 class Tail(nn.Module):
     """The part of any module from h to the logits: frozen, and without adapters of its own."""
 
-    width = hidden = 0  # a kernel's adapters belong to towers, and here are none
+    width = hidden = 0  # a kernel's adapters belong to towers, and a tail has none
 
     def __init__(self, function: Callable[[Tensor], Tensor], *, tasks: int, units: int) -> None:
-        """Name the part.
+        """Wrap a function.
 
         Args:
             function: h_BH -> logits_BT. Autograd goes through it, to h.

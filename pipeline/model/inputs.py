@@ -31,9 +31,10 @@ class AlongX(NamedTuple):
     makes: int | None = None
     """Axis along which units of x are made: a new unit's entries start fresh."""
     pairs: int | None = None
-    """Axis that begins with one entry for each of `pairs_of` the embeddings and the vector of all
-    numbers. A new pair's entries start fresh: its product is zero at first, because the weights
-    that read a new input are, and two factors of zero would never learn."""
+    """Axis that begins with one entry for each pair of vectors (`pairs_of`), which are the vector
+    of all numbers and the embeddings. A new pair's entries start fresh. Its product is zero at
+    first, because the weights that read a new input are zero. If the entries were zero too,
+    neither factor would get a gradient."""
 
 
 def pairs_of(vectors: int) -> Tensor:

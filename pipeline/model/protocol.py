@@ -10,7 +10,7 @@ from iak.pipeline.model.recommender import Representation
 
 
 class FrozenModel(Protocol):
-    """A base at work: rows in, what kernels read and correct out.
+    """A loaded base. It takes rows, and returns h and x, which kernels read and correct.
 
     `Recommender` is the base that is pre-trained here, `GivenModel` the one that is known by the
     columns of its log, `AdoptedModel` a torch module that was trained elsewhere.

@@ -1,7 +1,7 @@
 """Define the base as a module: tables, trunk, heads.
 
-Shapes: B rows, N numeric features, X units the trunk reads, H units of the representation,
-T tasks.
+Shapes: B rows, N numeric features, E columns of an embedding, X units the trunk reads, H units of
+the representation, T tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,6 +70,7 @@ class Recommender(nn.Module):
             config.name: (config.num_embeddings, config.embedding_dim)
             for config in tables.embedding_bag_configs()
         }
+        # Units at each point of the base that a kernel can read.
         self.attach_points: Mapping[str, int] = {
             "h": heads.tasks * heads.width,
             "x": embedded_width(tables, self.features) + num_numeric,

@@ -79,7 +79,7 @@ class UniformStart:
                     row_offset + first, row_offset + last, device=weight_RW.device
                 )
                 row_key_R = mix64(rows_R + salt)
-                # The upper 24 bits: as many as the mantissa of an fp32 in [-1, 1) takes exactly.
+                # The upper 24 bits: fp32 represents every multiple of 2^-23 in [-1, 1) exactly.
                 bits_RW = mix64(row_key_R[:, None] ^ (cols_W * _GOLDEN)) >> 40 & 0xFFFFFF
                 weight_RW[first:last] = (bits_RW * 2.0**-23 - 1.0) * self.scale
         return weight_RW

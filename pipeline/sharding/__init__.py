@@ -1,1 +1,1 @@
-"""Tables over workers: placed, sharded, frozen. Only this room uses torchrec.distributed."""
+"""Place, shard and freeze tables over workers. Only here torchrec.distributed is imported."""

@@ -1,9 +1,9 @@
 """Write and read the state of the tables' row-wise Adagrad under any plan.
 
 The state is one accumulator per row: a sum over steps of the mean square gradient of the columns
-that a worker owns. Of a table that is cut into B bands of columns it is a matrix of rows x B. It
-moves between workers and between cuts by rows. It cannot move between cuts by columns, because
-another band has other squares. There it starts at zero, and a warning says so.
+that a worker owns. Where a table is cut into B bands of columns, its state is a matrix of rows x B.
+The state can move between workers and between cuts by rows. It cannot move between cuts by columns,
+because another band has other squares. There it starts at zero, and a warning says so.
 
     momentum/<table>/r<row>-c<band>.safetensors
 """
@@ -35,6 +35,7 @@ from iak.pipeline.sharding.shard import local_shards, table_modules, unwrap
 from iak.schemas.feature import FIRST_ROW
 
 FOLDER = "momentum"
+"""The name in files, from the first version on. The state is no momentum."""
 NOTHING_GROWN = Growth()
 _log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ def read_accumulators(
             lines += _read_part(part, source, was.get(name), now, growth.rows.get(name))
         return lines
 
+    # A set, because several workers own parts of a table and return the same line.
     lines = sorted({line for part in together(read, worker) for line in part})
     for line in lines if worker.rank == 0 else []:
         _log.warning(line)

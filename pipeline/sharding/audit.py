@@ -1,6 +1,6 @@
 """Compare a published base with a model, entry by entry, and refuse differences nobody allowed.
 
-An entry is a table, or a tensor of the dense part. It can differ in six ways:
+An entry is a table, or a tensor of the dense part. There are six kinds of difference:
 
     difference   meaning                                 what loading does
     missing      the model has it, the base does not     it starts fresh
@@ -8,7 +8,7 @@ An entry is a table, or a tensor of the dense part. It can differ in six ways:
     grown        a longer table, and a rule for its      all values of the base are loaded
                  rows; or a tensor that reads more of x
     relaid       a tensor that reads another x           values of inputs that both have are loaded
-    changed      it has another shape otherwise          it starts fresh
+    changed      any other difference of shape           it starts fresh
     dtype        it is of another type                   its values are converted
 
 A difference is accepted where an *allowance* names it: `table:item:grown`.
@@ -24,7 +24,7 @@ from iak.pipeline.errors import BadRequest
 Part = Literal["table", "dense"]
 Kind = Literal["missing", "unexpected", "grown", "relaid", "changed", "dtype"]
 FRESH = frozenset[Kind]({"missing", "changed"})
-"""Differences with which nothing of the entry is loaded."""
+"""Differences for which no value of the entry is loaded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

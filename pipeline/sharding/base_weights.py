@@ -115,7 +115,7 @@ def read_base_weights(
         tables, source = unwrap(model).tables, Source(directory, entries)
         is_frozen = isinstance(tables, FrozenTables)
         findings, lines = _audited(model, directory, entries, () if is_frozen else allow, growth)
-        # Reversed: of two differences of an entry the first counts, which is that of its shape.
+        # Reversed, so that the first of two differences of an entry stays: that of its shape.
         kinds = {(finding.part, finding.name): finding.kind for finding in reversed(findings)}
         if isinstance(tables, FrozenTables):
             tables.fill(source.read)
@@ -207,7 +207,7 @@ def _audited(
     }
     findings = list(audit.tables(published, wanted, origins=growth.rows))
     names: dict[audit.Part, set[str]] = {"table": published.keys() | wanted.keys(), "dense": set()}
-    if is_whole:
+    if is_whole:  # else there is nothing to compare, and `broken` refuses the files
         tensors = _dense_entries(directory, dense[0])
         own = {n: Entry(shape=tuple(t.shape), dtype=dtype_of(t)) for n, t in _state(model)}
         moved = _moved(model, tensors, own, growth)

@@ -1,7 +1,7 @@
 """Ask TorchRec's planner for the time and memory of a table under a sharding type.
 
-Its milliseconds follow from bandwidths of a machine. By default these are the planner's own, of
-cards and links that it does not name. With measured bandwidths they are this machine's.
+The planner computes milliseconds from bandwidths of memory and links. Its own defaults are those of
+cards and links that it does not name. Measured bandwidths give the milliseconds of this machine.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "int8": torch.int8,
 }
-"""Types of entries that the planner can count. It knows none of half a byte."""
+"""Types of entries that the planner can count. It has none of half a byte, as int4 needs."""
 _MS = 1e3
 
 

@@ -7,8 +7,8 @@
 Every worker brings the same number of questions, to the same stores, in the same order. A question
 may be empty.
 
-Shapes: I ids, G bags, M parts of bags (the ids of one bag on one owner), N bytes of a row,
-W columns.
+Shapes: I ids, G bags, G1 = G + 1 offsets, M parts of bags (the ids of one bag on one owner), N
+bytes of a row, W columns.
 """
 
 from collections.abc import Sequence
@@ -65,13 +65,13 @@ class _Sent(NamedTuple):
     rows_I: Tensor
     """Row numbers, sorted by owner."""
     ids: list[int]
-    """Row numbers per owner."""
+    """Number of row numbers for each owner."""
     lengths_M: Tensor
     """Rows of each part of a bag, sorted by owner; none where bags are not summed by owners."""
     bags: list[int]
-    """Parts of bags per owner."""
+    """Number of parts of bags for each owner."""
     answer_ids: Tensor
-    """Index of the answer that each term of a sum is, bag after bag."""
+    """For each term of the sums, bag after bag, the index of the answer that has it."""
     answer_offsets: Tensor
     """Index in `answer_ids` at which each bag begins, then the end of the last one."""
 
@@ -125,6 +125,7 @@ def _by_owner(question: Question, world: int) -> _Sent:
         question.offsets_G1.diff(), output_size=len(rows_I)
     )
     # One key for owner and bag: runs of equal keys are the parts of bags, in the order of answers.
+    # `long` copies, since owners have a smaller type. So `mul_` does not change the question.
     key_I = question.owners_I.long().mul_(bags).add_(bag_I).index_select(0, order_I)
     key_M, lengths_M = key_I.unique_consecutive(return_counts=True)
     owner_M, bag_M = key_M // max(bags, 1), key_M % max(bags, 1)  # max: no division by 0 bags

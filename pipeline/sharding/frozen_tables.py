@@ -147,7 +147,7 @@ class FrozenTables(nn.Module):
     def sequences(self, ids: KeyedJaggedTensor) -> dict[str, Tensor]:
         """Return the row of every id, in the order of `ids`: feature -> (its ids, width), fp32.
 
-        It is a collective call like `forward`, and raises what `forward` raises.
+        A collective call, with the same errors as `forward`.
         """
         return self._sums(
             {
@@ -207,7 +207,8 @@ class FrozenTables(nn.Module):
             keep: is called with the stack's row at which a block begins, and with its bytes. They
                 are freed when it returns, before the next block is encoded.
         """
-        # Scale and bias come from all columns of a row, also where the piece has some of them.
+        # Scale and bias follow from all columns of a row, so that even a piece with some of the
+        # columns reads whole rows.
         whole = has_scale(stack.precision)
         for piece in (p for p in stack.pieces if p.rank == self.rank):
             width = self.shapes[piece.table].width if whole else piece.cols

@@ -33,7 +33,7 @@ def read_grown(
 ) -> None:
     """Fill the part of a grown table that begins at (row, col) from the base's table.
 
-    It takes one or two buffers of BUFFER_BYTES besides, however long the tables are.
+    Besides the part itself it takes one or two buffers of BUFFER_BYTES, for tables of any length.
 
     Args:
         out_RW: the part, overwritten in place.
@@ -53,7 +53,8 @@ def read_grown(
     def gather(to_RW: Tensor, from_R: Ids) -> None:
         ids_R = from_R[from_R >= FIRST_ROW]
         low, high = (int(ids_R.min()), int(ids_R.max()) + 1) if len(ids_R) else (0, 0)
-        if high - low > len(buffer_RW):  # origins jump, as where a fold of a hash table ends
+        # Origins jump back to the first rows where a grown hash table repeats the old one.
+        if high - low > len(buffer_RW):
             half = len(from_R) // 2
             gather(to_RW[:half], from_R[:half])
             gather(to_RW[half:], from_R[half:])

@@ -58,7 +58,7 @@ class MapFolder:
     is_verified: bool = False
     """Compare every block when files are mapped, instead of a sample."""
     days: float = 14.0
-    """Days after which folders of other bases that no process maps are removed."""
+    """Days without use after which a folder of mapped tables is removed, also of other bases."""
 
 
 class Mapped:
@@ -133,7 +133,9 @@ def _lock_whole(
             time.sleep(random.uniform(0.001, 0.02))
             continue
         with alone:
-            if not _is_there(folder / INDEX):  # none, or one that an older version wrote
+            # Look again, since another process may have written it. A folder without an index is
+            # that of an older version.
+            if not _is_there(folder / INDEX):
                 _make(folder, where, sizes, write)
 
 
@@ -224,7 +226,10 @@ def _make(
 
 
 def _part_of(folder: Path) -> Path:
-    """Return where a folder is built and removed, by the process with its exclusive lock."""
+    """Return the path at which a folder is built, and to which it is moved to be removed.
+
+    Only a process with the exclusive lock uses it.
+    """
     return folder.with_name(f".{folder.name}.part")
 
 
@@ -335,6 +340,7 @@ def _map(path: Path) -> Tensor:
     with path.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
+        # torch warns of buffers that are read only. Nothing writes to frozen tables.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         return torch.frombuffer(pages, dtype=torch.uint8)
 

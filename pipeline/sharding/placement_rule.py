@@ -35,7 +35,7 @@ from iak.schemas.plan import (
 from iak.schemas.table_placement import TablePlacement
 
 Plan: TypeAlias = ShardingPlan
-"""TorchRec's plan, under a name for rooms that do not import torchrec.distributed."""
+"""TorchRec's plan, for packages that must not import torchrec.distributed."""
 TABLES_PATH = "tables"
 """The name under which a model holds its tables."""
 
@@ -194,6 +194,7 @@ def planned(
         BadRequest: the document is for another number of workers, for other tables or precisions,
             or cuts a table as TorchRec cannot. The message names every difference.
     """
+    # Problems are collected, so that one message names all of them.
     sizes = {shape.name: (shape.rows, shape.width) for shape in shapes}
     listed = {table.table: (table.rows, table.width) for table in document.tables}
     problems = [] if document.world == world else [f"workers: plan {document.world}, job {world}"]

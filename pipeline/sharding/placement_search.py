@@ -5,7 +5,7 @@ It does not count the dense part and activations. They are passed to it as reser
 
 It counts neither half bytes nor the scale and bias of a row. So a frozen table is replaced by one
 of fp32 columns whose rows have as many bytes. Memory, lookups and answers of stored rows are then
-right. Only the answers of summed bags differ from the planner's assumption.
+right. Only the answers of summed bags are larger than the planner assumes, being fp32.
 """
 
 import logging
@@ -45,7 +45,7 @@ from iak.schemas.plan import (
 GIB = 2**30
 TYPES: tuple[ShardingType, ...] = ("table_wise", "row_wise", "column_wise")
 _FP32 = 4
-_WORD_COLS = 4  # fbgemm wants widths that are multiples of 4
+_WORD_COLS = 4  # fbgemm requires widths that are multiples of 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class SearchResult:
     document: PlanDocument
     planner_ms: float
     """Milliseconds of a step in tables on the slowest rank. They follow from the planner's
-    constants and were measured on no card. A step of frozen tables passes rows through the base."""
+    constants, not from a measurement. A step of frozen tables is one batch through the base."""
 
 
 def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> SearchResult:
@@ -123,7 +123,7 @@ class _Asked:
     kinds: tuple[ShardingType, ...]
     """Sharding types to search over."""
     min_cols: int
-    """Least columns of a band."""
+    """Fewest columns of a band."""
 
 
 def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:

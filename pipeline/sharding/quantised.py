@@ -124,8 +124,8 @@ def columns_of(bytes_RN: Tensor, precision: Precision, col: int, cols: int) -> T
 def room_for(rows: int, stride: int, device: torch.device) -> Tensor:
     """Allocate memory for rows of `stride` bytes, not initialised.
 
-    Large memory of a CPU is taken in huge pages, where Linux has them. In ordinary pages, a random
-    row of a table of gigabytes waits for the page table before it waits for memory.
+    On a CPU, large memory is taken in huge pages where Linux has them. With ordinary pages, reading
+    a random row of a table of gigabytes first waits for the page table, then for the row.
     """
     size = rows * stride
     if device.type != "cpu" or size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):

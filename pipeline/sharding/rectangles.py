@@ -28,7 +28,8 @@ from iak.pipeline.sharding.audit import Entry
 from iak.schemas.base import JsonObject
 
 MAX_FILE_BYTES = 256 * 2**20
-"""Bytes of weights in one file: small enough to read whole, yet a terabyte is few files."""
+"""Most bytes of weights in one file. It is small enough to be read whole, and a TiB of tables still
+is only 4,096 files."""
 WEIGHTS = "tables"
 """Folder of the tables' weights."""
 
@@ -147,8 +148,8 @@ def write_rectangles(
     Args:
         shards: the parts.
         directory: folder in which the entries' paths begin.
-        folder: below it, for these matrices.
-        max_file_bytes: values in one file, at most; at least one row is written.
+        folder: folder below it, for these matrices.
+        max_file_bytes: most bytes of values in one file. A file has at least one row.
 
     Returns:
         An entry per file.

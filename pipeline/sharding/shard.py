@@ -51,7 +51,7 @@ from iak.pipeline.sharding.placement_rule import check_covers
 from iak.schemas.job import Precision
 
 ShardedModel: TypeAlias = DistributedModelParallel
-"""Type of a sharded model, under a name for rooms that do not import torchrec.distributed."""
+"""Type of a sharded model, for packages that must not import torchrec.distributed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,7 @@ class RowWiseAdagrad:
 
 
 class AnySharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
-    """TorchRec's sharder, with row-wise sharding on a CPU too: it works, but is not offered."""
+    """TorchRec's sharder, which also offers row-wise sharding on a CPU, where it works too."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         """Return the types that TorchRec offers, and row-wise."""

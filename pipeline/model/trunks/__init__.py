@@ -1,1 +1,1 @@
-"""Trunks of the base, one in each file. All have the same methods."""
+"""Define the trunks of a base, one in each file. All have the same methods."""
