@@ -47,7 +47,8 @@ def attempt_on(worker: Worker, launch: Launch[Work, Result]) -> None:
     report = worker_report(run_dir / PROGRESS, worker.rank, worker.files)
     if worker.rank == 0:
         announce_restart(run_dir, report, workers=worker.world, files=worker.files)
-    # Rank 0 reports and removes the errors of the last attempt. No rank may write new ones before.
+    # Rank 0 reports and removes the errors of the last attempt. No rank may write a new one before
+    # that is done.
     wait_for_all(worker.device)
     try:
         result = launch.function(worker, launch.work, report)
@@ -93,7 +94,7 @@ def failure_message(run_dir: Path, output: str) -> str:
 
     Args:
         run_dir: folder of the run.
-        output: what the workers printed, or Ray's error, for want of an error of their own.
+        output: what the workers printed, or Ray's error. It is used where they left no error.
 
     Raises:
         PipelineError: a worker ended the run, in the class of its error.

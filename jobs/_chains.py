@@ -31,7 +31,7 @@ def chain_row(chain: ChainState) -> JsonObject:
 
 
 def show_chains(chains: Sequence[ChainState]) -> None:
-    """Print the chains of all domains, those that are nearest to being proved first."""
+    """Print the chains of all domains: those not yet proved first, by falling evidence."""
     rows = [chain_row(chain) for chain in chains]
     rows.sort(key=lambda row: (row["proved_on"] is not None, -row["log_evidence"]))
     left = f" {len(rows) - MAX_CHAINS} more; json= writes all." * (len(rows) > MAX_CHAINS)

@@ -1,4 +1,4 @@
-"""Let a run start, and go on, with fewer workers than it asks for while machines are missing.
+"""Let a run start and continue with fewer workers than it asks for, while machines are missing.
 
 Ray Train's elastic policy (2.60) counts the resources that live machines have, not those that are
 free. With one of two CPUs taken it asks for two workers, waits a minute for them, and asks for two
@@ -28,7 +28,7 @@ before Ray saw it running still has its resources, and gives them back when the 
 
 
 class FreeResourcesPolicy(ElasticScalingPolicy):
-    """Sizes a group by the resources that are free, on machines that are alive."""
+    """Choose the size of a group by the resources that are free, on machines that are alive."""
 
     def __init__(self, scaling_config: ScalingConfig) -> None:
         """Take the fewest and most workers, and the resources of one, from `scaling_config`."""
@@ -63,7 +63,7 @@ class FreeResourcesPolicy(ElasticScalingPolicy):
         on_live_machines: int = super()._count_possible_workers(reserved_resources)
         if self._waits_since and time.monotonic() > self._waits_since + PATIENCE_S:
             return on_live_machines
-        # Machines that are gone took their workers' resources with them.
+        # Only machines that are alive: what workers had on the others cannot be used again.
         own = sum(count for node, count in self._running.items() if node in reserved_resources)
         need = self.scaling_config._resources_per_worker_not_none
         return min(on_live_machines, own + workers_that_fit(ray.available_resources(), need))

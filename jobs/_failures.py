@@ -1,4 +1,4 @@
-"""Decide what an error on a worker leads to: the run ends at once, or it is tried again.
+"""Decide after an error on a worker whether the run ends at once, or is tried again.
 
 A lost peer, a lost connection or a failing disk may be repaired by the next attempt. Any other
 error would come again with the same rows and settings, so it ends the run at the first attempt.
@@ -27,7 +27,7 @@ STARTED = "started.json"
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
-"""File with what is known of workers that left no file of their own."""
+"""File with the output of workers that left no error file of their own."""
 KILLED = (
     "a worker ended without an error: it was killed, ran out of memory, or gave no answer for "
     "hung_after_s"
@@ -68,7 +68,7 @@ def keep_failure(run_dir: Path, rank: int, error: Exception) -> list[Path]:
         The files that it wrote.
     """
     path, refused = run_dir / f"worker-{rank}.error.json", run_dir / REFUSED
-    if isinstance(error, PipelineError):
+    if isinstance(error, PipelineError):  # its message is for the user, who needs no traceback
         refusal = {"kind": type(error).__name__, "message": str(error)}
         write_document(refused, refusal)
         return [refused]
@@ -167,5 +167,5 @@ def _failures(run_dir: Path) -> Iterator[Mapping[str, str]]:
 
 
 def write_document(path: Path, document: JsonObject) -> None:
-    """Replace a JSON file at once; workers of one run may write it at the same time."""
+    """Replace a JSON file atomically, since workers of one run may write it at the same time."""
     put_file(path, json.dumps(document))

@@ -241,6 +241,7 @@ def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 def _speeds(record: BenchmarkRecord, variants: Sequence[JsonObject], ax: Axes) -> None:
     names = [row["variant"] for row in variants]
     rates = [row["rows_per_s"] for row in variants]
+    # Variants a, b and c are what kernels are compared with.
     bars = ax.barh(names, rates, color=[_GREY if name in "abc" else _BLUE for name in names])
     ax.bar_label(bars, [f"{row['times_a']:g}x" for row in variants], padding=4)
     by_name = dict(zip(names, rates, strict=True))

@@ -1,7 +1,7 @@
 """Notice a worker of this machine that stands still, such as one that a signal has stopped.
 
-Its peers notice that it does not come to a common step. A single worker has no peers, so each
-worker also gives a sign of life every second, and the command looks for it.
+Its peers notice that it does not join their collective calls. A single worker has no peers. So
+each worker also touches a file every second, and the command looks at these files.
 """
 
 import threading
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 BEAT_S = 1.0
-"""Seconds between two signs of life of a worker, and between two looks of the command."""
+"""Seconds between two touches of a worker's file, and between two looks of the command."""
 
 
 def begin_heartbeat(path: Path) -> None:
@@ -40,8 +40,8 @@ class Heartbeats:
         """
         self._seen: dict[Path, int | None] = dict.fromkeys(paths)
         self._looks = dict.fromkeys(self._seen, 0)
-        # Looks are counted, and no time is taken: a machine that sleeps, or a command that is
-        # stopped with its workers, makes no worker hang.
+        # Looks are counted instead of seconds. So a worker does not count as dead because the
+        # machine slept, or because the command was stopped together with its workers.
         self._most_looks = hung_after_s / BEAT_S
 
     def has_one_stopped(self) -> bool:

@@ -37,15 +37,15 @@ class DriverMachine:
     mark: str
     """Name of a file in the driver's scratch."""
     disk: ActorHandle[DriverDisk]
-    """Serves it."""
+    """Actor that reads and writes the scratch for workers of other machines."""
 
 
 def for_workers(launch: Launch[Work, Result], machine: DriverMachine | None) -> dict[str, Any]:
     """Return a launch as Ray passes it to a worker on any machine.
 
     Args:
-        launch: what the workers do; its run folder is one of the driver's machine.
-        machine: the driver's; None where all workers see the driver's disk.
+        launch: what the workers do. Its run folder is a path on the driver's machine.
+        machine: the driver's machine; None where all workers see its disk.
     """
     if machine is None:
         return {"launch": launch, "machine": None}

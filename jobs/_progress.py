@@ -28,7 +28,7 @@ from iak.schemas.base import JsonObject
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _POLL_S = 0.3
 _LINE_EVERY_S = 4.5
-"""Seconds between lines where the console shows no bar: a person should not wait for five."""
+"""Seconds between lines where the console shows no bar, so that nobody waits longer than five."""
 _last_line = 0.0
 
 

@@ -2,8 +2,8 @@
 
 Ray stores logs, sockets and spilled objects below `/tmp/ray`. It gives every folder that it makes
 the mode 0777, whatever the umask (2.60, `try_to_create_directory`). So a local Ray gets a folder
-inside one of mode 0700, where the inner mode does not matter. On a cluster that the environment
-names, whoever started Ray chose its folder: `ray start --temp-dir=FOLDER` below a private one.
+inside one of mode 0700, where the inner mode does not matter. A cluster that the environment names
+has the folder with which it was started: `ray start --temp-dir=FOLDER`, below a private one.
 """
 
 import os

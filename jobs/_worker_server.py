@@ -1,7 +1,7 @@
 """Start the process that this machine's workers are forked from, before anything large is imported.
 
-It imports what workers need while the command imports its own part and lists the log. It stays for
-all verbs of the command, so that the workers of each start in milliseconds.
+It imports what workers need, while the command imports its own part and lists the log. It lives as
+long as the command, so that workers of later steps start in milliseconds.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`iak adopt`: publish a recommender that runs elsewhere as a base."""
+"""`iak adopt`: publish a recommender that was made elsewhere as a base."""
 
 from iak.jobs._progress import console
 from iak.jobs._tables import number, show_facts, show_table
@@ -16,7 +16,7 @@ _COLUMNS = ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed"
 
 
 def main(spec: AdoptSpec) -> int:
-    """Check the columns of a base that runs elsewhere, and publish it."""
+    """Check a base that was made elsewhere, by its columns or its module, and publish it."""
     with console_report() as report:
         result = adopt_base(spec, load_catalog(spec.catalog), report)
     show(result)

@@ -32,7 +32,7 @@ def run(words: Sequence[str], *, start: Start | None = None) -> int:
 
     Args:
         words: the words after `iak`.
-        start: called with the verb and its spec, in the place of the verb's job.
+        start: called with the verb and its spec; the verb's job when absent.
     """
     verb, rest = split_verb(words)
     try:
@@ -117,7 +117,10 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
 
 
 def _start_beside_workers(verb: str, spec: BaseModel) -> int:
-    """Call a verb's job while the server of its workers starts, for a process of its own."""
+    """Start the server of a verb's workers, and call the verb's job while it starts.
+
+    Only `main` does so, since the server lives as long as this process.
+    """
     from iak.jobs._worker_server import prepare_workers
     from iak.schemas.job import DemoSpec, WorkersSpec
 

@@ -2,8 +2,8 @@
 
 cyclopts parses `--key value` and `--key=value`. Its `config` hooks see the parsed arguments before
 they become a spec, and add the rest: `key=value`, lists in TOML's spelling, and the files. The
-command line wins over files, a later file over an earlier one, files over the catalogue's presets,
-presets over defaults.
+command line wins over files, and a later file over an earlier one. Files win over the catalogue's
+presets, and presets over defaults.
 """
 
 import re

@@ -49,7 +49,7 @@ def main(spec: CompareSpec) -> int:
 def compare(
     first: Predictions, second: Predictions, positions: tuple[Ints, Ints]
 ) -> dict[str, list[MetricRow]]:
-    """Return method -> metrics of the second run, with the first run as what it is compared with.
+    """Return method -> metrics of both runs, with differences of the second to the first.
 
     Args:
         first: predictions of the first run.

@@ -50,6 +50,7 @@ class _ShownRun:
             case PhaseEnded():
                 self._phases.pop().close()
             case WorkersStarted():
+                # Entered by hand: the bar stays from this event to `WorkersEnded`.
                 self._bar = WorkersBar(event.title).__enter__()
             case WorkersEnded():
                 self._close_bar()

@@ -79,7 +79,7 @@ def _step(
     asked: JsonObject,
     use_case: Callable[[S, Catalog, Launcher, Report], object],
 ) -> None:
-    """Run one verb as its own command would, presets included. A finished step is kept."""
+    """Run one verb as its own command would, with presets. A finished step is not run again."""
     catalog = load_catalog(CATALOG)
     spec = spec_with_presets(kind, verb, catalog, asked)
     try:

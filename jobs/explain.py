@@ -1,4 +1,4 @@
-"""`iak explain`: what the base says of rows, what their kernels add and in which way."""
+"""`iak explain`: show what the base predicts for rows, and what their kernels add to it."""
 
 from iak.jobs._tables import number, show_table
 from iak.jobs.console_report import console_report

@@ -172,7 +172,7 @@ def follow(client: "JobSubmissionClient", address: str, job: str) -> None:
     """
     try:
         asyncio.run(_show_output(client, job))
-        while not _job(client.get_job_info(job)).has_ended:  # Ray may close the output earlier
+        while not _job(client.get_job_info(job)).has_ended:  # Ray may close the output before
             time.sleep(_POLL_S)
     except (RuntimeError, ConnectionError) as error:  # Ray raises either when a connection breaks
         raise PipelineError(
@@ -191,6 +191,7 @@ def exit_code(client: "JobSubmissionClient", job: str) -> int:
 
 
 async def _show_output(client: "JobSubmissionClient", job: str) -> None:
+    """Print a job's output line by line, without the documents between BEGIN and END."""
     line_begun, is_inside = "", False
     async for chunk in client.tail_job_logs(job):
         line_begun += chunk
@@ -231,7 +232,7 @@ def is_loopback(host: str) -> bool:
 
 @contextmanager
 def only_this_address() -> Iterator[None]:
-    """Hide the addresses in the environment, which Ray prefers to the address it is given."""
+    """Hide the addresses in the environment: Ray would prefer them to the one it is given."""
     others = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
     try:
         yield

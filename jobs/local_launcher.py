@@ -35,8 +35,8 @@ class LocalLauncher:
     """Start workers as processes of this machine, and restart all of them when one dies."""
 
     hung_after_s: int = 600
-    """Seconds for which a worker waits for another one in a collective, and for which the command
-    waits for a sign of life of each."""
+    """Seconds after which a collective call that a worker does not join fails, and after which the
+    command takes a worker without a sign of life for dead."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -96,7 +96,7 @@ class _Group:
 
 
 def _have_ended_well(processes: Sequence[BaseProcess], hearts: Heartbeats) -> bool:
-    """Wait for all processes; after one has failed, only as long as its peers need to notice."""
+    """Wait for all processes; after one has failed, only as long as its peers need to end too."""
     deadline: float | None = None
     while waiting := [process for process in processes if process.exitcode is None]:
         timeout = BEAT_S if deadline is None else max(0.0, deadline - time.monotonic())
@@ -161,4 +161,4 @@ def _print_to(path: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    faulthandler.enable()  # a crash of a library leaves its place
+    faulthandler.enable()  # a crash in a library prints where it happened

@@ -46,7 +46,7 @@ MAX_DOMAINS = 40
 """Domains shown in a table; the page has all."""
 FILE = Path("nightly.toml")
 TOKEN = "MLFLOW_TRACKING_TOKEN"
-"""Environment variable that MLflow's own client also reads. No file and no message holds it."""
+"""Environment variable that MLflow's own client also reads. No file or message has its value."""
 
 
 def main(spec: Spec) -> int:
@@ -255,7 +255,7 @@ def _night_row(record: NightRecord) -> tuple[str, ...]:
 
 
 def _show_live(spec: NightlySpec, newest: NightRecord) -> None:
-    """Show whose kernel serves how many domains, and the live kernels with their age."""
+    """Show the live kernels with their age, and the number of domains by what serves them."""
     store = open_store(spec.registry)
     live = live_pointers(registry_head(store), newest.base_fingerprint)
     rows = []

@@ -62,7 +62,8 @@ def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role
 def _local(value: object, role: Role) -> Path | None:
     """Return the path that a setting names on this machine; None where it names none.
 
-    That is so for an object store. A registry's setting is text, which may always name one.
+    A URI of an object store is no such path. A setting that is text, as a registry's, may always be
+    such a URI.
     """
     if isinstance(value, Path) and role.may_be_in_registry and (reference := in_registry(value)):
         value = reference[0]

@@ -80,7 +80,10 @@ def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
 
 
 def resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
-    """Return the plan's settings, with those of the job's file, the presets and the base below."""
+    """Return the plan's settings, with what they leave open filled in.
+
+    It comes from the base, else from the job's file, else from the catalogue's presets.
+    """
     defaults: JsonObject = {
         "batch_rows": FinetuneSpec.model_fields["step_rows"].default
         if spec.job == "finetune"

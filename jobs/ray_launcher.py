@@ -43,6 +43,8 @@ from iak.pipeline.process import current_worker, keep_freed_memory
 from iak.schemas.job import WorkersSpec
 
 OBJECT_STORE_BYTES = 200 * 2**20
+"""Memory of a local Ray's object store, which needs to hold little more than a run's work. Ray's
+default is a share of the machine's memory."""
 _QUIET = {
     "RAY_event_stats": "0",
     "RAY_metrics_report_interval_ms": "60000",
@@ -55,7 +57,7 @@ _QUIET = {
 """Settings of a local Ray, which shares its cores with the workers. They turn off statistics that
 nobody reads, and processes that one machine does not need."""
 RESIZE_S = 30.0
-"""Seconds between two checks whether a group can have more workers, which restarts all of them."""
+"""Seconds between two checks whether a group can have more workers. If so, all of them restart."""
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def ray_cluster(workers: int) -> Iterator[None]:
     settings: dict[str, Any] = {"address": address} if address else local_settings(workers)
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
-    )  # its default is 15: slower than any neighbour
+    )  # by default 15: any other process would go first
     if not address:  # the processes of a running cluster no longer read these variables
         for name, value in {**WORKER_ENVIRONMENT, **_QUIET}.items():
             os.environ.setdefault(name, value)
@@ -218,7 +220,7 @@ def _worker_loop(train_loop_config: dict[str, "ray.ObjectRef[dict[str, Any]]"]) 
     if files.is_first:
         files.fetch(launch.run_dir)
     dist.barrier()  # this machine has the run folder as the driver's has it
-    if is_refused(launch.run_dir):  # Ray restarts the group all the same; it ends at once
+    if is_refused(launch.run_dir):  # Ray restarts the group anyway, so end at once
         return
     torch.set_num_threads(1)
     keep_freed_memory()

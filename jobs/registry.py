@@ -1,7 +1,7 @@
 """`iak registry …`: show, move and verify the pointers to the bundles that serve each domain.
 
-torch and SciPy take seconds to import. Only `promote run=`, `forget` and `gc nights=` load torch,
-and only `show` loads SciPy.
+torch and SciPy take seconds to import. Only `promote`, `forget`, and `gc` with nights= or base=
+load torch, and only `show` loads SciPy.
 """
 
 import json

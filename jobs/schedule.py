@@ -30,8 +30,8 @@ RunNight = Callable[[date], int]
 _ORDINARY = (SOME_FAILED, SOME_HELD, OK, NOTHING_TO_DO)
 """Exit codes of a night that ended without an error, the most serious first."""
 _MAX_SLEEP_S = 60.0
-"""Seconds after which the clock is read again. So a machine that slept, or whose clock was set, is
-late by this much at most."""
+"""Seconds after which the clock is read again. After the machine slept or its clock was set, a
+night starts at most this much too late."""
 _RETRY_AFTER = timedelta(minutes=10)
 
 

@@ -18,7 +18,7 @@ TOKEN = "IAK_SERVE_TOKEN"
 
 
 def main(spec: ServeSpec) -> int:
-    """Serve until SIGTERM or Ctrl-C; requests that came before are answered."""
+    """Serve until SIGTERM or Ctrl-C, and answer the requests that came before it."""
     token = os.environ.get(TOKEN) or None
     check_token(spec.host, token)
     check_libraries()

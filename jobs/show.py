@@ -1,8 +1,8 @@
 """`iak show PATH`: show what a run, a published base or a folder of bundles holds.
 
 Documents are read as JSON, field by field, and not as the types of schemas/. So a folder of an
-older or newer format is shown as far as possible. Then bundles are compared with their index:
-bundles of an unpublished night, and a folder that lost one, are shown and then refused.
+older or newer format is shown as far as possible. Then bundles are compared with their index. So
+bundles that no index lists, and a folder that lacks one, are shown first and then refused.
 """
 
 import json

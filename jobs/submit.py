@@ -152,7 +152,7 @@ def _words(command: str) -> list[str]:
 
 
 def _check_verb(words: list[str]) -> None:
-    """Refuse a word that is not a verb, and a verb that only makes sense on this machine.
+    """Refuse a word that is not a verb, and a verb that is meaningful only on this machine.
 
     Raises:
         BadRequest: names the verbs.
