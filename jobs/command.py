@@ -164,7 +164,7 @@ class _Reader:
             return {}
         tokens = _argument(arguments, "catalog").tokens
         named = tokens[0].value if tokens else settings.get("catalog")
-        if not named:
+        if not (named and isinstance(named, str)):  # another type is refused with the settings
             return {}
         presets = load.load_catalog(Path(named)).presets.get(self.command.presets, {})
         return load.nested(dict(presets))

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from iak.schemas.base import Spec
 from iak.schemas.explaining import ChosenRowsSpec
 from iak.schemas.log import SplitName
-from iak.schemas.numbers import BatchRows, Count, Number, Share, Whole
+from iak.schemas.numbers import BatchRows, Count, Margin, Number, Share, Size, Whole
 from iak.schemas.paths import BundlesToRead
 
 
@@ -20,9 +20,9 @@ class ShadowLimits(Spec):
     """Lowest correlation of ranks within users, of a task in a domain."""
     auc_loss: Share | None = None
     """Largest fall of a task's AUC in a domain."""
-    calibration: Annotated[Number, Field(ge=0)] | None = None
+    calibration: Margin | None = None
     """Largest distance of the candidate's predicted over observed positives from 1."""
-    latency: Annotated[Number, Field(gt=0)] | None = None
+    latency: Size | None = None
     """Largest time of the candidate's pass over the live one's."""
     min_rows: Count = 100
     """Rows of a domain and task below which its limits are not looked at. AUC and calibration count

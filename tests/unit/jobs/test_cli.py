@@ -263,3 +263,9 @@ def test_a_group_alone_lists_its_verbs_and_another_word_is_refused(group, capsys
     assert own
     assert all(VERBS[verb].example in " ".join(shown.split()) for verb in own)
     assert cli.run([group, "zork"]) == 2
+
+
+def test_a_catalogue_of_another_type_in_a_settings_file_is_refused_by_name(tmp_path, capsys):
+    (tmp_path / "settings.toml").write_text("catalog = { a = 1 }")
+    assert cli.run(["pretrain", "--config", str(tmp_path / "settings.toml")]) == 2
+    assert "catalog" in capsys.readouterr().err
