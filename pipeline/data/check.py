@@ -96,8 +96,7 @@ def check_log(
     findings += kind_findings(snapshot, catalog)
     dates, days_by_file, bad_dates = _dates(snapshot, catalog, today)
     collected = None if bad_dates else dates.collected_by(as_of or catalog.as_of)
-    findings += [bad_dates] if bad_dates else []
-    findings += date_findings(dates, catalog, snapshot.uri, as_of)
+    findings += [*([bad_dates] if bad_dates else []), *date_findings(dates, catalog, uri, as_of)]
     sample, whole = Sample(catalog, as_of=collected), parquet.select_all(snapshot, catalog)
     sample.read(whole, rows=sample_rows)
     findings += sample.findings()

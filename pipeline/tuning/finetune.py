@@ -217,8 +217,6 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     store = _store(work)
     contract: Counter[str] = Counter()
     sources = {split: _source(work, split, store, worker, contract) for split in SPLITS}
-    # Rows without activations first. Their labels and domains decide what is tuned, and activations
-    # are computed only where the cache lacks them.
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = _names(work, known["tune"], worker)
