@@ -100,6 +100,9 @@ def _is_text(value: object, annotation: object) -> bool:
         is_count = isinstance(value, int) and not isinstance(value, bool)  # `regions = 8`
         entries = value if isinstance(value, list) else [value]
         return is_count or all(isinstance(entry, str) for entry in entries)
+    if get_origin(annotation) is dict and _takes_text(get_args(annotation)[1]):
+        entries = list(value.values()) if isinstance(value, Mapping) else []
+        return all(isinstance(entry, str) for entry in entries)
     return True
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from iak.jobs._spec import dotted, near_settings, refuse_other_than_text, refuse_unknown
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import known_settings
-from iak.schemas.job import FinetuneSpec, PretrainSpec
+from iak.schemas.job import AdoptSpec, FinetuneSpec, PretrainSpec
 
 KNOWN = sorted(known_settings(PretrainSpec))
 
@@ -74,6 +74,12 @@ def test_at_most_four_names_are_suggested():
 def test_a_number_where_text_is_wanted_is_refused_by_its_setting(settings, setting):
     with pytest.raises(BadRequest, match=f"c.toml: {setting}: expected text in quotes"):
         refuse_other_than_text(FinetuneSpec, settings, command="c.toml")
+
+
+def test_a_number_in_a_group_of_texts_is_refused_by_its_setting():
+    with pytest.raises(BadRequest, match=r"c\.toml: scores: expected text in quotes, seen"):
+        refuse_other_than_text(AdoptSpec, {"scores": {"ctr": 1}}, command="c.toml")
+    refuse_other_than_text(AdoptSpec, {"scores": {"ctr": "p_ctr"}}, command="c.toml")
 
 
 def test_numbers_texts_and_absent_settings_pass():
