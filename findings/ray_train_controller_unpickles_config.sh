@@ -7,7 +7,8 @@
 # 6 s of CPU instead of 3, on two Xeon cores that its workers wanted.
 # Output: config as it is: imported by the controller and the worker
 #         config behind ray.put: imported by the worker
-# Seen with ray 2.60.0 (CPU, Python 3.11). Exits with 1 once the controller imports nothing.
+# Seen with ray 2.60.0 (CPU, Python 3.11).
+# Exits with 0 while that is so, with 1 once the behaviour changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -7,7 +7,7 @@ where: every layer before it still answers as it did.
 Shapes: B rows, N numbers, T tasks, U units of a layer's output.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -103,19 +103,12 @@ def refuse_other_scores(
         return
     logged = list(_logged_layers(spec, reader, model))
     beside = replace(reader, catalog=reading, as_of=None)
-    count, first_row, lines = 0, 0, list[str]()
-    for row, line in _differences(spec, beside, reader.catalog, model):
-        if not count:
-            first_row = row
-        count += 1
-        if count <= _ROWS_SHOWN:
-            lines.append(f"  {line}")
+    count, first = _counted(_differences(spec, beside, reader.catalog, model))
     if count:
-        listing = "\n".join(lines)
         raise BadLog(
             f"the module gives other scores here: {count:,} logits differ by more than "
-            f"{spec.scores_tolerance:g} from its scores in the log. The first ones:\n{listing}\n"
-            f"{_where(spec, logged, reader, model, first_row)}\n"
+            f"{spec.scores_tolerance:g} from its scores in the log. The first ones:\n"
+            f"{_listing(first)}\n{_where(spec, logged, reader, model, first[0][0])}\n"
             "Check the weights, the order of features, and whether ids are shifted (row numbers "
             "here are id + 2)"
         )
@@ -134,19 +127,29 @@ def refuse_other_towers(spec: AdoptSpec, reader: Reader, model: GivenModel) -> N
     """
     if model.towers is None:
         return
-    count, lines, titles = 0, list[str](), [task.title for task in reader.catalog.tasks]
-    for row, line in _tower_differences(spec, reader, model, titles):
-        count += 1
-        if count <= _ROWS_SHOWN:
-            lines.append(f"  row {row} of the split, {line}")
+    titles = [task.title for task in reader.catalog.tasks]
+    count, first = _counted(_tower_differences(spec, reader, model, titles))
     if count:
-        listing = "\n".join(lines)
         raise BadLog(
             f"the towers make other logits of h: {count:,} differ by more than "
-            f"{spec.scores_tolerance:g} from those in the log. The first ones:\n{listing}\nCheck "
-            "that h was logged as these layers read it, behind its ReLU. Where it was logged in 16 "
-            "bits, allow its rounding by scores_tolerance="
+            f"{spec.scores_tolerance:g} from those in the log. The first ones:\n{_listing(first)}\n"
+            "Check that h was logged as these layers read it, behind its ReLU. Where it was logged "
+            "in 16 bits, allow its rounding by scores_tolerance="
         )
+
+
+def _counted(differences: Iterable[tuple[int, str]]) -> tuple[int, list[tuple[int, str]]]:
+    """Count differences, and keep the first ones: their rows and the words for them."""
+    count, first = 0, list[tuple[int, str]]()
+    for difference in differences:
+        count += 1
+        if count <= _ROWS_SHOWN:
+            first.append(difference)
+    return count, first
+
+
+def _listing(differences: Iterable[tuple[int, str]]) -> str:
+    return "\n".join(f"  {words}" for _, words in differences)
 
 
 @torch.no_grad()
@@ -157,14 +160,15 @@ def _tower_differences(
     first, tasks = 0, len(titles)
     for table in reader.in_step(BATCH_ROWS):
         batch = to_batch(table, reader.catalog)
-        # The first units of h are what rounding lost: the logged logit less that of the towers.
+        # The first units of h are what rounding lost: the logged logit minus that of the towers.
         lost_BT = model.represent(batch.ids, batch.numeric_BN).h_BH[:, :tasks]
         logged_BT = batch.numeric_BN[:, -tasks:]
         for row, task in _is_other(logged_BT - lost_BT, logged_BT, spec).nonzero().tolist():
             logged, lost = float(logged_BT[row, task]), float(lost_BT[row, task])
             yield (
                 first + row,
-                f"{titles[task]}: {logged - lost:.6f} by the towers, {logged:.6f} in the log",
+                f"row {first + row} of the split, {titles[task]}: {logged - lost:.6f} by the "
+                f"towers, {logged:.6f} in the log",
             )
         first += len(table)
 
