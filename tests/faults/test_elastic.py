@@ -52,7 +52,8 @@ def disturb():
     signal.signal = lambda *_: None  # Ray's node sets a handler, which only the main thread may
     cluster.add_node(num_cpus=1)
     wait_for(4)                     # two
-    (place / "allowed.json").write_text("2")
+    (place / "allowed.part").write_text("2")
+    (place / "allowed.part").rename(place / "allowed.json")  # whole, as the workers read it
 
 second = cluster.add_node(num_cpus=1)
 neighbour = Neighbour.remote()

@@ -13,24 +13,44 @@ pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
-import pathlib, ray
+import contextlib, os, pathlib, ray
 from iak.jobs.ray_launcher import ray_cluster
 
+def processes():
+    "Folders in /proc of this process and of all that descend from it."
+    parents = {}
+    for place in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            after_its_name = (place / "stat").read_text().rpartition(")")[2].split()
+            parents[int(place.name)] = int(after_its_name[1])
+    ours = {os.getpid()}
+    while more := {one for one, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return [pathlib.Path("/proc", str(one)) for one in ours]
+
+def sockets():
+    "Inodes of the sockets that these processes hold, as the kernel's table names them."
+    for place in processes():
+        for link in (place / "fd").glob("*"):
+            with contextlib.suppress(OSError):
+                kind, _, inode = os.readlink(link).partition(":")
+                if kind == "socket":
+                    yield inode.strip("[]")
+
 def listening():
-    "Local addresses of all listening sockets, as the kernel spells them."
-    found = set()
+    "Local addresses of the listening sockets of these processes, as the kernel spells them."
+    ours = set(sockets())
     for name in ("tcp", "tcp6"):
         for line in pathlib.Path("/proc/net", name).read_text().splitlines()[1:]:
             words = line.split()
-            if words[3] == "0A":
-                found.add(words[1])
-    return found
+            if words[3] == "0A" and words[9] in ours:
+                yield words[1]
 
-before = listening()
 with ray_cluster(1):
     ray.get(ray.remote(lambda: None).remote())
     print("session:", ray._private.worker.global_worker.node.get_session_dir_path())
-    print("listening:", *sorted(listening() - before))
+    print("processes:", *(place.joinpath("comm").read_text().strip() for place in processes()))
+    print("listening:", *sorted(set(listening())))
 """
 
 
@@ -60,6 +80,8 @@ def told():
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net to list sockets")
 def test_a_local_ray_listens_on_loopback_alone(told):
+    processes = told.partition("processes:")[2].partition("\n")[0].split()
+    assert {"gcs_server", "raylet", "ray::IDLE"} <= set(processes)
     addresses = told.partition("listening:")[2].split()
     assert len(addresses) > 3
     assert [a for a in addresses if not is_loopback(a)] == []
