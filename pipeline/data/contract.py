@@ -104,7 +104,7 @@ def partition_problems(
         partitions: partition values of each file.
         catalog: the log's catalogue.
     """
-    whole = {column for column, kind in _counted(catalog) if kind == normal.WHOLE}
+    whole = {column for column, kind in _identity_columns(catalog) if kind == normal.WHOLE}
     numbers = {f.columns[0] for f in catalog.features if isinstance(f, NumericSpec)}
     problems: dict[str, str] = {}
     for partition in partitions:
@@ -167,10 +167,10 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
         if feature.kind in ("cross", "categorical"):
             yield from ((column, "id") for column in feature.columns)
     yield from ((c, "id") for c in (log.user, log.row_id, log.slice_by) if c)
-    yield from _counted(catalog)
+    yield from _identity_columns(catalog)
 
 
-def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:
+def _identity_columns(catalog: Catalog) -> Iterable[tuple[str, str]]:
     """Yield the columns that an identity table reads: their ids must be whole numbers."""
     for feature in catalog.keyed:
         table = catalog.table_specs[table_of(feature) or feature.name]
@@ -209,8 +209,8 @@ class Inspection:
     breaches: Mapping[str, Mask] = field(default_factory=dict)
     """What breaks the contract -> the rows that do, where there are any."""
 
-    def without(self, unripe: Mapping[str, Mask]) -> dict[str, Mask]:
-        """Return the rows that lose the label of one task: masked here, or not ripe.
+    def masks_with(self, unripe: Mapping[str, Mask]) -> dict[str, Mask]:
+        """Return the rows that lose each task's label: impossible ones, and those not ripe.
 
         Args:
             unripe: task -> rows whose label is not ripe.

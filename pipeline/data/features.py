@@ -114,7 +114,7 @@ def encode(
     catalog: Catalog,
     encoding: Encoding,
     unlabelled: npt.NDArray[np.bool_] | None = None,
-    unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    masked: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     is_scored: bool = False,
 ) -> pa.RecordBatch:
     """Return the encoded rows. Each depends on its own columns alone.
@@ -125,7 +125,7 @@ def encode(
         catalog: the log's catalogue.
         encoding: encoding learned on the base's window.
         unlabelled: quarantined rows, which lose every label; None where there are none.
-        unripe: task -> rows that lose its label, because it is not ripe or impossible.
+        masked: task -> rows that lose its label, because it is not ripe or impossible.
         is_scored: whether the rows are scored and have no label; one without a day then reads the
             newest statistics.
     """
@@ -136,7 +136,7 @@ def encode(
         catalog=catalog,
         encoding=encoding,
         unlabelled=unlabelled,
-        unripe=unripe,
+        masked=masked,
         is_scored=is_scored,
     )
     return batch
@@ -150,7 +150,7 @@ def encode_parts(
     catalog: Catalog,
     encoding: Encoding,
     unlabelled: npt.NDArray[np.bool_] | None = None,
-    unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    masked: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     is_scored: bool = False,
 ) -> list[pa.RecordBatch]:
     """Return the encoded rows in several batches, each with contiguous ids.
@@ -162,7 +162,7 @@ def encode_parts(
         catalog: the log's catalogue.
         encoding: encoding learned on the base's window.
         unlabelled: quarantined rows; None where there are none.
-        unripe: task -> rows that lose its label.
+        masked: task -> rows that lose its label; None where there are none.
         is_scored: whether the rows are scored and have no label.
     """
     ends = np.cumsum([0, *sizes])
@@ -176,7 +176,7 @@ def encode_parts(
     columns |= _base_statistics(fresh, catalog, encoding)
     columns |= given.encoded_columns(rows, catalog)
     for task in catalog.tasks:
-        masks = [m for m in (unlabelled, (unripe or {}).get(task.title)) if m is not None]
+        masks = [m for m in (unlabelled, (masked or {}).get(task.title)) if m is not None]
         columns[f"y.{task.title}"] = _label(rows.column(task.label), masks)
     for depth, keys in enumerate(catalog.domain.levels):
         columns[f"l.{depth}"] = domain_columns.domain_names(rows, keys)

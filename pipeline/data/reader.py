@@ -288,7 +288,7 @@ class Reader:
             catalog=self.catalog,
             encoding=self.encoding,
             unlabelled=inspection.quarantined,
-            unripe=inspection.without(unripe_rows),
+            masked=inspection.masks_with(unripe_rows),
         )
         beside: dict[str, pa.Array] = {}
         if self.with_ids and self.catalog.log.row_id:

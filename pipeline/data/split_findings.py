@@ -129,7 +129,7 @@ class SplitSample:
         for raw in self._raw(split):
             inspection = contract.inspect(raw.rows, self.catalog)
             unripe = ripeness.unripe(raw.rows, self.catalog, self.as_of)
-            counts.add(raw.rows, inspection.quarantined, inspection.without(unripe))
+            counts.add(raw.rows, inspection.quarantined, inspection.masks_with(unripe))
             rows += len(raw.rows)
         is_sure = split == "pretrain" and rows == self.chosen[split].rows
         labels = {task.title: task.label for task in self.catalog.tasks if task.weight}

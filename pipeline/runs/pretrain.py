@@ -366,7 +366,7 @@ def _inspected(
         counts.update(inspected.counts)
         young = ripeness.unripe(rows, view.catalog, view.as_of)
         counts.update(ripeness.unripe_counts(young, view.catalog, view.as_of))
-        labels.add(rows, inspected.quarantined, inspected.without(young))
+        labels.add(rows, inspected.quarantined, inspected.masks_with(young))
         yield rows, identity
 
 

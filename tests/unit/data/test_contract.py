@@ -111,7 +111,7 @@ def test_a_label_of_many_values_is_counted_under_few_names():
 def test_labels_that_are_lost_join_those_that_are_not_ripe():
     result = contract.inspect(rows(click=pa.array([0, 2, 1, 1])), CATALOG)
     unripe = {"ctr": np.array([True, False, False, False]), "cvr": np.array([False] * 4)}
-    joined = {task: mask.tolist() for task, mask in result.without(unripe).items()}
+    joined = {task: mask.tolist() for task, mask in result.masks_with(unripe).items()}
     assert joined == {"ctr": [True, True, False, False], "cvr": [False] * 4}
 
 
