@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from iak.jobs._progress import announce, console
 from iak.jobs._tables import show_facts
-from iak.pipeline.data.describe_log import LogDescription, describe_log
+from iak.pipeline.data.guess_catalog import CatalogGuess, guess_catalog
 from iak.pipeline.data.guess_features import HISTORY, FeatureGuess
 from iak.pipeline.data.log_sample import LogSample, read_sample
 from iak.pipeline.errors import BadRequest, PipelineError
@@ -40,7 +40,7 @@ def main(spec: InitSpec) -> int:
             f"{out} exists and is left as it is; give out=OTHER.toml, or overwrite=true"
         )
     with announce("describing", f"{len(sample.rows):,} sampled rows"):
-        guess = describe_log(sample)
+        guess = guess_catalog(sample)
     text = catalog_text(guess, sample, name=name, path=path)
     _refuse_contradictions(text)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _identifier(name: str) -> str:
     return (plain if plain[0].isalpha() else f"c_{plain}")[:_NAME_LENGTH]
 
 
-def catalog_text(guess: LogDescription, sample: LogSample, *, name: str, path: str) -> str:
+def catalog_text(guess: CatalogGuess, sample: LogSample, *, name: str, path: str) -> str:
     """Return the catalogue as commented TOML.
 
     Args:
@@ -112,7 +112,7 @@ def _head(sample: LogSample) -> Iterator[str]:
     yield ""
 
 
-def _log(guess: LogDescription, name: str, path: str) -> Iterator[str]:
+def _log(guess: CatalogGuess, name: str, path: str) -> Iterator[str]:
     yield "[log]"
     yield _pair("name", name)
     yield _pair("path", path)
@@ -138,7 +138,7 @@ def _log(guess: LogDescription, name: str, path: str) -> Iterator[str]:
     yield ""
 
 
-def _time(guess: LogDescription) -> Iterator[str]:
+def _time(guess: CatalogGuess) -> Iterator[str]:
     time = guess.time
     if time is None:
         return
@@ -148,7 +148,7 @@ def _time(guess: LogDescription) -> Iterator[str]:
     yield _pair("time_zone", time.time_zone, time.zone_why)
 
 
-def _domain(guess: LogDescription) -> Iterator[str]:
+def _domain(guess: CatalogGuess) -> Iterator[str]:
     yield "[domain]"
     yield _pair("keys", guess.domain_keys, guess.domain.why)
     if guess.domain_parent:
@@ -157,7 +157,7 @@ def _domain(guess: LogDescription) -> Iterator[str]:
     yield ""
 
 
-def _features(guess: LogDescription) -> Iterator[str]:
+def _features(guess: CatalogGuess) -> Iterator[str]:
     names = unique_names([feature.column for feature in guess.features])
     for feature in guess.features:
         yield from _feature(feature, names)
@@ -199,7 +199,7 @@ def _feature(feature: FeatureGuess, names: Mapping[str, str]) -> Iterator[str]:
     yield ""
 
 
-def _tasks(guess: LogDescription) -> Iterator[str]:
+def _tasks(guess: CatalogGuess) -> Iterator[str]:
     conversions = [task.column for task in guess.tasks if task.kind == "conversion"]
     for task in guess.tasks:
         yield "[[tasks]]"
@@ -218,7 +218,7 @@ def _task_name(column: str, conversions: Sequence[str]) -> str:
     return short[column] if is_short_unique else unique_names(conversions)[column]
 
 
-def _splits(guess: LogDescription) -> Iterator[str]:
+def _splits(guess: CatalogGuess) -> Iterator[str]:
     yield f"# guessed: {toml_comment(guess.splits_why)}"
     for name, cut in guess.splits.items():
         yield f"[splits.{name}]"
@@ -254,7 +254,7 @@ def toml_comment(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _show(guess: LogDescription, sample: LogSample, out: Path, data_root: str) -> None:
+def _show(guess: CatalogGuess, sample: LogSample, out: Path, data_root: str) -> None:
     """Show the guesses, what to look at, and what to run next."""
     time = guess.time
     facts: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 
 from iak.jobs.init import catalog_text
 from iak.pipeline.data.check import check_log
-from iak.pipeline.data.describe_log import describe_log
+from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.log_sample import read_sample
 from iak.schemas.log import Catalog
 from tests.unit.cases.slices import DATA, LOGS, REPOSITORY, anonymous, retyped, write_slice
@@ -26,7 +26,7 @@ READ = {
 def described(folder, *, rows=20_000):
     """What init finds in a folder, and the catalogue that it writes."""
     sample = read_sample(str(folder), rows=rows)
-    guess = describe_log(sample)
+    guess = guess_catalog(sample)
     parent, _, path = sample.uri.rpartition("/")
     text = catalog_text(guess, sample, name="x", path=path)
     return guess, Catalog.model_validate(tomllib.loads(text)), parent

@@ -85,7 +85,7 @@ class SplitCut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogDescription:
+class CatalogGuess:
     """A guessed catalogue of a log, each guess with its reason."""
 
     partition_keys: tuple[str, ...]
@@ -108,7 +108,7 @@ class LogDescription:
     """Notes on what a person should check."""
 
 
-def describe_log(sample: LogSample) -> LogDescription:
+def guess_catalog(sample: LogSample) -> CatalogGuess:
     """Guess every part of a catalogue from folder names, footers and sampled rows.
 
     Raises:
@@ -138,7 +138,7 @@ def describe_log(sample: LogSample) -> LogDescription:
         )
     cut, splits_why = _splits(sample, date_key, time, split_columns)
     domain, domain_keys = _domain(sample, date_key, [f for f in features if not f.is_optional])
-    return LogDescription(
+    return CatalogGuess(
         partition_keys=sample.partition_keys,
         tasks=labels,
         features=features,

@@ -4,14 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from iak.pipeline.data.describe_log import describe_log
+from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.log_sample import read_sample
 from iak.pipeline.errors import BadLog
 from tests.unit.data.shop import DAY, START, shop, write
 
 
-def described(root, rows=10_000):
-    return describe_log(read_sample(str(root), rows=rows))
+def guessed(root, rows=10_000):
+    return guess_catalog(read_sample(str(root), rows=rows))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def described(root, rows=10_000):
 def test_the_time_of_the_event_is_found_with_its_unit(unit, times, tmp_path):
     seconds = shop().column("event_time").to_numpy()
     write(tmp_path, shop(event_time=times(seconds)))
-    guess = described(tmp_path)
+    guess = guessed(tmp_path)
     assert (guess.time.column, guess.time.unit) == ("event_time", unit)
     assert guess.splits["test"].days[1] == -1
 
@@ -35,7 +35,7 @@ def test_the_zone_is_the_one_in_which_times_fall_on_their_folders_dates(tmp_path
     for day in range(4):
         local_noon = START + day * DAY - 9 * 3_600 + np.arange(500) * 170
         write(tmp_path, shop(500, event_time=local_noon), folder=f"dt=2026-10-0{day + 1}")
-    guess = described(tmp_path)
+    guess = guessed(tmp_path)
     assert guess.date_key.column == "dt"
     assert guess.time.time_zone == "Etc/GMT-9"
 
@@ -43,7 +43,7 @@ def test_the_zone_is_the_one_in_which_times_fall_on_their_folders_dates(tmp_path
 def test_windows_are_cut_where_the_rows_are(tmp_path):
     for day in range(10):
         write(tmp_path, shop(100, seed=day), folder=f"region=a/dt=2026-10-{day + 1:02d}")
-    guess = described(tmp_path)
+    guess = guessed(tmp_path)
     days = {name: cut.days for name, cut in guess.splits.items()}
     assert days["test"] == (-1, -1)
     assert days["tune"] == days["gate"] == (-3, -2)
@@ -54,14 +54,14 @@ def test_windows_are_cut_where_the_rows_are(tmp_path):
 def test_a_split_column_is_followed_and_is_no_feature(tmp_path):
     parts = np.random.default_rng(0).choice(["train", "val", "test"], 2_000, p=[0.8, 0.1, 0.1])
     write(tmp_path, shop(event_time=None, fold=parts))
-    guess = described(tmp_path)
+    guess = guessed(tmp_path)
     assert guess.splits["gate"].where == {"fold": ("val",)}
     assert "fold" not in {f.column for f in guess.features}
 
 
 def test_without_dates_and_split_columns_rows_are_cut_by_their_hash(tmp_path):
     write(tmp_path, shop(event_time=None))
-    cuts = [cut.slice for cut in described(tmp_path).splits.values()]
+    cuts = [cut.slice for cut in guessed(tmp_path).splits.values()]
     assert [low for low, _ in cuts] == [0.0, *(high for _, high in cuts[:-1])]
     assert cuts[-1][1] == 1.0
 
@@ -71,7 +71,7 @@ def test_a_column_that_some_files_lack_is_optional_and_one_of_two_types_left_out
     write(tmp_path, table)
     changed = table.drop_columns(["price", "scene"]).append_column("scene", pa.array(range(600)))
     write(tmp_path, changed, name="part-1.parquet")
-    guess = described(tmp_path)
+    guess = guessed(tmp_path)
     by = {f.column: f for f in guess.features}
     assert by["price"].is_optional
     assert not by["item_id"].is_optional
@@ -83,7 +83,7 @@ def test_a_name_that_a_file_holds_twice_is_left_alone(tmp_path):
         [*shop().columns, pa.array([0, 1] * 1_000)], [*shop().column_names, "scene"]
     )
     write(tmp_path, twice)
-    guess = described(tmp_path)
+    guess = guessed(tmp_path)
     assert "scene" not in {f.column for f in guess.features}
     assert any("two columns" in note for note in guess.notes)
 
@@ -91,18 +91,18 @@ def test_a_name_that_a_file_holds_twice_is_left_alone(tmp_path):
 def test_a_log_without_a_label_says_what_was_seen(tmp_path):
     write(tmp_path, shop(label_order=None, label_click=["0", "1"] * 1_000))
     with pytest.raises(BadLog, match=r"label_click.*as text"):
-        described(tmp_path)
+        guessed(tmp_path)
 
 
 def test_a_folder_of_midnights_names_no_domain(tmp_path):
     for day in (1, 2, 3):
         write(tmp_path, shop(100, seed=day), folder=f"at=2026-10-0{day} 00%3A00%3A00")
-    assert "at" not in described(tmp_path).domain_keys
+    assert "at" not in guessed(tmp_path).domain_keys
 
 
 def test_request_user_and_row_are_told_apart(tmp_path):
     requests = np.arange(2_000) // 4
     write(tmp_path, shop(request_id=requests))
-    guess = described(tmp_path)
+    guess = guessed(tmp_path)
     result = (guess.row_id.column, guess.slice_by.column, guess.user.column)
     assert result == ("event_id", "request_id", "user_id")
