@@ -13,14 +13,14 @@ from iak.jobs.console_report import console_report
 from iak.pipeline.data import unseen
 from iak.pipeline.data.check import Report
 from iak.pipeline.data.contract import Finding
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.errors import OK, BadRequest
 from iak.pipeline.events import AnyEvent
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.check import LogChecked, check_log
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.job import CheckSpec
 
-REFUSED, WARNED = 1, 0
+REFUSED = 1
 _MIN_SHARE = 0.001
 
 
@@ -46,7 +46,7 @@ def main(spec: CheckSpec) -> int:
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(findings.document(), indent=1))
-    return REFUSED if findings.is_refused else WARNED
+    return REFUSED if findings.is_refused else OK
 
 
 def _finding_text(finding: Finding) -> str:

@@ -17,8 +17,7 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.model.inputs import carry_over
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import adagrad_state
-from iak.pipeline.sharding.adagrad_state import NOTHING_GROWN
-from iak.pipeline.sharding.growth import Growth
+from iak.pipeline.sharding.growth import NO_GROWTH, Growth
 from iak.pipeline.sharding.rectangles import FileEntry, opened, save_tensors, together, verify_file
 from iak.pipeline.sharding.shard import unwrap
 
@@ -60,7 +59,7 @@ def read_state(
     worker: Worker,
     *,
     sizes_before: Mapping[str, tuple[int, int]] | None = None,
-    growth: Growth = NOTHING_GROWN,
+    growth: Growth = NO_GROWTH,
 ) -> list[str]:
     """Fill the optimisers with a base's state; a collective call.
 

@@ -21,7 +21,7 @@ from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.tables import LocalShard
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding.growth import Growth, read_grown
+from iak.pipeline.sharding.growth import NO_GROWTH, Growth, read_grown
 from iak.pipeline.sharding.rectangles import (
     MAX_FILE_BYTES,
     FileEntry,
@@ -36,7 +36,6 @@ from iak.schemas.feature import FIRST_ROW
 
 FOLDER = "momentum"
 """The name in files, from the first version on. The state is no momentum."""
-NOTHING_GROWN = Growth()
 _log = logging.getLogger(__name__)
 
 
@@ -110,7 +109,7 @@ def read_accumulators(
     *,
     folder: str = FOLDER,
     sizes_before: Mapping[str, tuple[int, int]] | None = None,
-    growth: Growth = NOTHING_GROWN,
+    growth: Growth = NO_GROWTH,
 ) -> list[str]:
     """Fill the model's state from files, whatever plan wrote them; a collective call.
 

@@ -26,7 +26,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding import audit
 from iak.pipeline.sharding.audit import FRESH, Entry, Finding, Kind
 from iak.pipeline.sharding.frozen_tables import FrozenTables
-from iak.pipeline.sharding.growth import Growth, read_grown
+from iak.pipeline.sharding.growth import NO_GROWTH, Growth, read_grown
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.rectangles import (
     MAX_FILE_BYTES,
@@ -46,7 +46,6 @@ from iak.pipeline.sharding.shard import dense_state, freeze_tables, local_shards
 from iak.schemas.job import Precision
 
 DENSE_PATH = "dense.safetensors"
-NOTHING_GROWN = Growth()
 
 
 def write_base_weights(
@@ -86,7 +85,7 @@ def read_base_weights(
     worker: Worker,
     *,
     allow: Collection[str] = (),
-    growth: Growth = NOTHING_GROWN,
+    growth: Growth = NO_GROWTH,
 ) -> list[str]:
     """Fill `model` from published files, whatever plan wrote them; collective where sharded.
 
@@ -134,7 +133,7 @@ def audit_base(
     entries: Sequence[FileEntry],
     *,
     allow: Collection[str] = (),
-    growth: Growth = NOTHING_GROWN,
+    growth: Growth = NO_GROWTH,
 ) -> list[str]:
     """Return the lines that `read_base_weights` would return, without reading any table.
 

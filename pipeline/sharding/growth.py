@@ -27,6 +27,10 @@ class Growth:
     """The base's unit of each unit of x; None where x is laid out as in the base."""
 
 
+NO_GROWTH = Growth()
+"""Of a model whose tables and inputs are those of its base."""
+
+
 @torch.no_grad()
 def read_grown(
     out_RW: Tensor, read: ReadRows, origin: RowOrigin, *, table: str, row: int, col: int
