@@ -371,7 +371,7 @@ def remove_unused(root: Path, *, days: float, dry_run: bool = False) -> list[Pat
         try:
             for lock in sorted(folder.iterdir()):
                 named = _OF_LAYOUT.fullmatch(lock.name)
-                if named and _is_removed(folder / named[1], lock, days, dry_run=dry_run):
+                if named and _remove_unused(folder / named[1], lock, days, dry_run=dry_run):
                     removed.append(folder / named[1])
             if not dry_run:
                 folder.rmdir()
@@ -380,7 +380,7 @@ def remove_unused(root: Path, *, days: float, dry_run: bool = False) -> list[Pat
     return removed
 
 
-def _is_removed(folder: Path, lock: Path, days: float, *, dry_run: bool) -> bool:
+def _remove_unused(folder: Path, lock: Path, days: float, *, dry_run: bool) -> bool:
     """Remove a folder that is old and that no process maps; return whether there was one."""
     try:
         locked = _open_locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, is_made=False)
