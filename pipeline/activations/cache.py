@@ -46,8 +46,7 @@ from torch import Tensor
 from iak.pipeline.data.feature_keys import FeatureKeys
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.files import is_part, putting_file
-from iak.pipeline.storage.store import Store as Place
-from iak.pipeline.storage.store import open_store
+from iak.pipeline.storage.store import Store, open_store
 
 FORMAT = 4
 KINDS = (".activations", ".rows", ".standard")
@@ -76,7 +75,7 @@ class Usage:
     """Why reading or writing stopped, if it did."""
 
 
-class Store:
+class ActivationCache:
     """Entries below one folder; any number of processes read and write it at once."""
 
     def __init__(self, folder: Path, *, run: str = "", uri: str | None = None) -> None:
@@ -109,7 +108,8 @@ class Store:
         # The name is a digest of the keys; the comparison also finds a file under a wrong name.
         is_of_these_rows = np.array_equal(entry.keys, keys)
         if not is_of_these_rows or entry.a_BA.shape != a_BA.shape or entry.a_BA.dtype != a_BA.dtype:
-            return self._is_damaged(self.path_of_block(scope, keys))
+            self._remove_damaged(self.path_of_block(scope, keys))
+            return False
         a_BA.copy_(entry.a_BA)
         self.usage.rows_read += len(a_BA)
         return True
@@ -182,7 +182,7 @@ class Store:
             return None
         digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if _digest(key.encode(), body) != digest:
-            self._is_damaged(path)
+            self._remove_damaged(path)
             return None
         table = pa.ipc.open_file(pa.py_buffer(body)).read_all()
         _touch(path)
@@ -214,7 +214,7 @@ class Store:
         tensors = self._tensors(path)
         if tensors is None or tensors[1].get("key") == key:
             return tensors[0] if tensors else None
-        self._is_damaged(path)
+        self._remove_damaged(path)
         return None
 
     def write_standard(self, key: str, tensors: Mapping[str, Tensor]) -> None:
@@ -318,7 +318,7 @@ class Store:
         return path.relative_to(self.folder).as_posix()
 
     @contextmanager
-    def _sharing(self) -> Iterator[Place | None]:
+    def _sharing(self) -> Iterator[Store | None]:
         """Yield the store of all machines' entries; None after its first failure."""
         try:
             yield self._shared
@@ -333,7 +333,7 @@ class Store:
             return None
         tensors, metadata = stored
         if metadata.get("scope") != path.parent.name or tensors.keys() != {"a", "keys"}:
-            self._is_damaged(path)
+            self._remove_damaged(path)
             return None
         return _Entry(keys=tensors["keys"].numpy().view(np.uint64), a_BA=tensors["a"])
 
@@ -348,10 +348,10 @@ class Store:
             self._note_unreadable(path, error)
             return None
         except SafetensorError:
-            self._is_damaged(path)
+            self._remove_damaged(path)
             return None
         if metadata.pop("digest", "") != _digest_of_entry(tensors, metadata):
-            self._is_damaged(path)
+            self._remove_damaged(path)
             return None
         _touch(path)
         return tensors, metadata
@@ -368,7 +368,7 @@ class Store:
             self._note_unreadable(path, error)
             return None
         except SafetensorError:
-            self._is_damaged(path)
+            self._remove_damaged(path)
             return None
         return keys if keys.ndim == 2 else None
 
@@ -379,12 +379,11 @@ class Store:
         if not is_absence or _is_present(path):
             self._stop(f"{path} may not be read: {error.strerror or 'permission denied'}")
 
-    def _is_damaged(self, path: Path) -> bool:
-        """Remove an entry that is present but cannot be used; always return False."""
+    def _remove_damaged(self, path: Path) -> None:
+        """Remove and count an entry that cannot be used; ignore an absent one."""
         if _is_present(path):
             self.usage.entries_damaged += 1
             _remove(path)
-        return False
 
     def _stop(self, why: str) -> None:
         """Write no more entries in this run, and warn once."""

@@ -31,7 +31,7 @@ from iak.pipeline.activations.buffer import (
     StandardizedBase,
     memory_for,
 )
-from iak.pipeline.activations.cache import Store, key_of
+from iak.pipeline.activations.cache import ActivationCache, key_of
 from iak.pipeline.data import features
 from iak.pipeline.data.batch import labels_of
 from iak.pipeline.data.feature_keys import FeatureKeys, feature_keys
@@ -108,7 +108,7 @@ class RowSource:
     """Reads a split's rows for one worker: from the cache where it has them, else from the log."""
 
     reader: Reader
-    store: Store | None
+    cache: ActivationCache | None
     """The cache, None without one."""
     contract: Counter[str]
     """Counts quarantined rows by reason, as they are read."""
@@ -141,7 +141,7 @@ class RowSource:
     def _known(self, piece: Piece) -> tuple[pa.Table, pa.RecordBatch | None]:
         """Return labels and identities of a piece's rows, and their features if they were read."""
         key = self._rows_key(piece)
-        stored = self.store.read_rows(key) if self.store else None
+        stored = self.cache.read_rows(key) if self.cache else None
         if stored is not None:
             self.contract.update(stored[1])
             return stored[0].replace_schema_metadata(None), None
@@ -149,15 +149,15 @@ class RowSource:
         batch = self.reader.encoded(piece, contract)
         self.contract.update(contract)
         known = self._known_columns(batch)
-        if self.store:
-            self.store.write_rows(key, known, contract)
+        if self.cache:
+            self.cache.write_rows(key, known, contract)
         return known, batch
 
     def _known_columns(self, batch: pa.RecordBatch) -> pa.Table:
         """Return labels, domains, identities and users, with keys of features for the cache."""
         names = [n for n in batch.schema.names if not n.startswith(features.INPUTS)]
         known = pa.Table.from_batches([batch]).select(names)
-        if self.store is not None:
+        if self.cache is not None:
             for name, column in zip(KEYS, feature_keys(batch).T, strict=True):
                 known = known.append_column(name, pa.array(column))
         return known
@@ -212,7 +212,7 @@ def activations_of(
         DoesNotFit: `spill` has no room for them.
     """
     a_nA = memory_for(len(rows), base.width, dtype, spill=spill, device=worker.device)
-    cached = _CachedSplit(rows, source.store, scope)
+    cached = _CachedSplit(rows, source.cache, scope)
     lacking = {index: cached.lacking_chunks(read, a_nA) for index, read in enumerate(rows.pieces)}
     # Single rows of the lacking chunks may be stored too, in chunks of other files.
     is_present_n = cached.find_rows([c for chunks in lacking.values() for c in chunks], a_nA)
@@ -382,7 +382,7 @@ class _CachedSplit:
     """The activations of a split's rows in the cache."""
 
     rows: SplitRows
-    store: Store | None
+    cache: ActivationCache | None
     scope: str
     """Key of everything that activations depend on besides the rows' features."""
 
@@ -391,9 +391,9 @@ class _CachedSplit:
         return [
             chunk
             for chunk in self._chunks(read)
-            if self.store is None
+            if self.cache is None
             or chunk.keys is None
-            or not self.store.read_into(self.scope, chunk.keys, a_nA[chunk.first : chunk.stop])
+            or not self.cache.read_into(self.scope, chunk.keys, a_nA[chunk.first : chunk.stop])
         ]
 
     def find_rows(self, chunks: Sequence[_Chunk], a_nA: Tensor) -> npt.NDArray[np.bool_]:
@@ -405,10 +405,10 @@ class _CachedSplit:
         """
         is_present_n = np.zeros(len(self.rows), np.bool_)
         keys = [chunk.keys for chunk in chunks if chunk.keys is not None]
-        if self.store is None or not keys:
+        if self.cache is None or not keys:
             return is_present_n
         index_m = np.concatenate([np.arange(chunk.first, chunk.stop) for chunk in chunks])
-        for matches, a_BA in self.store.find_rows(self.scope, np.concatenate(keys)):
+        for matches, a_BA in self.cache.find_rows(self.scope, np.concatenate(keys)):
             index = torch.from_numpy(index_m[matches])
             a_nA[index.to(a_nA.device)] = a_BA.to(a_nA.device)
             is_present_n[index_m[matches]] = True
@@ -422,8 +422,8 @@ class _CachedSplit:
             a_BA: activations of the whole chunk.
             computed: rows among them that the base computed now.
         """
-        if self.store is not None and keys is not None:
-            self.store.write(self.scope, keys, a_BA.cpu(), computed=computed)
+        if self.cache is not None and keys is not None:
+            self.cache.write(self.scope, keys, a_BA.cpu(), computed=computed)
 
     def _chunks(self, read: ReadPiece) -> Iterator[_Chunk]:
         """Yield a piece's rows in chunks that begin at multiples of CHUNK_ROWS in its row group.
@@ -435,7 +435,7 @@ class _CachedSplit:
             start, stop = max(cut, piece.start), min(cut + CHUNK_ROWS, piece.stop)
             first, last = (read.first + row - piece.start for row in (start, stop))
             keys = None
-            if self.store is not None:
+            if self.cache is not None:
                 part = self.rows.known.slice(first, last - first)
                 columns = [part.column(name).to_numpy() for name in KEYS]
                 keys = np.stack(columns, axis=1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from iak.pipeline.activations.buffer import Activations
-from iak.pipeline.activations.cache import Store, key_of
+from iak.pipeline.activations.cache import ActivationCache, key_of
 from iak.pipeline.activations.standardizer import KernelInputs
 from iak.pipeline.collectives import total
 from iak.pipeline.data.splits import Selection
@@ -82,13 +82,15 @@ class WithStatistics:
         return KernelInputs(h_BH=h_BH, a_BA=torch.cat([a_BA, self.s_nS[index_B].to(a_BA)], dim=1))
 
 
-def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker) -> State:
+def count_past(
+    past: Past, catalog: Catalog, cache: ActivationCache | None, worker: Worker
+) -> State:
     """Count the rows of the past, each file by one worker; a collective call.
 
     Args:
         past: the rows to count.
         catalog: the log's catalogue.
-        store: the cache, which has the counts of files from earlier runs; None without one.
+        cache: the cache, which has the counts of files from earlier runs; None without one.
         worker: this process.
     """
     files = [
@@ -100,7 +102,7 @@ def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker
     sums = {name: RunningSum() for name in table_widths(catalog)}
     for selection, file in own:
         # One file after the other, so that memory does not grow with the number of files.
-        for name, entries in _counted(selection, file, catalog, store).items():
+        for name, entries in _count_file(selection, file, catalog, cache).items():
             sums[name].add(entries)
     counted = {name: found.total() for name, found in sums.items() if found.parts}
     parts: list[Tables] = [counted]
@@ -110,16 +112,18 @@ def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker
     return State.of([part for part in parts if part], catalog, past.last)
 
 
-def _counted(selection: Selection, file: int, catalog: Catalog, store: Store | None) -> Tables:
+def _count_file(
+    selection: Selection, file: int, catalog: Catalog, cache: ActivationCache | None
+) -> Tables:
     """Return the counts of a file: from the cache where it has them, else counted now."""
-    if store is None:
+    if cache is None:
         return count_file(selection, file, catalog)
     key = _key(selection, file, catalog)
-    stored = store.read_rows(key)
+    stored = cache.read_rows(key)
     if stored is not None:
         return _from_arrow(stored[0], catalog)
     tables = count_file(selection, file, catalog)
-    store.write_rows(key, _as_arrow(tables), {})
+    cache.write_rows(key, _as_arrow(tables), {})
     return tables
 
 

@@ -105,7 +105,7 @@ def read_split(
         world=worker.world,
         as_of=view.as_of,
     )
-    source = RowSource(reader=reader, store=None, contract=Counter())
+    source = RowSource(reader=reader, cache=None, contract=Counter())
     rows = source.read()
     if tuned:
         return Known(source=source, rows=rows, domains=tuple(tuned), counts={})

@@ -12,7 +12,7 @@ from typing import Literal, Self
 import pyarrow as pa
 from torch import Tensor
 
-from iak.pipeline.activations.cache import Store
+from iak.pipeline.activations.cache import ActivationCache
 from iak.pipeline.activations.represent import DTYPES
 from iak.pipeline.activations.standardizer import Standardizer
 from iak.pipeline.base.frozen_base import FrozenBase
@@ -43,7 +43,7 @@ class ActivationWriterConfig:
 class ActivationWriter:
     """The activations that one worker stores."""
 
-    store: Store
+    cache: ActivationCache
     scope: str
     standard: Standardizer
     precision: Literal["bf16", "fp32"]
@@ -81,7 +81,7 @@ class ActivationWriter:
         if live is None:
             return None
         return cls(
-            store=Store(config.folder, run=config.run, uri=config.uri),
+            cache=ActivationCache(config.folder, run=config.run, uri=config.uri),
             scope=activations_scope(
                 manifest.fingerprint, tables, kernel, live.standard, config.precision
             ),
@@ -100,13 +100,13 @@ class ActivationWriter:
         (batch,) = rows.combine_chunks().to_batches()
         # Cut after the product: a product of fewer rows would round otherwise.
         a_BA = self.standard.of(h_BH, x_BX)[: len(rows)].to(DTYPES[self.precision]).cpu()
-        self.store.write(self.scope, feature_keys(batch), a_BA, computed=len(batch))
+        self.cache.write(self.scope, feature_keys(batch), a_BA, computed=len(batch))
 
     def close(self, config: ActivationWriterConfig, *, is_first: bool) -> None:
         """Finish writing; the first worker keeps the cache to its budget."""
-        self.store.close()
+        self.cache.close()
         if is_first:
-            keep_to_budget(self.store, config.budget_bytes)
+            keep_to_budget(self.cache, config.budget_bytes)
 
 
 def kernel_of(bundles: Path) -> KernelSpec:

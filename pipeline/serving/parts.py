@@ -164,7 +164,7 @@ def _write_part(
         )
         out.add_key_value_metadata({DOCUMENT: document.model_dump_json()})
         if scorer.activation_writer is not None:
-            scorer.activation_writer.store.flush()  # a resumed run does not look at this part again
+            scorer.activation_writer.cache.flush()  # a resumed run does not look at this part again
 
 
 def _encoded(work: ScoreWork, part: Part, contract: Counter[str]) -> Iterator[pa.RecordBatch]:

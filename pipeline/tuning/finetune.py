@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.functional import pad
 
-from iak.pipeline.activations import cache
 from iak.pipeline.activations.buffer import ActivationBuffer, StandardizedBase
-from iak.pipeline.activations.cache import Store, Usage
+from iak.pipeline.activations.cache import ActivationCache, Usage, digest_of, key_of
 from iak.pipeline.activations.represent import DTYPES
 from iak.pipeline.activations.rows import (
     RowSource,
@@ -214,18 +213,18 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     frozen = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = frozen.digest()
     report(BaseOpened(before.combined[:16]))
-    store = _store(work)
+    cache = _open_cache(work)
     contract: Counter[str] = Counter()
-    sources = {split: _source(work, split, store, worker, contract) for split in SPLITS}
+    sources = {split: _source(work, split, cache, worker, contract) for split in SPLITS}
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = _names(work, known["tune"], worker)
     base, standard_from = _standardised_base(
-        work, frozen.model, known["tune"], sources["tune"], store, worker
+        work, frozen.model, known["tune"], sources["tune"], cache, worker
     )
-    statistics = _statistics(work, known["tune"], store, worker)
+    statistics = _statistics(work, known["tune"], cache, worker)
     rows = _rows_by_split(work, sources, known, base, names.tuned, statistics, worker)
-    report(RowsRead({split: len(rows[split]) for split in SPLITS} | _from_cache(store)))
+    report(RowsRead({split: len(rows[split]) for split in SPLITS} | _from_cache(cache)))
     setting = _setting(work, frozen, rows, worker)
     plan_of_levels = _levels(work, base, setting, statistics)
     tuned = tune_levels(plan_of_levels, names, setting, report)
@@ -237,7 +236,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         )
     levels = _with_gate_rows(work, names, tuned, setting, _reached(gate, tuned), plan_of_levels)
     gate_seconds = time.monotonic() - start if work.compares_chains else 0.0
-    usage = _close(work, store, rows, worker)
+    usage = _close(work, cache, rows, worker)
     _check_unchanged(before, after := frozen.digest())
     return Finetuned(
         levels=levels,
@@ -282,13 +281,13 @@ def _names(work: FinetuneWork, known: SplitRows, worker: Worker) -> Names:
 
 
 def _statistics(
-    work: FinetuneWork, rows: SplitRows, store: Store | None, worker: Worker
+    work: FinetuneWork, rows: SplitRows, cache: ActivationCache | None, worker: Worker
 ) -> RowStatistics | None:
     """Count the past, and standardise its statistics as live kernels do; a collective call."""
     if work.past is None:
         return None
     catalog = work.view.catalog.counting("kernel")
-    state = count_past(work.past, catalog, store, worker)
+    state = count_past(work.past, catalog, cache, worker)
     standard = work.live.statistics if work.live else None
     if standard is None:
         standard = fit_statistics_standard(rows.known, state, catalog, worker)
@@ -302,13 +301,13 @@ def _beside(rows: TuningRows, known: SplitRows, statistics: RowStatistics | None
     return replace(rows, activations=statistics.beside(rows.activations, known.known))
 
 
-def _store(work: FinetuneWork) -> Store | None:
+def _open_cache(work: FinetuneWork) -> ActivationCache | None:
     """Return the activation cache, None where nothing is stored on disk."""
     if work.cache.kind != "cache":
         return None
     # A run that is resumed on another machine has another folder there, but the same name.
     run = work.run_dir.name if work.cache.uri else str(work.run_dir)
-    return Store(work.cache.folder, run=run, uri=work.cache.uri)
+    return ActivationCache(work.cache.folder, run=run, uri=work.cache.uri)
 
 
 def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCounts:
@@ -351,7 +350,7 @@ def _exact_gate_rows(
     is_large = len(known) * base.width * 4 > work.cache.memory_bytes
     activations = activations_of(
         known,
-        replace(source, store=None),
+        replace(source, cache=None),
         exact,
         scope="",  # nothing of it is stored
         dtype=torch.float32,
@@ -409,7 +408,11 @@ def _not_reached(names: Names, tuned: Sequence[Tuned]) -> tuple[str, ...]:
 
 
 def _source(
-    work: FinetuneWork, split: str, store: Store | None, worker: Worker, contract: Counter[str]
+    work: FinetuneWork,
+    split: str,
+    cache: ActivationCache | None,
+    worker: Worker,
+    contract: Counter[str],
 ) -> RowSource:
     """Return the source of this worker's rows of a split."""
     reader = Reader(
@@ -421,7 +424,7 @@ def _source(
         as_of=work.view.as_of,
     )
     return RowSource(
-        reader=reader, store=store, contract=contract, schema_hash=work.base.manifest.schema_hash
+        reader=reader, cache=cache, contract=contract, schema_hash=work.base.manifest.schema_hash
     )
 
 
@@ -430,7 +433,7 @@ def _standardised_base(
     model: nn.Module,
     rows: SplitRows,
     source: RowSource,
-    store: Store | None,
+    cache: ActivationCache | None,
     worker: Worker,
 ) -> tuple[StandardizedBase, str]:
     """Return the base with its standardisation: the live kernels', the cache's, or a new one.
@@ -443,7 +446,7 @@ def _standardised_base(
     """
     reads_x = work.kernel.reads == "hx"
     key = standard_key(work.base.manifest.fingerprint, work.tables, work.kernel)
-    stored = _stored_standard(store, key, worker) if work.live is None else None
+    stored = _stored_standard(cache, key, worker) if work.live is None else None
     if work.live is not None:
         standard, origin = work.live.standard, "live kernels"
     elif stored is not None:
@@ -459,8 +462,8 @@ def _standardised_base(
             narrow=work.kernel.narrow,
             worker=worker,
         )
-        if store and worker.rank == 0:
-            store.write_standard(key, standard.tensors())
+        if cache and worker.rank == 0:
+            cache.write_standard(key, standard.tensors())
     base = StandardizedBase(
         model=model,
         catalog=work.view.catalog,
@@ -472,9 +475,11 @@ def _standardised_base(
     return base, origin
 
 
-def _stored_standard(store: Store | None, key: str, worker: Worker) -> dict[str, Tensor] | None:
+def _stored_standard(
+    cache: ActivationCache | None, key: str, worker: Worker
+) -> dict[str, Tensor] | None:
     """Return the standardisation that worker 0 reads from the cache, so that all have the same."""
-    tensors = [store.read_standard(key) if store is not None and worker.rank == 0 else None]
+    tensors = [cache.read_standard(key) if cache is not None and worker.rank == 0 else None]
     if worker.world > 1:
         dist.broadcast_object_list(tensors, src=0)
     return tensors[0]
@@ -513,7 +518,7 @@ def standard_key(fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec)
         tables: precision of its tables, and the type of the trunk's products.
         kernel: settings of kernels, of which the inputs count.
     """
-    return cache.key_of(what="standard", **_parts_of_base(fingerprint, tables, kernel))
+    return key_of(what="standard", **_parts_of_base(fingerprint, tables, kernel))
 
 
 def activations_scope(
@@ -532,10 +537,10 @@ def activations_scope(
         standard: standardisation under which they are stored.
         precision: type in which they are stored.
     """
-    key = cache.key_of(
+    key = key_of(
         what="activations",
         **_parts_of_base(fingerprint, tables, kernel),
-        standard=cache.digest_of(*standard.tensors().values()),
+        standard=digest_of(*standard.tensors().values()),
         precision=precision,
     )
     return key[:16]
@@ -606,13 +611,16 @@ def _tuning_rows(
 
 
 def _close(
-    work: FinetuneWork, store: Store | None, rows: Mapping[str, TuningRows], worker: Worker
+    work: FinetuneWork,
+    cache: ActivationCache | None,
+    rows: Mapping[str, TuningRows],
+    worker: Worker,
 ) -> CacheUse:
     """Finish writing the cache, keep it to its budget, and return its use in this run.
 
     A collective call. Rows that no step used are computed now, for the nights that follow.
     """
-    if store is None:
+    if cache is None:
         return CacheUse()
     for split in SPLITS:
         activations = rows[split].activations
@@ -620,12 +628,12 @@ def _close(
             activations = activations.whole
         assert isinstance(activations, ActivationBuffer)
         activations.complete()
-    store.close()
+    cache.close()
     if worker.is_first_here:
-        keep_to_budget(store, work.cache.budget_bytes)
-    parts: list[Usage] = [store.usage] * worker.world
+        keep_to_budget(cache, work.cache.budget_bytes)
+    parts: list[Usage] = [cache.usage] * worker.world
     if worker.world > 1:
-        dist.all_gather_object(parts, store.usage)
+        dist.all_gather_object(parts, cache.usage)
     numbers: Counter[str] = Counter()
     for part in parts:
         numbers.update({k: v for k, v in asdict(part).items() if isinstance(v, int)})
@@ -633,17 +641,17 @@ def _close(
     return CacheUse(folder=str(work.cache.folder), **numbers, stopped=stopped)
 
 
-def keep_to_budget(store: Store, budget_bytes: int) -> None:
+def keep_to_budget(cache: ActivationCache, budget_bytes: int) -> None:
     """Evict entries beyond the budget, unless another run does so now or this user may not."""
     try:
-        with one_writer(store.folder, waits=False):
-            store.evict(budget_bytes)
+        with one_writer(cache.folder, waits=False):
+            cache.evict(budget_bytes)
     except (Busy, OSError) as error:
         log.info("the activation cache is not kept to its budget now: %s", error)
 
 
-def _from_cache(store: Store | None) -> dict[str, int]:
-    return {"from_cache": store.usage.rows_read} if store else {}
+def _from_cache(cache: ActivationCache | None) -> dict[str, int]:
+    return {"from_cache": cache.usage.rows_read} if cache else {}
 
 
 def _levels(

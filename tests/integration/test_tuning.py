@@ -246,7 +246,7 @@ def ask_live(worker, place, done):
 
 def through_base(model, work, worker):
     source = RowSource(
-        reader=reader_of(work, "gate", worker), store=None, contract=Counter()
+        reader=reader_of(work, "gate", worker), cache=None, contract=Counter()
     )  # fmt: skip
     rows = source.read()
     features = [source.features_of(piece) for piece in rows.pieces]

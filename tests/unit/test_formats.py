@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from iak.pipeline.activations.cache import Store
+from iak.pipeline.activations.cache import ActivationCache
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt, OtherFormat
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.runs.record import AlreadyFinished, read_record, run_record
@@ -136,7 +136,7 @@ def test_a_run_record_of_a_newer_version_is_refused(tmp_path):
 
 
 def test_a_cache_entry_under_this_formats_key_that_claims_another_is_damaged(tmp_path):
-    store, a_BA = Store(tmp_path), torch.ones(3, 2)
+    store, a_BA = ActivationCache(tmp_path), torch.ones(3, 2)
     keys = np.arange(6, dtype=np.uint64).reshape(3, 2)
     store.write("scope", keys, a_BA, computed=3)
     store.close()
@@ -144,7 +144,7 @@ def test_a_cache_entry_under_this_formats_key_that_claims_another_is_damaged(tmp
     with safe_open(path, framework="pt") as file:
         told, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("a", "keys")}
     save_file(tensors, path, metadata=told | {"format": "0"})
-    again = Store(tmp_path)
+    again = ActivationCache(tmp_path)
     assert not again.read_into("scope", keys, torch.zeros(3, 2))
     assert again.usage.entries_damaged == 1
     assert not path.exists()

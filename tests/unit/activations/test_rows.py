@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from iak.pipeline.activations import buffer
 from iak.pipeline.activations import rows as tuning
-from iak.pipeline.activations.cache import Store
+from iak.pipeline.activations.cache import ActivationCache
 from iak.pipeline.activations.rows import RowSource
 from iak.pipeline.activations.standardizer import KernelInputs, Standardizer
 from iak.pipeline.data.feature_keys import feature_keys
@@ -74,8 +74,8 @@ def night(
     reader = small_reader(
         log, catalog, encoding=encoding, rank=rank, world=world, as_of=as_of
     )  # fmt: skip
-    store, through = Store(folder), PlainBase()
-    source = RowSource(reader=reader, store=store, contract=Counter())
+    store, through = ActivationCache(folder), PlainBase()
+    source = RowSource(reader=reader, cache=store, contract=Counter())
     rows = source.read()
     opened = sum(piece.features is not None for piece in rows.pieces)
     activations = tuning.activations_of(
@@ -130,7 +130,7 @@ def unread_buffer(log):
     catalog = small_catalog()
     encoding = encoding_of(raw_rows(log, catalog)[0][0], catalog)
     reader = small_reader(log, catalog, encoding=encoding, rank=0, world=1, as_of=None)
-    source, through = RowSource(reader=reader, store=None, contract=Counter()), PlainBase()
+    source, through = RowSource(reader=reader, cache=None, contract=Counter()), PlainBase()
     rows = source.read()
     activations = tuning.activations_of(
         rows, source, through, scope="", dtype=torch.float32, spill=None, worker=ALONE
@@ -280,7 +280,7 @@ def times_under(root, of=tuning.days_of, **changes):
     found = []
     for rank in range(2):
         reader = small_reader(root, catalog, encoding=encoding, rank=rank, world=2)
-        rows = RowSource(reader=reader, store=None, contract=Counter()).read()
+        rows = RowSource(reader=reader, cache=None, contract=Counter()).read()
         times = of(rows, reader)
         if times is None:
             return None

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from iak.pipeline.activations.cache import Store
+from iak.pipeline.activations.cache import ActivationCache
 from iak.pipeline.errors import Unreachable
 from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.activations.test_cache import KEY, SCOPE, keys_of, some
@@ -17,7 +17,7 @@ def machine(tmp_path):
     """A machine's view of the cache. The shared place is a folder, which keeps the laws of S3."""
 
     def use(name, run=""):
-        return Store(tmp_path / name, run=run, uri=str(tmp_path / "shared"))
+        return ActivationCache(tmp_path / name, run=run, uri=str(tmp_path / "shared"))
 
     return use
 

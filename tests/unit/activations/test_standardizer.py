@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from iak.pipeline.activations import represent as represent_module
 from iak.pipeline.activations import standardizer
-from iak.pipeline.activations.cache import Store, key_of
+from iak.pipeline.activations.cache import ActivationCache, key_of
 from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
 from iak.pipeline.model.recommender import Representation
 from tests.unit.iak.small import ALONE, normal
@@ -152,11 +152,11 @@ def test_products_in_bf16_change_h_a_little_and_x_not_at_all(monkeypatch):
 def test_a_narrowed_standard_is_kept_in_the_cache_and_read_back(fitted, tmp_path):
     """One worker broadcasts nothing, so its components come straight from LAPACK, by columns."""
     standard = fitted(narrow=2)
-    store = Store(tmp_path)
+    store = ActivationCache(tmp_path)
     store.write_standard(key_of(what="standard"), standard.tensors())
     store.close()
     assert store.usage.stopped == ""
-    result = Store(tmp_path).read_standard(key_of(what="standard"))
+    result = ActivationCache(tmp_path).read_standard(key_of(what="standard"))
     assert result.keys() == standard.tensors().keys()
     for name, tensor in standard.tensors().items():
         assert tensor.is_contiguous()
@@ -165,8 +165,8 @@ def test_a_narrowed_standard_is_kept_in_the_cache_and_read_back(fitted, tmp_path
 
 def test_tensors_that_lie_by_columns_are_kept_all_the_same(tmp_path):
     by_columns = torch.arange(6.0).reshape(2, 3).T
-    store = Store(tmp_path)
+    store = ActivationCache(tmp_path)
     store.write_standard(key_of(what="standard"), {"narrow": by_columns})
     store.close()
-    result = Store(tmp_path).read_standard(key_of(what="standard"))
+    result = ActivationCache(tmp_path).read_standard(key_of(what="standard"))
     assert torch.equal(result["narrow"], by_columns)

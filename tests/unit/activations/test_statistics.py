@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from iak.pipeline.activations import statistics as room
-from iak.pipeline.activations.cache import Store
+from iak.pipeline.activations.cache import ActivationCache
 from iak.pipeline.activations.standardizer import KernelInputs
 from iak.pipeline.activations.statistics import (
     RowStatistics,
@@ -60,7 +60,7 @@ def test_a_night_counts_its_new_day_alone_and_equals_a_count_of_everything(
     monkeypatch.setattr(room, "count_file", count_file)
     for number, day in enumerate(FIRST + timedelta(days=d) for d in (5, 6, 7)):
         past, catalog = night(root, day)
-        store = Store(tmp_path)
+        store = ActivationCache(tmp_path)
         counted.clear()
         state = count_past(past, catalog, store, ALONE)
         store.close()
@@ -71,10 +71,10 @@ def test_a_night_counts_its_new_day_alone_and_equals_a_count_of_everything(
 
 def test_counts_survive_the_cache(root, tmp_path):
     past, catalog = night(root, FIRST + timedelta(days=5))
-    store = Store(tmp_path)
+    store = ActivationCache(tmp_path)
     first = count_past(past, catalog, store, ALONE)
     store.close()
-    assert count_past(past, catalog, Store(tmp_path), ALONE).id == first.id
+    assert count_past(past, catalog, ActivationCache(tmp_path), ALONE).id == first.id
 
 
 class Stored:
