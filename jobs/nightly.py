@@ -180,6 +180,12 @@ def _show_decisions(record: NightRecord) -> None:
         "nothing was changed",
         {"days with ripe labels": ", ".join(windows), "base": record.base, "id": record.id},
     )
+    _show_notices(record.notices)
+
+
+def _show_notices(notices: Sequence[str]) -> None:
+    for notice in notices:
+        console.print(f"notice: {notice}", markup=False, style="yellow")
 
 
 def show_night(spec: NightlySpec, record: NightRecord) -> None:
@@ -312,6 +318,7 @@ def check(spec: NightlyCheckSpec) -> int:
                 "registry": f"{settings.registry}, {len(plan.live)} live kernels",
             },
         )
+        _show_notices((*plan.notices, *plan.base_notices))
     if problems:
         show_table("problems", ("where", "what"), problems)
         raise BadRequest(

@@ -589,7 +589,7 @@ class Catalog(Spec):
         names = list(self.splits)
         for i, a in enumerate(names):
             for b in names[i + 1 :]:
-                if {a, b} != {"pretrain", "tune"} and _may_share_rows(
+                if {a, b} != {"pretrain", "tune"} and may_share_rows(
                     self.splits[a], self.splits[b]
                 ):
                     raise ValueError(
@@ -601,7 +601,7 @@ class Catalog(Spec):
         return self
 
 
-def _may_share_rows(a: SplitSpec, b: SplitSpec) -> bool:
+def may_share_rows(a: SplitSpec, b: SplitSpec) -> bool:
     """Return whether a row may meet the conditions of both splits."""
     if a.slice[1] <= b.slice[0] or b.slice[1] <= a.slice[0]:
         return False

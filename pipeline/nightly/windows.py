@@ -11,19 +11,19 @@ from iak.schemas.task import TaskSpec
 
 
 def task_windows(catalog: Catalog, night: date, days: int) -> list[TaskWindow]:
-    """Return the newest days with ripe labels of each task.
+    """Return the days of each task whose labels a night reads: all those that are ripe.
+
+    The rows are the same for all tasks. They begin so early that the task whose labels ripen last
+    has as many days as are asked for. So the other tasks have more.
 
     Args:
         catalog: gives the tasks, when their labels are ripe, and the zone of the log's days.
         night: the last day that the night may read; labels were collected until its end.
-        days: how many days each task gets.
+        days: how many days each task gets at least.
     """
-    windows = []
-    for task in catalog.tasks:
-        last = _last_ripe(task, night, catalog.log.time_zone)
-        first = last - timedelta(days=days - 1)
-        windows.append(TaskWindow(task=task.title, first=first, last=last))
-    return windows
+    lasts = {t.title: last_ripe_day(t, night, catalog.log.time_zone) for t in catalog.tasks}
+    first = min(lasts.values()) - timedelta(days=days - 1)
+    return [TaskWindow(task=task, first=first, last=last) for task, last in lasts.items()]
 
 
 def window_days(windows: Sequence[TaskWindow], night: date) -> tuple[date, ...]:
@@ -56,12 +56,18 @@ def night_catalog(
     return catalog.model_copy(update={"splits": splits, "as_of": days[-1]})
 
 
-def _last_ripe(task: TaskSpec, night: date, time_zone: str) -> date:
-    """Return the last day of which every label is ripe at the end of the night's date."""
+def last_ripe_day(task: TaskSpec, collected_on: date, time_zone: str) -> date:
+    """Return the last day of which every label of a task is ripe at the end of another day.
+
+    Args:
+        task: says how long its labels take to ripen.
+        collected_on: the day until whose end labels were collected.
+        time_zone: name of the zone that days are in.
+    """
     ripening = task.matures_after or timedelta(0)
-    collected = _end_of(night, time_zone)
+    collected = _end_of(collected_on, time_zone)
     # First guess: the time to ripen, rounded up to whole days.
-    last = night - timedelta(days=-(-ripening // timedelta(days=1)))
+    last = collected_on - timedelta(days=-(-ripening // timedelta(days=1)))
     # A day has 23 or 25 hours where the clock changes: the ends of days decide.
     while _end_of(last, time_zone) + ripening.total_seconds() > collected:
         last -= timedelta(days=1)

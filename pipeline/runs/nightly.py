@@ -180,7 +180,7 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         domains=domain_nights(plan.decisions, NightOutcomes(is_tuned=False), live, plan.paths),
         currency=spec.cost.currency,
         is_scratch_night=_is_scratch_night(spec, plan),
-        notices=list(plan.notices),
+        notices=[*plan.notices, *plan.base_notices],
         versions=versions(),
         machine=machine(),
     )
@@ -333,7 +333,8 @@ class _Night:
         plan = plan_night(
             self.spec, self._records, asked=self.plan.night, now=self.clock(), base=base
         )
-        self._parent, self.plan = self.plan, replace(plan, head=self._expected())
+        self._parent, parent = self.plan, self.plan
+        self.plan = replace(plan, head=self._expected())
         live = {name: pointer.bundle for name, pointer in self.plan.live.items()}
         self._write(
             base=reference_text(base),
@@ -341,7 +342,15 @@ class _Night:
             base_age_days=base_age_days(plan.base, plan.night),
             domains=domain_nights(plan.decisions, NightOutcomes(is_tuned=False), live, plan.paths),
             is_scratch_night=False,
+            notices=self._notices_after(parent, plan),
         )
+
+    def _notices_after(self, parent: NightPlan, plan: NightPlan) -> list[str]:
+        """Return the record's notices with those about the new base for those about its parent."""
+        kept = [notice for notice in self.record.notices if notice not in parent.base_notices]
+        for notice in plan.base_notices:
+            self._report(Notice(notice, is_warning=True))
+        return list(dict.fromkeys((*kept, *plan.base_notices)))
 
     def _train_and_promote(self) -> None:
         """Do all phases after the plan, and write what came of them into the record."""

@@ -34,6 +34,7 @@ from iak.pipeline.nightly.partitions import (
 from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
 from iak.pipeline.runs.load import load_catalog
+from iak.pipeline.runs.nightly_known_days import base_notices
 from iak.pipeline.runs.preflight import open_frozen_base
 from iak.pipeline.runs.stored_run import local_cache
 from iak.pipeline.storage.store import Store, open_store
@@ -68,6 +69,8 @@ class NightPlan:
     """The registry's newest commit; None where there is none."""
     history: History
     notices: tuple[str, ...]
+    base_notices: tuple[str, ...]
+    """Days of the windows that the base was trained on, in words."""
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -115,8 +118,7 @@ def plan_night(
     older = [files for files in listed if files.day < days[0]]
     judged = judge_partitions([*older, *newest.partitions], days, clock, history.partition_days())
     split, notices = _split_catalog(spec, catalog, days, judged)
-    store = open_store(spec.registry)
-    head = registry_head(store)
+    head = registry_head(store := open_store(spec.registry))
     candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
     domains = [candidate.domain for candidate in candidates]
     request = _request(spec, night, fingerprint)
@@ -139,6 +141,7 @@ def plan_night(
         head=head,
         history=history,
         notices=tuple(notices),
+        base_notices=tuple(base_notices(opened, windows, split)),
     )
 
 

@@ -9,20 +9,20 @@ from iak.pipeline.base.published_base import FOLDER, PublishedBase
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launcher
+from iak.pipeline.nightly.known_days import trained_days
 from iak.pipeline.runs.load import spec_with_presets
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog, SplitSpec
-from iak.schemas.log_snapshot import SplitRows
 from iak.schemas.nightly import NightlySpec, RefreshSpec
 
 
 def base_days(base: PublishedBase) -> tuple[date, date] | None:
     """Return the first and the last day that a base learned from; None where it does not say."""
-    window = base.manifest.snapshot.splits.get("pretrain", SplitRows())
-    return (window.first, window.last) if window.first and window.last else None
+    trained = trained_days(base)
+    return (trained.first, trained.last) if trained else None
 
 
 def base_age_days(base: PublishedBase, night: date) -> int | None:

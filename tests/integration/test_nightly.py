@@ -105,6 +105,12 @@ def outcomes(record):
     return {domain.decision.name: domain.outcome for domain in record.domains}
 
 
+def judged_known(record):
+    """Whether the gate judged by rows that the base was trained on; None where nothing is said."""
+    said = [n for n in record.notices if n.startswith("the base was trained on rows that")]
+    return "the gate judges by" in said[0] if len(said) == 1 else None
+
+
 def champions(asked):
     """Domain -> bundle that serves it."""
     head = read_head(FolderStore(Path(asked.registry)))
@@ -267,6 +273,11 @@ def test_a_base_that_is_due_is_refreshed_and_kernels_come_over_through_the_gate(
     assert second.base_age_days == 0
     assert set(second.refresh.carried) == TRAINED
     assert second.refresh.dropped == []
+    assert [judged_known(record) for record in (first, second, third)] == [True, False, False]
+    assert any("1 of the 2 days of ctr, 2026-10-05" in notice for notice in first.notices)
+    assert any("2 of the 2 days of ctr" in notice for notice in second.notices)
+    (known,) = (n for n in first.notices if "judges by" in n)
+    assert known in html.unescape(Path(first.page).read_text())
     tuned = read_record(Path(second.run_dir))
     assert tuned.result["live"] == sorted(TRAINED)
     assert tuned.spec["live_base"] == str(place / "base")
