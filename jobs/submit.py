@@ -29,7 +29,7 @@ from iak.jobs.job_server import (
 )
 from iak.jobs.submitted import documents_in
 from iak.jobs.verbs import VERBS, split_verb
-from iak.pipeline.bench.sharding.baseline import benchmark_record_of
+from iak.pipeline.bench.records import benchmark_record_of
 from iak.pipeline.errors import INTERRUPTED, BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.fork_server import WORKER_ENVIRONMENT

@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from iak.pipeline.bench.records import benchmark_record_of
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.formats import first_format
-from iak.schemas.base import JsonObject
 from iak.schemas.record import BenchmarkRecord, Target
 from iak.schemas.sharding_result import LayoutLine
 
@@ -26,26 +25,6 @@ def read(path: Path) -> BenchmarkRecord:
     if record.bench != "sharding":
         raise BadRequest(f"check_baseline={path} is a record of bench {record.bench!r}")
     return record
-
-
-def benchmark_record_of(document: JsonObject, where: Path) -> BenchmarkRecord:
-    """Return a benchmark record in the current format.
-
-    Args:
-        document: the record as JSON values.
-        where: the file it was read from, for messages.
-
-    Raises:
-        OtherFormat: another version wrote it.
-        ValueError: it is not a benchmark record.
-    """
-    return first_format(
-        BenchmarkRecord,
-        document,
-        kind="benchmark record",
-        where=where,
-        remedy="Run the benchmark again",
-    )
 
 
 def compared(

@@ -1,5 +1,8 @@
 """A night on a cluster: what is sent, and the settings that make no sense elsewhere."""
 
+import subprocess
+import sys
+
 import pytest
 
 from iak.jobs import submit_night as submitting
@@ -72,3 +75,9 @@ def test_another_file_with_the_same_words_is_another_job(sent):
 
 def _identity(asked):
     return asked.words, asked.files
+
+
+def test_sending_a_night_loads_neither_torch_nor_pyarrow():
+    code = "import sys, iak.jobs.submit_night; print({'torch', 'pyarrow'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
