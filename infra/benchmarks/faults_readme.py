@@ -1,11 +1,9 @@
 """Write records of the benchmark `faults` into tests/faults/README.md, between its markers.
 
     python -m infra.benchmarks faults_readme infra/benchmarks/cpu-2-cores/faults.json \
-        infra/benchmarks/cpu-2-cores/faults-before.json \
-        infra/benchmarks/cpu-2-cores/faults-nights.json
+        infra/benchmarks/cpu-2-cores/faults-before.json
 
-The second record, of an earlier build, gives the column `wrong or lost before`. The third one is of
-a run with `only=`, and has a table of its own.
+The second record, of an earlier build, gives the column `wrong or lost before`.
 """
 
 import argparse
@@ -20,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "tests" / "faults" / "README.md"
 RECORD = ROOT / "infra/benchmarks/cpu-2-cores/faults.json"
 BEFORE = RECORD.with_name("faults-before.json")
-NIGHTS = RECORD.with_name("faults-nights.json")
 _COLUMNS = (
     "fault", "where", "injected", "survived", "refused_by_name", "wrong", "lost", "rows_lost",
     "rows_repeated", "seconds_to_recover", "times_undamaged",
@@ -28,22 +25,20 @@ _COLUMNS = (
 _SUMS = ("injected", "survived", "refused_by_name", "wrong", "lost")
 
 
-def written(page: str, record: JsonObject, before: JsonObject, nights: JsonObject) -> str:
+def written(page: str, record: JsonObject, before: JsonObject) -> str:
     """Return the page with the records in it."""
-    for name, text in (("faults", chapter(record, before)), ("nights", chapter(nights))):
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        head, _, rest = page.partition(begin)
-        _, _, tail = rest.partition(end)
-        page = f"{head}{begin}\n{text}\n{end}{tail}"
-    return page
+    begin, end = "<!-- faults -->", "<!-- /faults -->"
+    head, _, rest = page.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{chapter(record, before)}\n{end}{tail}"
 
 
-def chapter(record: JsonObject, before: JsonObject | None = None) -> str:
+def chapter(record: JsonObject, before: JsonObject) -> str:
     """Return the targets and every class, as Markdown.
 
     Args:
         record: what was measured.
-        before: record of an earlier build; without it the table has no column for it.
+        before: record of an earlier build, for the last column.
     """
     machine = record["machine"]
     heads = [name.replace("_", " ") for name in _COLUMNS]
@@ -59,24 +54,22 @@ def chapter(record: JsonObject, before: JsonObject | None = None) -> str:
             ],
         ),
         *table_of(
-            [*heads, *(["wrong or lost before"] if before else [])],
+            [*heads, "wrong or lost before"],
             [_line(row, before) for row in [*record["rows"], _total(record["rows"])]],
         ),
-        *([f"Before: `{before['command']}`, commit {before['commit']}."] if before else []),
+        f"Before: `{before['command']}`, commit {before['commit']}.",
         *(["", "What came out wrong or lost:", ""] if any(map(_is_bad, record["rows"])) else []),
         *(f"- {note}" for note in record["notes"]),
     ]
     return "\n".join(lines).rstrip()
 
 
-def _line(row: JsonObject, before: JsonObject | None) -> list[str]:
+def _line(row: JsonObject, before: JsonObject) -> list[str]:
     """Return a class's cells; a number that must be zero and is not is emphasised."""
     cells = []
     for name in _COLUMNS:
         cell = "-" if row[name] is None else f"{row[name]:,}" if name in _SUMS else str(row[name])
         cells.append(f"**{cell}**" if name in ("wrong", "lost") and row[name] else cell)
-    if before is None:
-        return cells
     rows = before["rows"] if row["fault"] != _ALL else [_total(before["rows"])]
     same = [r for r in rows if (r["fault"], r["where"]) == (row["fault"], row["where"])]
     counts = [f"{r['wrong']}, {r['lost']} of {r['injected']}" for r in same if r["injected"]]
@@ -102,8 +95,7 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("record", type=Path, help="record of this build")
     parser.add_argument("before", type=Path, help="record of an earlier build, to compare with")
-    parser.add_argument("nights", type=Path, help="record of the nights alone")
     options = parser.parse_args(words)
-    paths = (options.record, options.before, options.nights)
+    paths = (options.record, options.before)
     PAGE.write_text(written(PAGE.read_text(), *(json.loads(path.read_text()) for path in paths)))
     return 0
