@@ -26,9 +26,10 @@ demo: .venv/.ready ## from rows to a published kernel on planted data; CPU, minu
 test: .venv/.ready ## unit tests, on a CPU, in parallel
 	@$(PYTHON) -m pytest -n auto -m "not (slow or ray or night or faults or gpu)"
 
-# Three files at a time on two cores, since tests that start a Ray mostly wait.
+# Three files at a time on two cores, since tests that start a Ray mostly wait. Long files come
+# first (tests/conftest.py), in that order: pytest-xdist would begin with those of many tests.
 test-long: .venv/.ready ## the rest: faults, whole nights, Ray (and gpu where there is one)
-	@$(PYTHON) -m pytest -n 3 --dist loadfile -m "slow or ray or night or faults or gpu" --durations=10
+	@$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow or ray or night or faults or gpu" --durations=10
 
 bench-smoke: .venv/.ready ## every benchmark at a size that shows that it runs (minutes)
 	@for bench in sharding scaling; do \
