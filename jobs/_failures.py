@@ -132,7 +132,7 @@ def announce_restart(
         report(WorkersRestarted(attempt, cause))
     for stale in run_dir.glob(_ERRORS):
         stale.unlink(missing_ok=True)
-        files.there(remove_path, stale)
+        files.call_on_driver(remove_path, stale)
 
 
 def cause_of_failure(run_dir: Path) -> str:

@@ -27,7 +27,7 @@ def line_writer(path: Path, files: RunFiles = SHARED_DISK) -> Report:
     def report(event: AnyEvent) -> None:
         line = json.dumps({"at": round(time.time(), 2), **event})
         with lock:
-            files.there(append_line, path, line)
+            files.call_on_driver(append_line, path, line)
 
     return report
 

@@ -36,7 +36,7 @@ class RunFiles(Protocol):
         """
         ...
 
-    def there(self, function: Callable[..., object], *arguments: object) -> None:
+    def call_on_driver(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function on the driver's machine.
 
         Args:
@@ -62,7 +62,7 @@ class SharedDisk:
     def merge(self, folder: Path) -> None:
         """Do nothing: all workers wrote to one folder."""
 
-    def there(self, function: Callable[..., object], *arguments: object) -> None:
+    def call_on_driver(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function."""
         function(*arguments)
 

@@ -82,14 +82,14 @@ def save(
         write_state(part, document)
     gather(part, worker)
     if worker.rank == 0:
-        worker.files.there(put_checkpoint, part, path)
+        worker.files.call_on_driver(put_checkpoint, part, path)
     barrier(worker)  # no worker goes on before the checkpoint is complete
 
 
 def make_folder(folder: Path, worker: Worker) -> None:
     """Make an empty folder to which all workers write; a collective call."""
     if worker.rank == 0:
-        worker.files.there(empty_folder, folder)
+        worker.files.call_on_driver(empty_folder, folder)
     barrier(worker)
     folder.mkdir(parents=True, exist_ok=True)  # where this machine has a disk of its own
 
@@ -179,7 +179,7 @@ def resume(
                 "are replayed"
             )
         for damaged in paths[:number] if worker.rank == 0 else ():
-            worker.files.there(remove_path, damaged)
+            worker.files.call_on_driver(remove_path, damaged)
         return metas, [*problems, *lines]
     folder = paths[0].parent
     listing = "\n".join(f"  {line}" for line in problems)

@@ -389,7 +389,7 @@ class Pretraining:
             written.write(built)
         checkpoint.gather(built, self.worker)
         if self.worker.rank == 0:
-            self.worker.files.there(replace_folder, built, best)
+            self.worker.files.call_on_driver(replace_folder, built, best)
         checkpoint.barrier(self.worker)
 
     def load_best(self) -> BestWeights:

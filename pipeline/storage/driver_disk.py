@@ -83,7 +83,7 @@ class DriverDisk:
             file.write(content)
         self._received += Carried(bytes=len(content))
 
-    def place(self, part: str, inside: str) -> None:
+    def finish(self, part: str, inside: str) -> None:
         """Give a received file its name, at once."""
         built, path = self.root / part, self.root / inside
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +92,8 @@ class DriverDisk:
         sync_folder(path.parent)
         self._received += Carried(files=1)
 
-    def there(self, function: Callable[..., object], arguments: Sequence[tuple[bool, Any]]) -> None:
-        """Call a function.
+    def call(self, function: Callable[..., object], arguments: Sequence[tuple[bool, Any]]) -> None:
+        """Call a function on this machine.
 
         Args:
             function: the function.
@@ -160,7 +160,7 @@ class RemoteFiles:
             return
         for name in files_below(path, is_carried):
             self._upload(path / name, f"{part}/{name}")
-        self.there(replace_folder, self._root / part, path)
+        self.call_on_driver(replace_folder, self._root / part, path)
 
     def merge(self, folder: Path) -> None:
         """Move this machine's files of a folder to the driver's folder of that name."""
@@ -171,7 +171,7 @@ class RemoteFiles:
             self._upload(folder / name, f"{inside}/{name}")
         shutil.rmtree(folder, ignore_errors=True)
 
-    def there(self, function: Callable[..., object], *arguments: object) -> None:
+    def call_on_driver(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function on the driver's machine."""
         carried = [
             (True, inside)
@@ -179,7 +179,7 @@ class RemoteFiles:
             else (False, value)
             for value in arguments
         ]
-        self._call("there", function, carried)
+        self._call("call", function, carried)
 
     def _upload(self, path: Path, inside: str) -> None:
         part = _part_of(inside)
@@ -188,7 +188,7 @@ class RemoteFiles:
             self._call("append", part, content)  # also where the file is empty
             while content := file.read(CHUNK_BYTES):
                 self._call("append", part, content)
-        self._call("place", part, inside)
+        self._call("finish", part, inside)
 
     def _inside(self, path: Path) -> str | None:
         """Return a path relative to scratch; None for one elsewhere, which all machines see."""

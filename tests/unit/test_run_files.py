@@ -12,7 +12,7 @@ def test_nothing_is_sent_on_a_shared_disk(tmp_path):
         act(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     seen = []
-    SHARED_DISK.there(seen.append, tmp_path)
+    SHARED_DISK.call_on_driver(seen.append, tmp_path)
     assert seen == [tmp_path]
 
 

@@ -128,15 +128,15 @@ def test_all_machines_files_meet_in_the_drivers_folder_by_the_first_worker_of_ea
     machines.files().merge(part)
     assert content(machines.there / ".step.part") == {"driver": "d", "worker": "w"}
     assert not part.exists()
-    machines.files().there(replace_folder, part, machines.here / "step")
+    machines.files().call_on_driver(replace_folder, part, machines.here / "step")
     assert content(machines.there) == {"step/driver": "d", "step/worker": "w"}
 
 
 def test_functions_run_on_the_drivers_disk(machines, tmp_path):
     files = machines.files()
-    files.there(empty_folder, machines.here / "made")
-    files.there(append_line, machines.here / "made" / "progress", "a line")
-    files.there(append_line, tmp_path / "seen by all", "a line")
+    files.call_on_driver(empty_folder, machines.here / "made")
+    files.call_on_driver(append_line, machines.here / "made" / "progress", "a line")
+    files.call_on_driver(append_line, tmp_path / "seen by all", "a line")
     assert content(machines.there) == {"made/progress": "a line\n"}
     assert (tmp_path / "seen by all").read_text() == "a line\n"
     assert not machines.here.exists()
