@@ -78,8 +78,8 @@ def on_worker(
     dist.barrier()
     ready_s = time.perf_counter() - started
     tables = frozen.tables
-    for store in tables.stores:
-        store.bytes_RN.flatten()[::_PAGE].sum()  # a mapped page counts once it was read
+    for local in tables.local_rows:
+        local.bytes_RN.flatten()[::_PAGE].sum()  # a mapped page counts once it was read
     dist.barrier()
     after = memory()
     dist.barrier()

@@ -329,12 +329,12 @@ def _measure_lookups(setup: TableSetup, table: OneTable, law: str, *, turn: int)
     started = time.perf_counter()
     setup.tables.sequences(ids)
     _keep(table, f"{law} through all workers", spec.lookups / (time.perf_counter() - started))
-    (store,) = setup.tables.stores
-    own_I = drawn(law, spec.lookups, len(store.bytes_RN), draw).int()
-    offsets_G1 = torch.arange(spec.lookups + 1, dtype=torch.int32)
+    (local,) = setup.tables.local_rows
+    own_I = drawn(law, spec.lookups, len(local.bytes_RN), draw).int()
+    offsets_O = torch.arange(spec.lookups + 1, dtype=torch.int32)
     dist.barrier()
     started = time.perf_counter()
-    store.sums(own_I, offsets_G1)
+    local.sums(own_I, offsets_O)
     _keep(table, f"{law} of own rows", spec.lookups / (time.perf_counter() - started))
 
 

@@ -4,10 +4,10 @@
     requests    row numbers; for bags that their owners sum, also how many rows each bag has
     answers     the stored bytes of each requested row, or the fp32 sum of each bag
 
-Every worker brings the same number of questions, to the same stores, in the same order. A question
+Every worker brings the same number of questions, on the same rows, in the same order. A question
 may be empty.
 
-Shapes: I ids, G bags, G1 = G + 1 offsets, M parts of bags (the ids of one bag on one owner), N
+Shapes: I ids, G bags, O = G + 1 offsets, M parts of bags (the ids of one bag on one owner), N
 bytes of a row, W columns.
 """
 
@@ -26,7 +26,7 @@ _FP32_BYTES = 4
 
 
 @dataclass(slots=True, kw_only=True)
-class Store:
+class LocalRows:
     """This worker's rows of one precision and width."""
 
     bytes_RN: Tensor
@@ -35,9 +35,9 @@ class Store:
     partial: Lookup
     """Sums fp32 rows of the same width: the sums that several owners answer for one bag."""
 
-    def sums(self, rows_I: Tensor, offsets_G1: Tensor) -> Tensor:
+    def sums(self, rows_I: Tensor, offsets_O: Tensor) -> Tensor:
         """Return the sum of each bag of this worker's own rows, (G, W) in fp32."""
-        return self.lookup(self.bytes_RN, rows_I, offsets_G1)
+        return self.lookup(self.bytes_RN, rows_I, offsets_O)
 
     def answer_bytes(self, *, is_summed: bool) -> int:
         """Return the bytes of one answer: of a stored row, or of the fp32 sum of a bag."""
@@ -48,14 +48,14 @@ class Store:
 class Question:
     """Bags of rows, each row on some worker; the answer is the sum of each bag."""
 
-    store: Store
+    local: LocalRows
     is_summed: bool
     """Whether owners sum the rows of a bag before they answer."""
     owners_I: Tensor
     """The rank that owns each row."""
     rows_I: Tensor
-    """The number of each row in its owner's store."""
-    offsets_G1: Tensor
+    """The number of each row among its owner's rows."""
+    offsets_O: Tensor
     """Index in `rows_I` at which each bag begins, then the end of the last one."""
 
 
@@ -80,7 +80,7 @@ def exchange(questions: Sequence[Question], worker: Worker) -> list[Tensor]:
     """Return the sums (G, W) of each question; a collective call.
 
     Args:
-        questions: questions to the same stores in the same order, as many on every worker.
+        questions: questions on the same rows in the same order, as many on every worker.
         worker: this process.
 
     Raises:
@@ -119,10 +119,10 @@ def _by_owner(question: Question, world: int) -> _Sent:
         # The inverse of the sort: answers are summed where they arrive, without a sorted copy.
         index_I = torch.empty_like(rows_I)
         index_I[order_I] = torch.arange(len(rows_I), dtype=rows_I.dtype, device=rows_I.device)
-        return _Sent(rows_I, ids, rows_I[:0], [0] * world, index_I, question.offsets_G1)
-    bags = len(question.offsets_G1) - 1
+        return _Sent(rows_I, ids, rows_I[:0], [0] * world, index_I, question.offsets_O)
+    bags = len(question.offsets_O) - 1
     bag_I = torch.arange(bags, device=rows_I.device).repeat_interleave(
-        question.offsets_G1.diff(), output_size=len(rows_I)
+        question.offsets_O.diff(), output_size=len(rows_I)
     )
     # One key for owner and bag: runs of equal keys are the parts of bags, in the order of answers.
     # `long` copies, since owners have a smaller type. So `mul_` does not change the question.
@@ -145,9 +145,9 @@ def offsets_of(lengths_G: Tensor) -> Tensor:
     Args:
         lengths_G: ids of each bag.
     """
-    offsets_G1 = lengths_G.new_zeros(len(lengths_G) + 1, dtype=torch.int64)
-    torch.cumsum(lengths_G, dim=0, out=offsets_G1[1:])
-    return offsets_G1
+    offsets_O = lengths_G.new_zeros(len(lengths_G) + 1, dtype=torch.int64)
+    torch.cumsum(lengths_G, dim=0, out=offsets_O[1:])
+    return offsets_O
 
 
 _Sizes = list[list[tuple[int, int]]]
@@ -228,26 +228,26 @@ def _answer_sizes(questions: Sequence[Question], sizes: Sequence[tuple[int, int]
         sizes: row numbers and parts of bags of each question.
     """
     return [
-        (bags if q.is_summed else ids) * q.store.answer_bytes(is_summed=q.is_summed)
+        (bags if q.is_summed else ids) * q.local.answer_bytes(is_summed=q.is_summed)
         for q, (ids, bags) in zip(questions, sizes, strict=True)
     ]
 
 
 def _answer(question: Question, rows_I: Tensor, lengths_M: Tensor, out: Tensor) -> None:
     """Write the answer to another rank's question into its part of the message."""
-    store = question.store
+    local = question.local
     if question.is_summed:
-        out.copy_(store.sums(rows_I, offsets_of(lengths_M)).view(torch.uint8).flatten())
+        out.copy_(local.sums(rows_I, offsets_of(lengths_M)).view(torch.uint8).flatten())
     else:
-        out_IN = out.view(len(rows_I), store.bytes_RN.shape[1])
-        torch.index_select(store.bytes_RN, 0, rows_I, out=out_IN)
+        out_IN = out.view(len(rows_I), local.bytes_RN.shape[1])
+        torch.index_select(local.bytes_RN, 0, rows_I, out=out_IN)
 
 
 def _sums(question: Question, sent: _Sent, parts: Sequence[Tensor]) -> Tensor:
     """Sum all owners' answers to a question by bag."""
-    store = question.store
-    rows_MN = torch.cat(list(parts)).view(-1, store.answer_bytes(is_summed=question.is_summed))
-    lookup = store.partial if question.is_summed else store.lookup
+    local = question.local
+    rows_MN = torch.cat(list(parts)).view(-1, local.answer_bytes(is_summed=question.is_summed))
+    lookup = local.partial if question.is_summed else local.lookup
     return lookup(rows_MN, sent.answer_ids, sent.answer_offsets)
 
 

@@ -22,7 +22,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.tables import LocalShard, TableShape
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import quantised
-from iak.pipeline.sharding.exchange import Question, Store, exchange, offsets_of, refuse
+from iak.pipeline.sharding.exchange import LocalRows, Question, exchange, offsets_of, refuse
 from iak.pipeline.sharding.mapped import Append, MapFolder, Mapped, map_files, remove_unused
 from iak.pipeline.sharding.quantised import SCALE_BYTES, Lookup, has_scale, row_bytes
 from iak.pipeline.sharding.stacks import (
@@ -100,7 +100,7 @@ class FrozenTables(nn.Module):
         self.rank = worker.rank if self.is_shared else 0
         pieces = planned_pieces(plan) if self.is_shared else whole_pieces(shapes)
         self.stacks = stacks_of(shapes, list(pieces), precisions)
-        self.stores = [self._store(stack) for stack in self.stacks]
+        self.local_rows = [self._local_rows(stack) for stack in self.stacks]
         # Row numbers are sent: int32 halves their bytes where no rank has too many rows.
         longest = max(s.rows_on(piece.rank) for s in self.stacks for piece in s.pieces)
         row_type = torch.int32 if longest <= INT32_ROWS else torch.int64
@@ -109,7 +109,7 @@ class FrozenTables(nn.Module):
     @property
     def num_bytes(self) -> int:
         """Return the bytes of rows that this worker stores or maps."""
-        return sum(store.bytes_RN.numel() for store in self.stores)
+        return sum(local.bytes_RN.numel() for local in self.local_rows)
 
     def fill(self, read: ReadRows) -> None:
         """Give the tables their values. Besides the tables it takes a buffer of bounded size.
@@ -124,11 +124,11 @@ class FrozenTables(nn.Module):
         if self.mapped_at is not None:
             self._map(self.mapped_at, read)
             return
-        for stack, store in zip(self.stacks, self.stores, strict=True):
-            # `store=store` binds this turn's store: a closure would see the loop's last one.
-            def keep(first: int, bytes_RN: Tensor, store: Store = store) -> None:
+        for stack, local in zip(self.stacks, self.local_rows, strict=True):
+            # `local=local` binds this turn's rows: a closure would see the loop's last one.
+            def keep(first: int, bytes_RN: Tensor, local: LocalRows = local) -> None:
                 rows, width = bytes_RN.shape  # on CUDA a row may be longer, for its alignment
-                store.bytes_RN[first : first + rows, :width].copy_(bytes_RN)
+                local.bytes_RN[first : first + rows, :width].copy_(bytes_RN)
 
             self._encode(stack, read, keep)
 
@@ -163,8 +163,8 @@ class FrozenTables(nn.Module):
         are whole on every worker, so that each returns an equal share of the rows.
         """
         return [
-            self._shard(stack, store, piece)
-            for stack, store in zip(self.stacks, self.stores, strict=True)
+            self._shard(stack, local, piece)
+            for stack, local in zip(self.stacks, self.local_rows, strict=True)
             for piece in self._shown(stack)
         ]
 
@@ -187,12 +187,12 @@ class FrozenTables(nn.Module):
             )
         return lines
 
-    def _store(self, stack: Stack) -> Store:
+    def _local_rows(self, stack: Stack) -> LocalRows:
         """Allocate a stack's memory on this worker, not initialised; no rows where it is mapped."""
         device = self.worker.device
         stride = quantised.stride_bytes(stack.precision, stack.width, device)
         rows = 0 if self.mapped_at else stack.rows_on(self.rank)
-        return Store(
+        return LocalRows(
             bytes_RN=quantised.room_for(rows, stride, device),
             lookup=Lookup(stack.precision, stack.width, device),
             partial=Lookup("fp32", stack.width, device),
@@ -239,7 +239,7 @@ class FrozenTables(nn.Module):
         # The key names the folder: another layout of the same base has files of its own.
         key = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:12]
         names = [f"{stack.precision}-{stack.width}" for stack in self.stacks]
-        strides = [store.bytes_RN.shape[1] for store in self.stores]
+        strides = [local.bytes_RN.shape[1] for local in self.local_rows]
         named = dict(zip(names, self.stacks, strict=True))
 
         def write(name: str, append: Append) -> None:
@@ -250,8 +250,8 @@ class FrozenTables(nn.Module):
             for name, stack, stride in zip(names, self.stacks, strides, strict=True)
         }
         self._mapped = map_files(where, key, sizes, write)
-        for name, store, stride in zip(names, self.stores, strides, strict=True):
-            store.bytes_RN = self._mapped.files[name].view(-1, stride)
+        for name, local, stride in zip(names, self.local_rows, strides, strict=True):
+            local.bytes_RN = self._mapped.files[name].view(-1, stride)
         remove_unused(where.path.parent, days=where.days)
 
     def _sums(self, bags: Mapping[str, Bags]) -> dict[str, Tensor]:
@@ -259,8 +259,8 @@ class FrozenTables(nn.Module):
         try:
             asked = [
                 pair
-                for stack, store in zip(self.stacks, self.stores, strict=True)
-                for pair in self._questions(stack, store, bags)
+                for stack, local in zip(self.stacks, self.local_rows, strict=True)
+                for pair in self._questions(stack, local, bags)
             ]
         except ValueError:
             if self.is_shared:  # two questions per stack; the other workers wait in `exchange`
@@ -270,7 +270,7 @@ class FrozenTables(nn.Module):
         if self.is_shared:
             sums = exchange(questions, self.worker)
         else:
-            sums = [q.store.sums(q.rows_I, q.offsets_G1) for q in questions]
+            sums = [q.local.sums(q.rows_I, q.offsets_O) for q in questions]
         parts: dict[str, list[tuple[int, Tensor]]] = {}
         for (stack, lanes), part_GW in zip((key for key, _ in asked), sums, strict=True):
             sizes = [len(bags[stack.lanes[number].feature].lengths_B) for number in lanes]
@@ -280,7 +280,7 @@ class FrozenTables(nn.Module):
         return {feature: _joined(bands) for feature, bands in parts.items()}
 
     def _questions(
-        self, stack: Stack, store: Store, bags: Mapping[str, Bags]
+        self, stack: Stack, local: LocalRows, bags: Mapping[str, Bags]
     ) -> Iterator[tuple[tuple[Stack, list[int]], Question]]:
         """Yield the questions to a stack, each with the lanes that ask it.
 
@@ -289,9 +289,9 @@ class FrozenTables(nn.Module):
         """
         numbers = list(range(len(stack.lanes)))
         if not self.is_shared:
-            yield (stack, numbers), self._question(stack, store, bags, numbers, is_summed=False)
+            yield (stack, numbers), self._question(stack, local, bags, numbers, is_summed=False)
             return
-        stored, summed = (store.answer_bytes(is_summed=is_summed) for is_summed in (False, True))
+        stored, summed = (local.answer_bytes(is_summed=is_summed) for is_summed in (False, True))
         for is_summed in (False, True):
             lanes = []
             for number in numbers:
@@ -300,12 +300,12 @@ class FrozenTables(nn.Module):
                 is_long = len(ids_I) * stored > int(lengths_B.count_nonzero()) * summed
                 if is_long == is_summed:
                     lanes.append(number)
-            yield (stack, lanes), self._question(stack, store, bags, lanes, is_summed=is_summed)
+            yield (stack, lanes), self._question(stack, local, bags, lanes, is_summed=is_summed)
 
     def _question(
         self,
         stack: Stack,
-        store: Store,
+        local: LocalRows,
         bags: Mapping[str, Bags],
         lanes: list[int],
         *,
@@ -315,13 +315,13 @@ class FrozenTables(nn.Module):
         read = [bags[stack.lanes[number].feature] for number in lanes]
         owners_I, rows_I = stack.address(lanes, [part.ids_I for part in read], self._no_rows)
         lengths = [part.lengths_B for part in read]
-        offsets_G1 = offsets_of(torch.cat(lengths) if lengths else rows_I[:0])
+        offsets_O = offsets_of(torch.cat(lengths) if lengths else rows_I[:0])
         return Question(
-            store=store,
+            local=local,
             is_summed=is_summed,
             owners_I=owners_I,
             rows_I=rows_I,
-            offsets_G1=offsets_G1,
+            offsets_O=offsets_O,
         )
 
     def _shown(self, stack: Stack) -> Iterator[Piece]:
@@ -335,9 +335,9 @@ class FrozenTables(nn.Module):
             elif piece.rank == self.rank:
                 yield piece
 
-    def _shard(self, stack: Stack, store: Store, piece: Piece) -> LocalShard:
+    def _shard(self, stack: Stack, local: LocalRows, piece: Piece) -> LocalShard:
         """View a piece as its precision stores it: as numbers, or as bytes."""
-        bytes_RN = store.bytes_RN[piece.first : piece.first + piece.rows]
+        bytes_RN = local.bytes_RN[piece.first : piece.first + piece.rows]
         bytes_RN = bytes_RN[:, : row_bytes(stack.precision, piece.cols)]
         tensor_RW, col = bytes_RN, piece.col
         if not has_scale(stack.precision):

@@ -155,21 +155,21 @@ class Lookup:
         self._kernel.weight_initialized = True
         self._kernel.initialize_logical_weights_placements_and_offsets()
 
-    def __call__(self, bytes_RN: Tensor, ids_I: Tensor, offsets_G1: Tensor) -> Tensor:
+    def __call__(self, bytes_RN: Tensor, ids_I: Tensor, offsets_O: Tensor) -> Tensor:
         """Return the sum of each bag's rows, (G, width).
 
         Args:
             bytes_RN: rows, contiguous.
             ids_I: numbers of rows, 0 <= id < R. The caller checks them; the kernel does not.
-            offsets_G1: index in `ids_I` at which each bag begins, then the end of the last one.
+            offsets_O: index in `ids_I` at which each bag begins, then the end of the last one.
         """
         if len(ids_I) == 0:
-            return torch.zeros(len(offsets_G1) - 1, self.width, device=self.device)
+            return torch.zeros(len(offsets_O) - 1, self.width, device=self.device)
         attribute = "weights_dev" if self.device.type == "cuda" else "weights_host"
         with _ONE_AT_A_TIME:
             before = getattr(self._kernel, attribute)
             setattr(self._kernel, attribute, bytes_RN.flatten())
-            sums_GW: Tensor = self._kernel(ids_I, offsets_G1.to(ids_I.dtype))
+            sums_GW: Tensor = self._kernel(ids_I, offsets_O.to(ids_I.dtype))
             setattr(self._kernel, attribute, before)  # else the kernel would keep the rows alive
         return sums_GW
 

@@ -155,16 +155,17 @@ class _RowsBySlot:
         self.rows, self.level = rows, level
         slots_n = rows.slots_nL[:, level]
         self.order_n = torch.argsort(slots_n, stable=True)
-        # K + 1 ends of slots. Rows without a slot have -1, and come before the first end.
-        self.ends_K1 = torch.searchsorted(slots_n[self.order_n], torch.arange(slots + 1))
+        # O = K + 1: where each slot begins, then the end of the last one. Rows without a slot have
+        # -1, and come before all slots.
+        self.offsets_O = torch.searchsorted(slots_n[self.order_n], torch.arange(slots + 1))
 
     def counts(self) -> Tensor:
         """Return the rows of each slot, (K,)."""
-        return self.ends_K1.diff()
+        return self.offsets_O.diff()
 
     def of(self, cohort: slice) -> TuningRows:
         """Return a cohort's rows in the order they were read, its slots numbered from zero."""
-        first, last = self.ends_K1[[cohort.start, cohort.stop]].tolist()
+        first, last = self.offsets_O[[cohort.start, cohort.stop]].tolist()
         index = self.order_n[first:last].sort().values
         slots_nL = self.rows.slots_nL[index]
         slots_nL[:, self.level] -= cohort.start

@@ -383,12 +383,12 @@ def ask_loading(worker, place, written, precision, mapped_at=None):
         entries=written["big"], worker=worker, mapped_at=mapped_at,
     )  # fmt: skip
     peak = memory("VmHWM") - before
-    (store,) = unwrap(model).tables.stores
-    store.bytes_RN.flatten()[::4096].sum()  # reads every page
+    (local,) = unwrap(model).tables.local_rows
+    local.bytes_RN.flatten()[::4096].sum()  # reads every page
     dist.barrier()
     pages = shared_pages(str(mapped_at.path)) if mapped_at else {}
     dist.barrier()
-    return {"peak": peak, "held": 0 if mapped_at else store.bytes_RN.numel(), "pages": pages}
+    return {"peak": peak, "held": 0 if mapped_at else local.bytes_RN.numel(), "pages": pages}
 
 
 def forget_peak():

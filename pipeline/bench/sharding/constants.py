@@ -70,8 +70,8 @@ def of_steps(table: PlacedTable, worker: Worker, *, rows: int) -> dict[str, floa
     draw = torch.Generator().manual_seed(worker.rank)
     per_row = size.ids_per_row
     ids_I = drawn("uniform", rows * per_row, table.own_rows, draw).to(worker.device)
-    offsets_B1 = torch.arange(0, len(ids_I) + 1, per_row, device=worker.device)
-    seconds = _median_s(lambda: table.update_own_rows(ids_I, offsets_B1), worker)
+    offsets_O = torch.arange(0, len(ids_I) + 1, per_row, device=worker.device)
+    seconds = _median_s(lambda: table.update_own_rows(ids_I, offsets_O), worker)
     small = ids_of(size, rows=_SMALL_ROWS, worker=worker, seed=0)
     wire = Wire()
     with wire:

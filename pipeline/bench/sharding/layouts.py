@@ -122,13 +122,13 @@ class PlacedTable:
             mean_BW.backward(torch.full_like(mean_BW, 1e-3))
         settle(self.worker)
 
-    def update_own_rows(self, ids_I: Tensor, offsets_B1: Tensor) -> None:
+    def update_own_rows(self, ids_I: Tensor, offsets_O: Tensor) -> None:
         """Look rows of this worker's part up and update them, without any exchange.
 
         For a trained table that is cut by rows, of which every worker has a part.
         """
         (module,) = table_modules(self.model)
-        sums_BW = module(ids_I, offsets_B1)
+        sums_BW = module(ids_I, offsets_O)
         sums_BW.backward(torch.full_like(sums_BW, 1e-3))
         settle(self.worker)
 

@@ -45,7 +45,7 @@ def test_a_weight_that_changed_changes_the_digest(tmp_path):
     base = FrozenBase.load(opened, FP32, ResolvedPlacement(), ALONE)
     before = base.digest()
     assert base.digest() == before
-    base.tables.stores[0].bytes_RN[0, 0] ^= 1
+    base.tables.local_rows[0].bytes_RN[0, 0] ^= 1
     assert base.digest() != before
 
 

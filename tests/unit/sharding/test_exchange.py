@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iak.pipeline.sharding import exchange as exchange_module
-from iak.pipeline.sharding.exchange import Question, Store, exchange, offsets_of, refuse
+from iak.pipeline.sharding.exchange import LocalRows, Question, exchange, offsets_of, refuse
 from iak.pipeline.sharding.quantised import PRECISIONS, Lookup, to_bytes
 from tests.unit.workers import CPU, on_threads, outcomes
 
@@ -18,30 +18,30 @@ ROWS, WIDTH = 11, 8
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose rows lie on several workers, each at some row of that worker's store."""
+    """A table whose rows lie on several workers, each at some row of that worker's rows."""
 
     whole_RN: Tensor
     lookup: Lookup
     owners_R: Tensor
     rows_R: Tensor
 
-    def store(self, rank: int) -> Store:
+    def local_rows(self, rank: int) -> LocalRows:
         mine_R = torch.nonzero(self.owners_R == rank).flatten()
         bytes_RN = torch.empty(len(mine_R), self.whole_RN.shape[1], dtype=torch.uint8)
         bytes_RN[self.rows_R[mine_R]] = self.whole_RN[mine_R]
         partial = Lookup("fp32", self.lookup.width, CPU)
-        return Store(bytes_RN=bytes_RN, lookup=self.lookup, partial=partial)
+        return LocalRows(bytes_RN=bytes_RN, lookup=self.lookup, partial=partial)
 
     def sums(self, bags) -> Tensor:
         """The sums of bags, looked up in the whole table."""
-        ids_I, offsets_G1 = flat(bags)
-        return self.lookup(self.whole_RN, ids_I, offsets_G1)
+        ids_I, offsets_O = flat(bags)
+        return self.lookup(self.whole_RN, ids_I, offsets_O)
 
     def question(self, rank: int, bags, *, is_summed: bool) -> Question:
-        ids_I, offsets_G1 = flat(bags)
+        ids_I, offsets_O = flat(bags)
         return Question(
-            store=self.store(rank), is_summed=is_summed, owners_I=self.owners_R[ids_I],
-            rows_I=self.rows_R[ids_I], offsets_G1=offsets_G1,
+            local=self.local_rows(rank), is_summed=is_summed, owners_I=self.owners_R[ids_I],
+            rows_I=self.rows_R[ids_I], offsets_O=offsets_O,
         )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def flat(bags):
 
 
 def table_of(owners, *, precision="fp32", seed=0, whole_numbers=False) -> Table:
-    """Its rows on these workers, in a store each, in a drawn order."""
+    """Its rows on these workers, each with its own, in a drawn order."""
     draw = torch.Generator().manual_seed(seed)
     weight_RW = torch.randn(len(owners), WIDTH, generator=draw)
     if whole_numbers:  # whose sums are exact, in whatever order they are added up
@@ -129,9 +129,9 @@ def test_of_a_bag_that_owners_sum_each_owner_sends_one_row(is_summed, rows):
     travelled = []
 
     def counting(lookup):
-        def look_up(bytes_RN, ids_I, offsets_G1):
+        def look_up(bytes_RN, ids_I, offsets_O):
             travelled.append(len(bytes_RN))
-            return lookup(bytes_RN, ids_I, offsets_G1)
+            return lookup(bytes_RN, ids_I, offsets_O)
 
         look_up.width = lookup.width
         return look_up
@@ -141,7 +141,7 @@ def test_of_a_bag_that_owners_sum_each_owner_sends_one_row(is_summed, rows):
         question = table.question(worker.rank, bags, is_summed=is_summed)
         if worker.rank == 0:  # the one that adds up the answers
             name = "partial" if is_summed else "lookup"
-            setattr(question.store, name, counting(getattr(question.store, name)))
+            setattr(question.local, name, counting(getattr(question.local, name)))
         exchange([question], worker)
 
     on_threads(ask, 2)

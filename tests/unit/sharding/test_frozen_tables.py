@@ -221,11 +221,11 @@ def test_fp32_has_the_digest_of_the_tables_it_was_read_from():
 def test_a_changed_byte_changes_the_digest(precision):
     model = frozen_model(all_in(precision))
     before = digest_model(model, ALONE)
-    for store in unwrap(model).tables.stores:
-        for place in (0, store.bytes_RN.numel() // 2, store.bytes_RN.numel() - 1):
-            store.bytes_RN.flatten()[place] ^= 1
+    for local in unwrap(model).tables.local_rows:
+        for place in (0, local.bytes_RN.numel() // 2, local.bytes_RN.numel() - 1):
+            local.bytes_RN.flatten()[place] ^= 1
             assert digest_model(model, ALONE) != before
-            store.bytes_RN.flatten()[place] ^= 1
+            local.bytes_RN.flatten()[place] ^= 1
     assert digest_model(model, ALONE) == before
 
 
