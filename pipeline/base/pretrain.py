@@ -16,7 +16,7 @@ from iak.pipeline.events import Report
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import base_weights
-from iak.pipeline.sharding.placement_rule import Plan
+from iak.pipeline.sharding.placement_rule import TorchRecPlan
 from iak.schemas.job import Precision
 from iak.schemas.manifest import PrecisionEntry
 from iak.schemas.training import TrainingResult
@@ -58,7 +58,7 @@ def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> Tr
 
 
 def _measure_precisions(
-    work: PretrainWork, plan: Plan, worker: Worker, report: Report
+    work: PretrainWork, plan: TorchRecPlan, worker: Worker, report: Report
 ) -> list[PrecisionEntry]:
     """Measure the best weights in every precision on validation rows; a collective call."""
     catalog, best = work.view.catalog, work.run_dir / BEST

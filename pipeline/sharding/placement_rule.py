@@ -34,7 +34,7 @@ from iak.schemas.plan import (
 )
 from iak.schemas.table_placement import TablePlacement
 
-Plan: TypeAlias = ShardingPlan
+TorchRecPlan: TypeAlias = ShardingPlan
 """TorchRec's plan, for packages that must not import torchrec.distributed."""
 TABLES_PATH = "tables"
 """The name under which a model holds its tables."""

@@ -63,7 +63,7 @@ from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import (
     Kernels,
     Names,
-    Plan,
+    TuningPlan,
     begun_in_order,
     find_domains,
     rivals_of,
@@ -371,7 +371,7 @@ def _with_gate_rows(
     tuned: Sequence[Tuned],
     setting: Setting,
     gate: TuningRows,
-    plan: Plan,
+    plan: TuningPlan,
 ) -> tuple[Level, ...]:
     """Return every level with its gate rows; a collective call."""
     levels = []
@@ -659,10 +659,10 @@ def _levels(
     base: StandardizedBase,
     setting: Setting,
     statistics: RowStatistics | None,
-) -> Plan:
+) -> TuningPlan:
     width = len(statistics.standard.mean_S) if statistics else 0
     shape = KernelShape.on(setting.heads, work.kernel, inputs=base.width + width)
-    return Plan(
+    return TuningPlan(
         shape=shape,
         pooled=work.pooled,
         domain=work.domain,

@@ -38,7 +38,7 @@ Kernels = Mapping[str, Weights]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TuningPlan:
     """Settings and starts of all levels."""
 
     shape: KernelShape
@@ -159,7 +159,7 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
     )
 
 
-def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> list[Tuned]:
+def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report) -> list[Tuned]:
     """Tune every level, from the pooled kernel down; a collective call.
 
     A run that was interrupted goes on from its checkpoint.
@@ -238,7 +238,7 @@ def _refuse_all_failed(tuned: Sequence[Tuned]) -> None:
         )
 
 
-def _may_begin(plan: Plan, depth: int, worker: Worker) -> bool:
+def _may_begin(plan: TuningPlan, depth: int, worker: Worker) -> bool:
     """Return whether a cohort may begin; a collective call, since clocks differ.
 
     The pooled kernel always does: without it no other kernel has a start.
@@ -263,11 +263,11 @@ class Rivals:
     """Domains of the level that have a kernel of their own serving."""
 
 
-def rivals_of(plan: Plan, depth: int, names: Names, tuned: Sequence[Tuned]) -> Rivals:
+def rivals_of(plan: TuningPlan, depth: int, names: Names, tuned: Sequence[Tuned]) -> Rivals:
     """Return what a tuned level is compared with.
 
     Args:
-        plan: plan of all levels.
+        plan: settings and starts of all levels.
         depth: number of the level.
         names: domain names of each level.
         tuned: the levels down to this one. Kernels that were not begun are not compared.
@@ -291,25 +291,25 @@ def rivals_of(plan: Plan, depth: int, names: Names, tuned: Sequence[Tuned]) -> R
     )
 
 
-def _serving_above(plan: Plan, name: str, names: Names) -> str | None:
+def _serving_above(plan: TuningPlan, name: str, names: Names) -> str | None:
     """Return the nearest ancestor whose kernel serves now; None where the base does."""
     above = reversed(names.ancestors.get(name, ()))
     return next((ancestor for ancestor in above if ancestor in plan.live), None)
 
 
-def _stage(plan: Plan, depth: int, slots: Sequence[str]) -> Stage:
+def _stage(plan: TuningPlan, depth: int, slots: Sequence[str]) -> Stage:
     """Return the settings of a level, which depend on whether any of its kernels serves already."""
     stage = plan.domain if depth else plan.pooled
     return replace(stage, starts_live=any(name in plan.live for name in slots))
 
 
 def _inherited(
-    plan: Plan, depth: int, slots: Sequence[str], names: Names, above: Sequence[Tuned]
+    plan: TuningPlan, depth: int, slots: Sequence[str], names: Names, above: Sequence[Tuned]
 ) -> Bank:
     """Return a level's kernels as copies of their nearest tuned ancestors; the pooled one is fresh.
 
     Args:
-        plan: plan of all levels.
+        plan: settings and starts of all levels.
         depth: number of the level, 0 for the pooled kernel.
         slots: names of the level's kernels.
         names: their ancestors.
@@ -333,7 +333,7 @@ def _inherited(
     return stack(plan.shape, kernels)
 
 
-def _serving(plan: Plan, slots: Sequence[str], inherited: Bank) -> Bank | None:
+def _serving(plan: TuningPlan, slots: Sequence[str], inherited: Bank) -> Bank | None:
     """Return a level's kernels that serve now, and inherited ones where none serves.
 
     None where no kernel of the level serves.
@@ -349,7 +349,9 @@ def _serving(plan: Plan, slots: Sequence[str], inherited: Bank) -> Bank | None:
     return bank
 
 
-def _ancestor(name: str, plan: Plan, names: Names, above: Sequence[Tuned]) -> tuple[str, Tuned]:
+def _ancestor(
+    name: str, plan: TuningPlan, names: Names, above: Sequence[Tuned]
+) -> tuple[str, Tuned]:
     """Return the nearest ancestor that has a kernel, and its level.
 
     That kernel is tuned in this run, or it serves and is not tuned in this run. The pooled kernel
@@ -362,7 +364,7 @@ def _ancestor(name: str, plan: Plan, names: Names, above: Sequence[Tuned]) -> tu
     raise AssertionError(f"{name} has no tuned ancestor, not even {POOLED}")
 
 
-def _live(plan: Plan, name: str) -> Weights:
+def _live(plan: TuningPlan, name: str) -> Weights:
     """Return a serving kernel's weights, with a new probe: bundles have none.
 
     Raises:

@@ -18,7 +18,7 @@ from iak.pipeline.iak.kernel import PROBE, fresh
 from iak.pipeline.tuning import levels
 from iak.pipeline.tuning.levels import (
     Names,
-    Plan,
+    TuningPlan,
     begun_in_order,
     find_domains,
     rivals_of,
@@ -62,7 +62,7 @@ UNTUNED = setting(only(TRAIN, torch.zeros(len(TRAIN), dtype=torch.bool)), VALID)
 
 
 def plan(folder, *, live=None, every_s=1e9, deadline=None, **changes):
-    return Plan(
+    return TuningPlan(
         shape=SHAPE, pooled=stage(**changes), domain=stage(**changes), live=live or {},
         run_dir=folder, snapshot="rows", checkpoint_every_s=every_s, deadline=deadline,
     )  # fmt: skip
