@@ -250,8 +250,8 @@ def tables_text(record: JsonObject, subfolder: str) -> str:
         record,
         subfolder,
         "A billion rows",
-        "Dimension 8, int8, every row distinct, over 2 workers; half of a step's lookups fall "
-        "evenly over the table, half as Zipf's; the three sizes take turns.",
+        "Dimension 8, int8, every row distinct, over 2 workers. Half of a step's lookups fall "
+        "evenly over the table, half as Zipf's. The three sizes take turns.",
     )
     lines += table_of(
         ["rows", "step, median", "90 %", "against 1 M", "lookups/s, uniform", "Zipf"],
@@ -380,7 +380,7 @@ def nights_text(record: JsonObject, subfolder: str) -> str:
         record,
         subfolder,
         "What a chain of nights brings",
-        f"AUC of {task} on the day after each night, less the base's, in units of 1e-4, with 95 % "
+        f"AUC of {task} on the day after each night, minus the base's, in units of 1e-4, with 95 % "
         "intervals in which a user's rows are dependent.",
     )
     lines += table_of(

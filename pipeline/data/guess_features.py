@@ -128,7 +128,7 @@ def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> Feature
     counts = f"{distinct:,} distinct values in {len(known):,} sampled rows"
     if owns_lists:
         return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {counts}")
-    if kind != "float" and len(known) >= _MIN_ROWS and distinct > _NEARLY_UNIQUE * len(known):
+    if len(known) >= _MIN_ROWS and distinct > _NEARLY_UNIQUE * len(known):
         return Guess(column=name, why=f"nearly every row has its own value ({counts})")
     if kind == "text":
         return _text(name, known, counts)

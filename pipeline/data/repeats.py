@@ -55,8 +55,8 @@ class Repeats:
             f"at ({self.share:.2%}; log.max_repeated_ids allows {log.max_repeated_ids:.2%})",
             column=self.column,
             count=self.repeated,
-            remedy="Write each row once; a column that is the same for several rows (a request, a "
-            "user) is slice_by, not row_id; or raise log.max_repeated_ids",
+            remedy="Write each row once, or raise log.max_repeated_ids. A column that is the same "
+            "for several rows (a request, a user) is slice_by, not row_id",
             where=where,
             level="refuse" if self.share > log.max_repeated_ids else "warn",
         )

@@ -37,7 +37,12 @@ from iak.schemas.log import Catalog
 
 
 def select_splits(
-    snapshot: Snapshot, catalog: Catalog, dates: LogDates, days_by_file: DaysByFile
+    snapshot: Snapshot,
+    catalog: Catalog,
+    dates: LogDates,
+    days_by_file: DaysByFile,
+    *,
+    undated: bool = True,
 ) -> tuple[dict[str, Selection], list[Finding]]:
     """Return the splits that have rows, and findings on empty splits and lost rows.
 
@@ -46,6 +51,8 @@ def select_splits(
         catalog: its catalogue.
         dates: its dates.
         days_by_file: rows by date of each file whose folder does not name its day.
+        undated: whether a split that counts days of a log without dates is a finding.
+            False where another finding names the cause.
 
     Returns:
         Name of a split -> its rows, for splits with any; and the findings.
@@ -55,6 +62,8 @@ def select_splits(
     problems: list[Finding] = []
     trained_on = ("pretrain", "pretrain_valid" if "pretrain_valid" in catalog.splits else "valid")
     for name, spec in catalog.splits.items():
+        if spec.days and not dates.counted and not undated:
+            continue
         problem = "it selects no row"
         try:
             split = splits.resolve(name, spec, dates=dates.counted)

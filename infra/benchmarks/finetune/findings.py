@@ -346,7 +346,7 @@ def notes_of(findings: Findings) -> list[str]:
         "The nights with products in bf16 are not at equal precision, those with x whole show what "
         "narrowing it costs or brings: no target is about them.",
         "(f)'s bank reads what a night's kernels read; separate fine-tunes read h and all of x, "
-        "since projecting it anew in every epoch would cost them more than it saves.",
+        "since projecting it again in every epoch would cost them more than it saves.",
         "A night is timed from the loaded base to the end of its last level: reading, the base "
         "for rows that the cache lacks, validations; not the gate's rows. Continued training is "
         "timed without validations and without writing the result.",
