@@ -49,8 +49,8 @@ def in_registry(path: Path) -> tuple[str, str] | None:
     text = reference_text(path)
     if not text.startswith(_REGISTRY):
         return None
-    place, _, alias = text.removeprefix(_REGISTRY).rpartition("@")
-    return place, alias
+    registry, _, alias = text.removeprefix(_REGISTRY).rpartition("@")
+    return registry, alias
 
 
 def bucket_uri(path: Path | str) -> str | None:

@@ -505,7 +505,7 @@ def _sharding(record: JsonObject, subfolder: str) -> str:
     titles = dict.fromkeys(row["table"] for row in record["rows"] if "way" in row)
     for title in titles:
         lines += table_of(
-            [title, "launcher", "step p50, ms", "p90", "M lookups/s", "sent, KiB", "held, MiB",
+            [title, "launcher", "step p50, ms", "p90", "M lookups/s", "sent, KiB", "memory, MiB",
              "planner, ms", "here, ms"],
             [_layout_cells(row) for row in _of(record, title)],
         )  # fmt: skip

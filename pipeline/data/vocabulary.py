@@ -167,7 +167,7 @@ def fit(
     batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]],
     catalog: Catalog,
     *,
-    kept: Encoding | None = None,
+    before: Encoding | None = None,
     grown: Collection[str] = (),
 ) -> Encoding:
     """Learn vocabularies and statistics in one pass over the pre-training rows.
@@ -175,19 +175,19 @@ def fit(
     Args:
         batches: raw rows with their identities.
         catalog: the log's catalogue.
-        kept: encoding of an earlier window. It stays as it is, and only what it lacks is learned.
-        grown: tables whose vocabulary in `kept` takes in the new ids of this window.
+        before: encoding of an earlier window. It stays as it is, and only what it lacks is learned.
+        grown: tables whose vocabulary in `before` takes in the new ids of this window.
 
     Raises:
         WrongBase: ids of a table are of another kind than before.
     """
-    kept = kept or Encoding(vocabularies={}, statistics={}, boundaries={})
+    before = before or Encoding(vocabularies={}, statistics={}, boundaries={})
     tables = catalog.table_specs
     vocabularies = [name for name, table in tables.items() if table.encoding == "vocabulary"]
     numbers = [f for f in catalog.features if isinstance(f, NumericSpec)]
-    counts = {n: _Counts() for n in vocabularies if n in grown or n not in kept.vocabularies}
-    moments = {f.name: Moments() for f in numbers if f.name not in kept.statistics}
-    learned = dict(kept.kinds)
+    counts = {n: _Counts() for n in vocabularies if n in grown or n not in before.vocabularies}
+    moments = {f.name: Moments() for f in numbers if f.name not in before.statistics}
+    learned = dict(before.kinds)
     for rows, _ in batches:
         batch_kinds = kinds.kinds_of(rows, catalog)
         kinds.refuse_change(batch_kinds, learned)
@@ -203,19 +203,19 @@ def fit(
             name: counts[name].frequent(
                 tables[name].min_count,
                 _ids_in(tables[name].rows),
-                kept.vocabularies.get(name, NO_KEYS),
+                before.vocabularies.get(name, NO_KEYS),
             )
             if name in counts
-            else kept.vocabularies[name]
+            else before.vocabularies[name]
             for name in vocabularies
         },
         statistics={
-            f.name: moments[f.name].statistics() if f.name in moments else kept.statistics[f.name]
+            f.name: moments[f.name].statistics() if f.name in moments else before.statistics[f.name]
             for f in numbers
         },
         boundaries={
-            f.name: kept.boundaries[f.name]
-            if f.name in kept.boundaries
+            f.name: before.boundaries[f.name]
+            if f.name in before.boundaries
             else _boundaries(f, moments)
             for f in numbers
             if f.is_bucketed

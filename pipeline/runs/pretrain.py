@@ -325,7 +325,7 @@ def fit_encoding(
     encoding = vocabulary.fit(
         _inspected(view, labels, counts, report),
         view.catalog,
-        kept=parent.encoding if parent else None,
+        before=parent.encoding if parent else None,
         grown=[name for name in tables if f"table:{name}:grown" in spec.allow],
     )
     statistics = _base_statistics(view, parent, spec.run_dir)

@@ -9,7 +9,7 @@ from iak.pipeline.errors import BadRequest
 from iak.schemas.record import BenchmarkRecord, Target
 from iak.schemas.sharding_result import LayoutLine
 
-_COMPARED = {"p50_ms": "step time", "wire_kib": "bytes on the wire", "held_mib": "memory held"}
+_COMPARED = {"p50_ms": "step time", "wire_kib": "bytes on the wire", "held_mib": "memory"}
 
 
 def read(path: Path) -> BenchmarkRecord:

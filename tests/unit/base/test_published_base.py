@@ -106,7 +106,7 @@ GROWTHS = {
 def continued(opened, changes, vocabularies):
     catalog = small_catalog(**changes)
     published_base.check_continues(opened, catalog)
-    encoding = fitted(SECOND, catalog, kept=opened.encoding, grown=vocabularies)
+    encoding = fitted(SECOND, catalog, before=opened.encoding, grown=vocabularies)
     return catalog, encoding
 
 

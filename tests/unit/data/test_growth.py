@@ -64,7 +64,7 @@ def test_a_hash_table_folds_onto_the_one_before(rows, times, ids):
 def test_a_vocabulary_keeps_every_id_and_takes_in_new_ones(first, then, asked):
     catalog = catalog_of(min_count=1)
     before = taught(first, catalog)
-    now = taught(then, catalog, kept=before, grown=["c"])
+    now = taught(then, catalog, before=before, grown=["c"])
     assert {*now.vocabularies["c"]} == {*before.vocabularies["c"]} | {
         *taught(then, catalog).vocabularies["c"]
     }
@@ -74,7 +74,7 @@ def test_a_vocabulary_keeps_every_id_and_takes_in_new_ones(first, then, asked):
 
 def test_a_full_vocabulary_keeps_its_ids_and_the_most_frequent_new_ones():
     before = taught([1, 2], catalog_of(min_count=1))
-    now = taught([3, 4, 4, 5, 5, 5], catalog_of(min_count=1, rows=6), kept=before, grown=["c"])
+    now = taught([3, 4, 4, 5, 5, 5], catalog_of(min_count=1, rows=6), before=before, grown=["c"])
     known = taught([1, 2, 4, 5], catalog_of(min_count=1))
     assert now.vocabularies["c"].tolist() == known.vocabularies["c"].tolist()
 
@@ -83,7 +83,7 @@ def test_a_full_vocabulary_keeps_its_ids_and_the_most_frequent_new_ones():
 def test_a_vocabulary_that_may_not_grow_stays(first, then):
     catalog = catalog_of(min_count=1)
     before = taught(first, catalog)
-    now = taught(then, catalog, kept=before)
+    now = taught(then, catalog, before=before)
     assert now.vocabularies["c"].tolist() == before.vocabularies["c"].tolist()
     assert origins((catalog, before), (catalog, now)) == {}
     assert vocabulary.schema_hash(catalog, now) == vocabulary.schema_hash(catalog, before)
@@ -104,7 +104,7 @@ def test_a_hash_table_that_is_no_multiple_says_which_would_be(rows, more):
 def test_the_first_two_rows_are_themselves():
     catalog = catalog_of(min_count=1)
     before = taught([], catalog)
-    now = taught([7], catalog, kept=before, grown=["c"])
+    now = taught([7], catalog, before=before, grown=["c"])
     origin = origins((catalog, before), (catalog, now))["c"]
     assert origin.of(np.arange(3)).tolist() == [NULL_ROW, UNSEEN_ROW, UNSEEN_ROW]
 
@@ -122,7 +122,7 @@ def test_statistics_and_cuts_of_before_stand():
         {"kind": "numeric", "name": "c"},
         {"kind": "numeric", "name": "d", "column": "c", "buckets": 3},
     ], tables={}))  # fmt: skip
-    now = taught([10, 20, 30, 50], catalog, kept=before)
+    now = taught([10, 20, 30, 50], catalog, before=before)
     assert {k: now.statistics[k] for k in "cd"} == dict(before.statistics)
     assert now.statistics["e"][0] == pytest.approx(27.5)
     assert now.boundaries["d"].tolist() == before.boundaries["d"].tolist()

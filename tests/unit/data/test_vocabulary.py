@@ -162,9 +162,9 @@ def test_a_window_of_another_kind_of_ids_does_not_continue_an_encoding():
     kept = encoding_of(batch_of({"c": pa.array([7, 7])}), catalog)
     rows = batch_of({"c": pa.array(["7", "7"])})
     with pytest.raises(WrongBase, match="table c: the log has text, the base learned whole"):
-        vocabulary.fit([(rows, np.zeros(2, np.uint64))], catalog, kept=kept, grown=["c"])
+        vocabulary.fit([(rows, np.zeros(2, np.uint64))], catalog, before=kept, grown=["c"])
     nothing = batch_of({"c": pa.array([None, None], pa.string())})
-    same = vocabulary.fit([(nothing, np.zeros(2, np.uint64))], catalog, kept=kept)
+    same = vocabulary.fit([(nothing, np.zeros(2, np.uint64))], catalog, before=kept)
     assert same.kinds == kept.kinds
 
 

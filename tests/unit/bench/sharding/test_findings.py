@@ -145,7 +145,7 @@ def test_nothing_is_worse_than_itself(tmp_path):
     [
         pytest.param("p50_ms", 2.6, "step time", id="slower"),
         pytest.param("wire_kib", 2.6, "bytes on the wire", id="more bytes"),
-        pytest.param("held_mib", 1.3, "memory held", id="more memory"),
+        pytest.param("held_mib", 1.3, "memory", id="more memory"),
     ],
 )
 def test_a_regression_is_named_with_how_much(name, number, said_as):
