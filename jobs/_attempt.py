@@ -1,9 +1,10 @@
 """Do one worker's part of an attempt at a run, under Ray or in a process of this machine.
 
-Worker 0 appends its progress to `progress.jsonl` in the run folder, which the command reports as it
-grows, and leaves the result. `_failures.py` decides whether an error on a worker ends the run.
+Workers append their progress to `progress.jsonl` in the run folder, which the command reports as it
+grows. Worker 0 leaves the result. `_failures.py` decides whether an error on a worker ends the run.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +22,13 @@ from iak.pipeline.events import Report, StoresUsed, WorkersEnded, WorkersStarted
 from iak.pipeline.files import put_file
 from iak.pipeline.launcher import Launch, Result, Work
 from iak.pipeline.process import Worker, wait_for_all
-from iak.pipeline.progress import PROGRESS, following, line_writer, worker_report
+from iak.pipeline.progress import PROGRESS, following, worker_report
 from iak.pipeline.storage.store_counter import OF_PROCESS
 from iak.schemas.traffic import StoreTraffic
 
 RESULT = "result.json"
+_STORES_EVERY_S = 1.0
+"""Seconds between two reports of what a worker exchanged with object stores."""
 
 
 @contextmanager
@@ -51,23 +54,44 @@ def attempt_on(worker: Worker, launch: Launch[Work, Result]) -> None:
     # that is done.
     wait_for_all(worker.device)
     try:
-        result = launch.function(worker, launch.work, report)
+        with _reporting_stores(report):
+            result = launch.function(worker, launch.work, report)
     except Exception as error:
         for path in keep_failure(run_dir, worker.rank, error):
             worker.files.send(path)
         raise
-    finally:
-        _report_stores(worker, run_dir)
     if worker.rank == 0:
         put_file(run_dir / RESULT, launch.written(result))
         worker.files.send(run_dir / RESULT)
 
 
-def _report_stores(worker: Worker, run_dir: Path) -> None:
-    """Report what this worker exchanged with object stores, whatever its rank."""
+@contextmanager
+def _reporting_stores(report: Report) -> Iterator[None]:
+    """Report what this worker exchanges with object stores, every second and at the end.
+
+    So what a killed worker had exchanged is known too, but for its last second.
+    """
+    stop = threading.Event()
+
+    def keep_reporting() -> None:
+        while not stop.wait(_STORES_EVERY_S):
+            _report_stores(report)
+
+    thread = threading.Thread(target=keep_reporting, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        _report_stores(report)
+
+
+def _report_stores(report: Report) -> None:
+    """Report what this worker exchanged with object stores since the last call, if anything."""
     used = OF_PROCESS.take()
     if used != StoreTraffic():
-        line_writer(run_dir / PROGRESS, worker.files)(
+        report(
             StoresUsed(
                 objects_read=used.read.files,
                 bytes_read=used.read.bytes,

@@ -15,6 +15,7 @@ from iak.pipeline.events import (
     PhaseEnded,
     PhaseStarted,
     Report,
+    StoresUsed,
     WorkersEnded,
     WorkersStarted,
 )
@@ -62,6 +63,8 @@ class _ShownRun:
                 _show_notice(event)
             case Event():
                 pass
+            case _ if event["event"] == StoresUsed.name:
+                pass  # each worker reports every second; the record and the page have the sums
             case _ if self._bar:
                 self._bar.show(event)
 

@@ -270,7 +270,7 @@ class BaseOpened(WorkerEvent):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoresUsed(WorkerEvent):
-    """A worker exchanged objects with object stores. Any worker reports it, at its end."""
+    """A worker exchanged objects with object stores since it last reported so. Any worker does."""
 
     name: ClassVar[str] = "stores_used"
     objects_read: int
@@ -280,12 +280,29 @@ class StoresUsed(WorkerEvent):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RowsDone(WorkerEvent):
+    """A worker has done some of its rows. Any worker reports it.
+
+    Who follows the progress file gets the rows of all workers together, as `WorkDone`.
+    """
+
+    name: ClassVar[str] = "rows_done"
+    what: str
+    """What is done with them, in words: `rows read`."""
+    rank: int
+    done: int
+    """Rows that this worker has done so far."""
+    of: int
+    """All rows that it has to do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RowsRead(WorkerEvent):
     """The rows of a night are read."""
 
     name: ClassVar[str] = "rows"
     numbers: Mapping[str, int]
-    """Split -> rows of this worker; and how many came from the cache."""
+    """Split -> rows of all workers; and how many rows' activations came from the cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,7 +36,7 @@ from iak.pipeline.process import (
     run_on_workers,
     run_with_torchrun,
 )
-from iak.pipeline.progress import PROGRESS, following, line_writer, worker_report
+from iak.pipeline.progress import PROGRESS, following, line_writer, summed, worker_report
 from iak.schemas.job import WorkerJobSpec
 
 Work = TypeVar("Work")
@@ -59,7 +59,7 @@ class Launch(Generic[Work, Result]):
     title: str
     """Name of the work in events."""
     run_dir: Path
-    """Folder that all workers see; worker 0 appends its events to `progress.jsonl`."""
+    """Folder that all workers see; they append their events to `progress.jsonl`."""
     workers: int
     """Number of workers, at least 1."""
     device: str
@@ -223,11 +223,12 @@ def _run_here(launch: Launch[Work, Result], report: Report) -> str:
     """Run a function as the only worker, in this process; return its result as JSON."""
     write = line_writer(launch.run_dir / PROGRESS)
     lock = threading.Lock()  # a worker may report from several threads
+    shown = summed(report)
 
     def both(event: Any) -> None:  # noqa: ANN401 - as `Report`
         write(event)
         with lock:
-            report(event)
+            shown(event)
 
     with _only_worker(launch.device) as worker:
         return launch.written(launch.function(worker, launch.work, both))

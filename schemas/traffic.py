@@ -30,7 +30,7 @@ class StoreTraffic(Spec):
 class NightTraffic(Spec):
     """What went between machines in a night, in all of its attempts.
 
-    Rows of a log on an object store are not counted, nor is what a killed worker had moved.
+    Rows of a log on an object store are not counted, nor is the last second of a killed worker.
     """
 
     from_stores: Carried = Carried()

@@ -176,6 +176,16 @@ class ActivationBuffer:
         self.starts = torch.tensor([block.first for block in missing], dtype=torch.int64)
         self.stops = torch.tensor([block.stop for block in missing], dtype=torch.int64)
         self.is_whole = False
+        self._on_rows: Callable[[int], None] = lambda _: None
+
+    @property
+    def missing_rows(self) -> int:
+        """Return the rows that are not computed yet."""
+        return sum(len(block.rows) for block in self.missing if block is not None)
+
+    def watch(self, on_rows: Callable[[int], None]) -> None:
+        """Call a function with the number of rows that were computed, each time some were."""
+        self._on_rows = on_rows
 
     def of(self, index_B: Tensor) -> KernelInputs:
         """Return the rows' activations, after their missing blocks are computed.
@@ -203,6 +213,7 @@ class ActivationBuffer:
         )
         # The same list object: a block that either one computes is present for both.
         other.missing, other.starts, other.stops = self.missing, self.starts, self.stops
+        other.watch(self._on_rows)
         return other
 
     def _needed(self, index_B: Tensor) -> list[int]:
@@ -226,6 +237,7 @@ class ActivationBuffer:
             block = self.missing[number]
             assert block is not None
             block.put(self.a_nA, start, self.base.look_up(rows))
+            self._on_rows(len(rows))
             if start + len(rows) == len(block.rows):
                 self.missing[number] = None
                 self.on_computed(block, self.a_nA[block.first : block.stop])

@@ -12,7 +12,7 @@ L levels.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -115,16 +115,26 @@ class RowSource:
     schema_hash: str = ""
     """Digest of the encoding under which rows are read."""
 
-    def read(self) -> SplitRows:
-        """Return rows without activations, with features of pieces that the cache lacks."""
+    @property
+    def rows(self) -> int:
+        """Return the rows that this worker reads, as its pieces are planned; no file is opened."""
+        return sum(piece.rows for piece in self._pieces())
+
+    def read(self, on_rows: Callable[[int], None] = lambda _: None) -> SplitRows:
+        """Return rows without activations, with features of pieces that the cache lacks.
+
+        Args:
+            on_rows: called with the number of rows of each piece that was read.
+        """
         pieces: list[ReadPiece] = []
         tables: list[pa.Table] = []
         first = 0
-        for piece in self.reader.pieces_by_day(chunk_rows=CHUNK_ROWS):
+        for piece in self._pieces():
             known, batch = self._known(piece)
             pieces.append(ReadPiece(piece=piece, first=first, features=batch))
             tables.append(known)
             first += len(known)
+            on_rows(len(known))
         if not tables:
             # `to_batches` of a table without rows may return no batch at all.
             (no_rows,) = features.no_rows(self.reader.catalog).combine_chunks().to_batches() or [
@@ -133,6 +143,9 @@ class RowSource:
             return SplitRows(known=self._known_columns(no_rows), pieces=())
         known = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         return SplitRows(known=known, pieces=tuple(pieces))
+
+    def _pieces(self) -> list[Piece]:
+        return self.reader.pieces_by_day(chunk_rows=CHUNK_ROWS)
 
     def features_of(self, piece: ReadPiece) -> pa.RecordBatch:
         """Return a piece's encoded rows, read now if they were not before."""

@@ -58,6 +58,7 @@ from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.lock import one_writer
 from iak.pipeline.model.digest import Digest
 from iak.pipeline.process import Worker
+from iak.pipeline.progress import RowCounter
 from iak.pipeline.tuning.compared import Compared, compare_level
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import (
@@ -216,7 +217,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     cache = _open_cache(work)
     contract: Counter[str] = Counter()
     sources = {split: _source(work, split, cache, worker, contract) for split in SPLITS}
-    known = {split: source.read() for split, source in sources.items()}
+    known = _read_rows(sources, worker, report)
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = _names(work, known["tune"], worker)
     base, standard_from = _standardised_base(
@@ -224,7 +225,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     )
     statistics = _statistics(work, known["tune"], cache, worker)
     rows = _rows_by_split(work, sources, known, base, names.tuned, statistics, worker)
-    report(RowsRead({split: len(rows[split]) for split in SPLITS} | _from_cache(cache)))
+    _report_rows(rows, cache, worker, report)
     setting = _setting(work, frozen, rows, worker)
     plan_of_levels = _levels(work, base, setting, statistics)
     tuned = tune_levels(plan_of_levels, names, setting, report)
@@ -256,6 +257,38 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         live=frozenset(work.live.kernels if work.live else ()),
         statistics=statistics,
     )
+
+
+def _read_rows(
+    sources: Mapping[str, RowSource], worker: Worker, report: Report
+) -> dict[str, SplitRows]:
+    """Return this worker's rows of every split, and report how many are read so far."""
+    planned = sum(source.rows for source in sources.values())
+    counter = RowCounter(report, "rows read", rank=worker.rank, of=planned)
+    return {split: source.read(counter.add) for split, source in sources.items()}
+
+
+def _report_rows(
+    rows: Mapping[str, TuningRows], cache: ActivationCache | None, worker: Worker, report: Report
+) -> None:
+    """Report the rows of all workers, and then those that go through the base; a collective call.
+
+    Rows go through the base when a step first uses them, mostly in the first epoch.
+    """
+    counts = {split: len(rows[split]) for split in SPLITS} | _from_cache(cache)
+    report(RowsRead(gathered(Counter(counts), worker)))
+    buffers = [buffer for split in SPLITS if (buffer := _buffer_of(rows[split]))]
+    missing = sum(buffer.missing_rows for buffer in buffers)
+    counter = RowCounter(report, "rows through the base", rank=worker.rank, of=missing)
+    for buffer in buffers:
+        buffer.watch(counter.add)
+
+
+def _buffer_of(rows: TuningRows) -> ActivationBuffer | None:
+    """Return the buffer of the rows' activations; None where they are computed at each use."""
+    activations = rows.activations
+    whole = activations.whole if isinstance(activations, WithStatistics) else activations
+    return whole if isinstance(whole, ActivationBuffer) else None
 
 
 def _setting(
@@ -623,11 +656,9 @@ def _close(
     if cache is None:
         return CacheUse()
     for split in SPLITS:
-        activations = rows[split].activations
-        if isinstance(activations, WithStatistics):
-            activations = activations.whole
-        assert isinstance(activations, ActivationBuffer)
-        activations.complete()
+        buffer = _buffer_of(rows[split])
+        assert buffer is not None, "with a cache, activations lie in buffers"
+        buffer.complete()
     cache.close()
     if worker.is_first_here:
         keep_to_budget(cache, work.cache.budget_bytes)

@@ -63,6 +63,12 @@ def fresh(place):
     return tune(place, "fresh", place / "fresh.toml")
 
 
+@pytest.fixture(scope="module")
+def two(place):
+    """The same as `fresh`, by two workers."""
+    return tune(place, "two", place / "fresh.toml", workers=2, device="cpu")
+
+
 def evaluated(place, name, catalog, bundles):
     api.evaluate(catalog, place / "log", base=place / "base", bundles=bundles, run_dir=place / name)
     return ds.dataset(place / name / "predictions").to_table().sort_by("row")
@@ -94,9 +100,23 @@ def test_a_record_says_what_was_counted_beside_the_splits(place, fresh):
     assert counted | named == {path for path in log if path.split("/")[1] <= last}
 
 
-def test_any_number_of_workers_counts_the_same_state(place, fresh):
-    _, two = tune(place, "two", place / "fresh.toml", workers=2, device="cpu")
-    assert two["pooled"].statistics == fresh[1]["pooled"].statistics
+def test_any_number_of_workers_counts_the_same_state(fresh, two):
+    assert two[1]["pooled"].statistics == fresh[1]["pooled"].statistics
+
+
+def test_the_progress_of_two_workers_adds_up_to_every_row_once(place, two):
+    lines = (place / "two" / "progress.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    # The last line of each worker counts.
+    last = {(e["what"], e["rank"]): e for e in events if e["event"] == "rows_done"}
+    assert all(event["done"] == event["of"] for event in last.values())
+    read = {rank: event["done"] for (what, rank), event in last.items() if what == "rows read"}
+    assert read.keys() == {0, 1}
+    splits = two[0].record.snapshot.splits
+    whole = {name: splits[name].rows for name in ("tune", "valid", "gate")}
+    assert sum(read.values()) == sum(whole.values())
+    (rows,) = (event for event in events if event["event"] == "rows")
+    assert {name: rows[name] for name in whole} == whole
 
 
 @pytest.mark.usefixtures("plain")

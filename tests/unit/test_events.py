@@ -11,6 +11,7 @@ from iak.pipeline.events import (
     LevelAdvanced,
     Notice,
     PhaseStarted,
+    RowsDone,
     TowersValidated,
     WorkDone,
     WorkersStarted,
@@ -48,6 +49,10 @@ WORKER_EVENTS = [
     (
         WorkDone("level 1", 2, 8, {"epoch": 1}),
         {"event": "step", "what": "level 1", "step": 2, "of": 8, "epoch": 1},
+    ),
+    (
+        RowsDone("rows read", 1, 5, 9),
+        {"event": "rows_done", "what": "rows read", "rank": 1, "done": 5, "of": 9},
     ),
     (LevelAdvanced(1, {"kernels": 8}), {"event": "level 1", "kernels": 8}),
     (BenchAdvanced("log", {"rows": 5}), {"event": "log", "rows": 5}),

@@ -1,7 +1,9 @@
 """Rows of a night: what is stored is found again, the rest is computed once, in the same blocks."""
 
+import tempfile
 from collections import Counter
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +126,46 @@ def test_rows_are_computed_by_the_same_blocks_whatever_steps_ask_for(log, monkey
         computed.append((through.blocks, activations.a_nA))
     assert computed[0][0] == computed[1][0]
     assert torch.equal(computed[0][1], computed[1][1])
+
+
+@given(
+    layout=st.lists(
+        st.tuples(
+            st.sampled_from(REGIONS), st.sampled_from(DAYS[:2]),
+            st.lists(st.integers(0, 30), min_size=1, max_size=3),
+        ), min_size=1, max_size=4, unique_by=lambda group: group[:2],
+    ),
+    world=st.integers(1, 4), chunk_rows=st.integers(1, 12),
+)  # fmt: skip
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_all_workers_plan_and_count_every_row_once(log, layout, world, chunk_rows):
+    encoding = encoding_of(raw_rows(log, small_catalog())[0][0], small_catalog())
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tuning, "CHUNK_ROWS", chunk_rows)
+        write_log(Path(folder), layout)
+        planned, counted, read = [], [], 0
+        for rank in range(world):
+            reader = small_reader(
+                Path(folder), small_catalog(), encoding=encoding, rank=rank, world=world, as_of=None
+            )
+            source = RowSource(reader=reader, cache=None, contract=Counter())
+            planned.append(source.rows)
+            read += len(source.read(counted.append))
+    rows = sum(sum(groups) for _, _, groups in layout)
+    assert sum(planned) == sum(counted) == read == rows
+
+
+def test_a_buffer_counts_the_rows_that_it_computes_once(log):
+    activations, through, rows = unread_buffer(log)
+    counted = []
+    activations.watch(counted.append)
+    assert activations.missing_rows == rows
+    other = activations.read_through(through)
+    activations.of(torch.tensor([0]))
+    assert sum(counted) + activations.missing_rows == rows
+    other.complete()
+    activations.complete()
+    assert (sum(counted), activations.missing_rows) == (rows, 0)
 
 
 def unread_buffer(log):

@@ -14,6 +14,8 @@ from iak.pipeline.events import (
     PhaseAdvanced,
     PhaseEnded,
     PhaseStarted,
+    StoresUsed,
+    WorkDone,
     WorkersEnded,
     WorkersStarted,
 )
@@ -67,6 +69,16 @@ def test_a_line_of_a_worker_is_shown_while_there_are_workers(said):
     assert "finetune: published  domain=region=[rome]" in said()
     assert "too early" not in said()
     assert "too late" not in said()
+
+
+def test_what_workers_exchange_with_stores_is_for_the_record_alone(said):
+    with console_report() as report:
+        report(WorkersStarted("finetune"))
+        report(dict(StoresUsed(1, 2, 3, 4)))
+        report(WorkDone("rows read", 5, 9))
+        report(WorkersEnded("finetune"))
+    assert "stores_used" not in said()
+    assert "finetune: rows read 5/9" in said()
 
 
 def test_an_error_closes_what_is_shown(said):

@@ -11,8 +11,12 @@ import pytest
 from iak.jobs import local_launcher
 from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
+from iak.pipeline.events import StoresUsed
 from iak.pipeline.fork_server import fork_server
 from iak.pipeline.launcher import Launch
+from iak.pipeline.runs.nightly_traffic import TrafficCounter
+from iak.pipeline.storage.store_counter import OF_PROCESS, StoreCounter
+from iak.schemas.traffic import Carried
 
 WAIT_S = 60.0
 
@@ -68,6 +72,23 @@ def stop_once(worker, run_dir, _report):
     return {"begun": begun}
 
 
+def use_stores_and_die_once(worker, run_dir, _report):
+    first = attempts(Path(run_dir), worker.rank) == 1
+    OF_PROCESS.count_read(10 + worker.rank)
+    OF_PROCESS.count_written(1)
+    if first and worker.rank == 1:
+        while len(stores_used(Path(run_dir))) < 2:  # of both workers
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def stores_used(run_dir):
+    path = run_dir / "progress.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line for line in lines if StoresUsed.name in line]
+
+
 def lose_the_disk_once(worker, run_dir, _report):
     if attempts(Path(run_dir), worker.rank) == 1:
         raise OSError("stale file handle")
@@ -95,6 +116,20 @@ def test_a_killed_worker_starts_all_again_with_a_message_and_leaves_nothing(tmp_
     assert restart["attempt"] == 2
     assert "killed" in restart["cause"]
     assert not [*tmp_path.glob("*error*")]
+
+
+def test_what_a_killed_worker_exchanged_with_stores_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_launcher, "OWN_ERROR_WITHIN_S", 0.5)
+    _, events = run(tmp_path, use_stores_and_die_once, str(tmp_path))
+    traffic = TrafficCounter(StoreCounter())
+    count = traffic.counted(lambda _: None)
+    for event in events:
+        count(event)
+    assert [event["attempt"] for event in events if event["event"] == "restarted"] == [2]
+    used = traffic.take()
+    # Two workers, and two attempts of each.
+    assert used.from_stores == Carried(files=4, bytes=2 * (10 + 11))
+    assert used.to_stores == Carried(files=4, bytes=4)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that stop a process")
