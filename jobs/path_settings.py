@@ -29,9 +29,17 @@ def check_paths(spec: BaseModel) -> None:
 def _problem(path: Path, role: Role) -> str | None:
     """Return the reason why a path cannot be what its setting needs; None where it can."""
     if bucket_uri(path):
-        wanted = "a folder" if role.is_folder else "a file"
-        return f" is on an object store; expected {wanted} of this machine"
+        return f" is on an object store; expected {_wanted(role)} of this machine"
+    if in_registry(path):
+        return f" is a reference into a registry; expected {_wanted(role)} of this machine"
     return _written(path, role) if role.is_written else _read(path, role)
+
+
+def _wanted(role: Role) -> str:
+    """Return what a path is expected to be, in words."""
+    if role.is_folder is None:
+        return "a file or a folder"
+    return "a folder" if role.is_folder else "a file"
 
 
 def setting_of(spec: BaseModel | None, file: str | bytes) -> str:
@@ -82,14 +90,14 @@ def roles_of(metadata: list[object], annotation: object) -> Iterator[Role]:
 
 def _read(path: Path, role: Role) -> str | None:
     """Return the reason why a path cannot be read; None where it can."""
-    wanted = "a folder" if role.is_folder else "a file"
+    wanted = _wanted(role)
     if not path.exists():
         if path.is_symlink():
             return f" is a link to {path.readlink()}, which does not exist; expected {wanted}"
         return f" does not exist; expected {wanted}"
-    if path.is_dir() != role.is_folder:
+    if role.is_folder is not None and path.is_dir() != role.is_folder:
         return f" is {'a folder' if path.is_dir() else 'a file'}, expected {wanted}"
-    if not os.access(path, os.R_OK | (os.X_OK if role.is_folder else 0)):
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         return f" may not be read by this user; expected {wanted} that may"
     return None
 
@@ -100,8 +108,7 @@ def _written(path: Path, role: Role) -> str | None:
         return f" is a link to {path.readlink()}, which does not exist"
     if path.exists():
         if path.is_dir() != role.is_folder:
-            wanted = "a folder" if role.is_folder else "a file"
-            return f" is {'a folder' if path.is_dir() else 'a file'}, expected {wanted}"
+            return f" is {'a folder' if path.is_dir() else 'a file'}, expected {_wanted(role)}"
         folder = path if role.is_folder else path.parent
     else:
         folder = next(above for above in path.absolute().parents if above.exists())

@@ -1,10 +1,10 @@
-"""Define `[base]` of a catalogue: a recommender that runs elsewhere and is known by its columns."""
+"""Define `[base]` of a catalogue: a recommender that was made elsewhere."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from iak.schemas.base import Column, Spec, Value, with_names
+from iak.schemas.base import Column, Spec, Value, with_names, without_repeats
 from iak.schemas.numbers import Units
 
 
@@ -16,6 +16,33 @@ class ModuleBaseSpec(Spec):
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=200)]
     """The function, as `package.module:name`. It takes nothing and returns the module
     (pipeline/model/adopted.py says what that has). Every worker imports it."""
+    names: Annotated[
+        dict[str, Value], AfterValidator(with_names), Field(exclude_if=lambda names: not names)
+    ] = {}
+    """Name in the weights -> name in the module. One that ends in a dot stands for all names that
+    begin so (`"model." = ""`). The longest that fits counts; other names stay as they are."""
+    ignore: Annotated[
+        tuple[Column, ...],
+        AfterValidator(without_repeats),
+        Field(exclude_if=lambda ignored: not ignored),
+    ] = ()
+    """Names in the weights that are not read, such as those of an optimiser. One that ends in a dot
+    stands for all names that begin so. Any other name is refused that is no weight of the
+    module."""
+
+    @model_validator(mode="after")
+    def _prefixes_stand_for_prefixes(self) -> Self:
+        odd = {
+            name: own
+            for name, own in self.names.items()
+            if name.endswith(".") != (not own or own.endswith("."))
+        }
+        if odd:
+            raise ValueError(
+                f"names {odd}: a name that ends in a dot stands for many, so what it becomes also "
+                "ends in a dot or is empty; any other name becomes one name"
+            )
+        return self
 
 
 class GivenBaseSpec(Spec):

@@ -42,6 +42,7 @@ from iak.schemas.numbers import (
 from iak.schemas.paths import (
     BaseToRead,
     BundlesToRead,
+    FileOrFolderToRead,
     FileToRead,
     FileToWrite,
     FolderToRead,
@@ -254,9 +255,13 @@ class AdoptSpec(LogJobSpec):
 
     run_dir: FolderToWrite
     """Folder of the run: its record, and the published base."""
-    weights: FileToRead | None = None
+    weights: FileOrFolderToRead | None = None
     """Weights of the module of a base of kind `torch`, or of the towers of one of kind `columns`:
-    safetensors, or a state dict of tensors."""
+    safetensors, or a state dict of tensors. Of a module also a folder that
+    torch.distributed.checkpoint wrote."""
+    trust: Literal["pickle"] | None = None
+    """`pickle`: unpickle the metadata of the folder that `weights` names. A pickle can run any
+    code as this user, so say so only of a folder whose writers you trust."""
     scores: Annotated[dict[str, Column], AfterValidator(with_names)] = {}
     """Task -> column with the module's own logits, which its logits here are compared with."""
     outputs: Annotated[dict[str, Column], AfterValidator(with_names)] = {}

@@ -23,7 +23,8 @@ _COLLAPSED = "s3:/"
 class Role:
     """What a path is for."""
 
-    is_folder: bool
+    is_folder: bool | None
+    """None where it may be either."""
     is_written: bool
     may_be_in_registry: bool = False
     """Whether `registry:PLACE@ALIAS` may stand in the place of a folder."""
@@ -89,6 +90,7 @@ _TEXT = BeforeValidator(_path_text)
 NamedPath = Annotated[Path, _TEXT]
 """A path that the job itself looks for: a file, or something shipped by its name."""
 FileToRead = Annotated[Path, _TEXT, Role(is_folder=False, is_written=False)]
+FileOrFolderToRead = Annotated[Path, _TEXT, Role(is_folder=None, is_written=False)]
 FolderToRead = Annotated[Path, _TEXT, Role(is_folder=True, is_written=False)]
 _IN_REGISTRY = Role(
     is_folder=True, is_written=False, may_be_in_registry=True, may_be_in_bucket=True

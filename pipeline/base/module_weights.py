@@ -54,13 +54,33 @@ def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, wh
     Raises:
         BadRequest: a weight is missing, unexpected or of another shape; the message names it.
     """
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    refuse_other_weights(own, shapes, where=where)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def refuse_other_weights(
+    own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], *, where: str
+) -> None:
+    """Refuse weights that are not exactly those of a module.
+
+    Args:
+        own: name -> tensor of the module.
+        shapes: name -> shape of each weight that is given.
+        where: the file of the weights, for messages.
+
+    Raises:
+        BadRequest: a weight is missing, unexpected or of another shape; the message names it.
+    """
     problems = {
-        "missing": [name for name in own if name not in weights],
-        "unexpected": [name for name in weights if name not in own],
+        "missing": [name for name in own if name not in shapes],
+        "unexpected": [name for name in shapes if name not in own],
         "of another shape": [
-            f"{name} {list(weights[name].shape)}, the module has {list(own[name].shape)}"
+            f"{name} {list(shapes[name])}, the module has {list(own[name].shape)}"
             for name in own
-            if name in weights and weights[name].shape != own[name].shape
+            if name in shapes and shapes[name] != own[name].shape
         ],
     }
     if any(problems.values()):
@@ -71,11 +91,9 @@ def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, wh
         )
         raise BadRequest(
             f"the weights in {where} are not those of the module: {listing}. Build the module that "
-            "was trained, or give its weights"
+            "was trained, or give its weights. base.names renames weights, and base.ignore leaves "
+            "some out"
         )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(weights[name])
 
 
 def write_weights(own: Mapping[str, Tensor], folder: Path) -> ManifestEntry:

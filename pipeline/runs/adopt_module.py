@@ -1,10 +1,16 @@
 """Adopt a torch module: build it, load its weights, prove that it answers as it did, publish it."""
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
 
 from iak.pipeline.base import adopted_module, given_columns, published_base
+from iak.pipeline.base.distributed_checkpoint import digest_of_checkpoint, load_checkpoint
 from iak.pipeline.base.given_columns import ColumnFindings
 from iak.pipeline.base.module_weights import load_weights, read_weights, write_weights
+from iak.pipeline.base.weight_names import weight_names
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
@@ -35,6 +41,7 @@ from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
+from iak.schemas.paths import in_registry
 
 
 def adopt_module(
@@ -58,7 +65,7 @@ def adopt_module(
         wanted = [fitted, judged]
         view = list_log(spec, reading, record.report, wanted=wanted, digests_in=spec.run_dir)
         assert spec.weights is not None, "a module without weights was refused"
-        others = {"weights": file_output(spec.weights).sha256, "factory": source}
+        others = {"weights": _digest_of(spec.weights), "factory": source}
         record.settle_inputs(inputs_of(catalog, describe_log(view), others))
         skipped.report_skipped(view, spec, record.report)
     findings, counts = ColumnFindings(reading), Counter[str]()
@@ -100,5 +107,27 @@ def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
         raise BadRequest(f"scores names unknown tasks {unknown}; there are {titles}")
     module, source = adopted_module.build_module(base.factory)
     refuse_unknown_layers(spec, module)
-    load_weights(module.state_dict(), read_weights(spec.weights), where=str(spec.weights))
+    _load_weights(spec, base, module.state_dict())
     return AdoptedModel(module, tasks=len(titles)), source
+
+
+def _load_weights(spec: AdoptSpec, base: ModuleBaseSpec, own: Mapping[str, Tensor]) -> None:
+    """Copy the weights of a file, or of a folder of torch.distributed.checkpoint, into a module."""
+    path = spec.weights
+    assert path is not None, "a module without weights was refused"
+    if path.is_dir() or in_registry(path):
+        load_checkpoint(own, path, base, is_trusted=spec.trust == "pickle")
+        return
+    if spec.trust:
+        raise BadRequest(
+            f"trust={spec.trust} allows to unpickle the metadata of a checkpoint's folder, and "
+            f"weights={path} is a file, of which nothing is unpickled. Leave trust= out"
+        )
+    weights = read_weights(path)
+    names = weight_names(weights, base)
+    load_weights(own, {names[entry]: weights[entry] for entry in names}, where=str(path))
+
+
+def _digest_of(weights: Path) -> str:
+    """Return the SHA-256 of a file of weights, or of a folder with them."""
+    return digest_of_checkpoint(weights) if weights.is_dir() else file_output(weights).sha256

@@ -336,7 +336,11 @@ def _unfit(role: Role | None) -> dict[str, str]:
     links = {"a link to nothing": "{folder}/dangling", "a link to itself": "{folder}/circle"}
     if role is None:
         return {"a folder": "{folder}/folder", "missing": "{folder}/gone", **links}
-    wrong = {"a file": "{folder}/file"} if role.is_folder else {"a folder": "{folder}/folder"}
+    wrong = {
+        True: {"a file": "{folder}/file"},
+        False: {"a folder": "{folder}/folder"},
+        None: dict[str, str](),
+    }[role.is_folder]
     if role.is_written:
         return {**wrong, **links, "below a file": "{folder}/file/below"}
     return {**wrong, **links, "missing": "{folder}/gone"}
