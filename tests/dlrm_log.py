@@ -1,4 +1,7 @@
-"""The log of a DLRM: rows of two regions, and the scores that the model gave them."""
+"""The log of a DLRM: rows of two regions, and the scores that the model gave them.
+
+The DLRM is the one in plain torch, or that of TorchRec which two ranks train.
+"""
 
 import tomllib
 from pathlib import Path
@@ -9,10 +12,15 @@ import torch
 from safetensors import torch as safetensors_torch
 
 from iak.schemas.log import Catalog
+from tests import torchrec_dlrm
 from tests.builders import write_file
 from tests.plain_dlrm import ITEMS, USERS, train
 
 REGIONS = ("a", "b")
+BASE = """[base]
+kind = "torch"
+factory = "tests.plain_dlrm:build"
+"""
 CATALOG = f"""
 [log]
 name = "dlrm"
@@ -24,10 +32,7 @@ row_id = "event_id"
 keys = ["region"]
 min_rows = 50
 
-[base]
-kind = "torch"
-factory = "tests.plain_dlrm:build"
-
+{BASE}
 [[features]]
 kind = "categorical"
 name = "user"
@@ -78,28 +83,69 @@ def draw(rows: int, region: str, seed: int) -> dict[str, np.ndarray]:
     return {"user": user, "item": item, "price": price, "click": click}
 
 
-def write_dlrm_log(root: Path, rows: int = 1500) -> Path:
-    """Train on the first day; write three days with answers, the model's weights, a catalogue."""
-    parts = {
+def draw_log(rows: int) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """Rows of each region and day."""
+    return {
         (region, day): draw(rows, region, 10 * day + number)
         for day in (1, 2, 3)
         for number, region in enumerate(REGIONS)
     }
-    old = [part for (_, day), part in parts.items() if day == 1]
-    model = train(*(np.concatenate([part[name] for part in old]) for name in old[0]))
+
+
+def joined(parts) -> dict[str, np.ndarray]:
+    """Rows of several regions and days, one after the other."""
+    parts = list(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def write_part(root: Path, key: tuple[str, int], part: dict[str, np.ndarray], answers: pa.Table):
+    """Write the rows of a region and day, beside what a model answered for them."""
+    region, day = key
+    first = len(part["click"]) * (2 * day + REGIONS.index(region))
+    ids = np.arange(first, first + len(part["click"]))
+    table = pa.table(part | {"click": part["click"].astype(np.int8), "event_id": ids})
+    for name in answers.column_names:
+        table = table.append_column(name, answers[name])
+    write_file(root / f"events/region={region}/dt=2026-10-0{day}/part.parquet", table)
+
+
+def write_dlrm_log(root: Path, rows: int = 1500) -> Path:
+    """Train on the first day; write three days with answers, the model's weights, a catalogue."""
+    parts = draw_log(rows)
+    old = joined(part for (_, day), part in parts.items() if day == 1)
+    model = train(*old.values())
     (root / "dlrm.toml").write_text(CATALOG)
     safetensors_torch.save_file(model.state_dict(), root / "model.safetensors")
     torch.save(model.state_dict(), root / "model.pt")
-    for number, ((region, day), part) in enumerate(parts.items()):
+    for key, part in parts.items():
         user, item, price = (torch.from_numpy(part[name]) for name in ("user", "item", "price"))
         with torch.no_grad():
             score = model(user, item, price[:, None]).flatten().numpy()
             hidden = model.top[0](model.interact(user, item, price[:, None])).tolist()
             bottom = model.bottom(price[:, None]).tolist()
-        ids = np.arange(number * rows, (number + 1) * rows)
-        click = part["click"].astype(np.int8)
-        table = pa.table(part | {"click": click, "score": score, "event_id": ids})
-        table = table.append_column("out_hidden", pa.array(hidden, pa.list_(pa.float32())))
-        table = table.append_column("out_bottom", pa.array(bottom, pa.list_(pa.float32())))
-        write_file(root / f"events/region={region}/dt=2026-10-0{day}/part.parquet", table)
+        vectors = pa.list_(pa.float32())
+        answers = {"score": score, "out_hidden": pa.array(hidden, vectors)}
+        answers |= {"out_bottom": pa.array(bottom, vectors)}
+        write_part(root, key, part, pa.table(answers))
+    return root
+
+
+TORCHREC_BASE = """[base]
+kind = "torch"
+factory = "tests.torchrec_dlrm:build"
+names = { "model.model." = "" }
+ignore = ["optim.", "dense_optim.", "epochs"]
+"""
+
+
+def write_torchrec_log(root: Path, rows: int = 1500) -> Path:
+    """The same with a DLRM of TorchRec, which two ranks train and checkpoint."""
+    parts = draw_log(rows)
+    old = joined(part for (_, day), part in parts.items() if day == 1)
+    scores = torchrec_dlrm.train(root, old, joined(parts.values()))
+    text = CATALOG.replace(BASE, TORCHREC_BASE)
+    text = text.replace(f"rows = {USERS + 2}", f"rows = {torchrec_dlrm.USERS + 2}")
+    (root / "dlrm.toml").write_text(text)
+    for (key, part), score in zip(parts.items(), np.split(scores, len(parts)), strict=True):
+        write_part(root, key, part, pa.table({"score": score}))
     return root
