@@ -12,7 +12,7 @@ from iak.pipeline.report.nights import write_night
 from iak.pipeline.report.pages import write_pages
 from tests.nights import some_nights
 
-VIEW = {"width": 1200, "height": 1985}
+VIEW = {"width": 1200, "height": 2255}
 
 
 def picture(chromium="/usr/bin/chromium"):

@@ -20,6 +20,7 @@ playwright_api = pytest.importorskip("playwright.sync_api", reason="pip install 
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
+WINDOW = {"width": 1200, "height": 900}
 PAGES = ("night", "index", "evaluation", "hostile")
 DARKEST, LIGHTEST = "rgb(19, 21, 24)", "rgb(252, 252, 250)"
 """The paper of each theme."""
@@ -138,6 +139,17 @@ def test_a_page_fits_a_phone_and_asks_for_nothing(visit, addresses, name, scheme
     assert on.complaints == []
     assert on.paper() == (DARKEST if scheme == "dark" else LIGHTEST)
     assert on.page.title() != "run"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_table_of_domains_fits_a_window_of_1200_pixels_with_all_columns(
+    visit, addresses, scheme
+):
+    on = visit(addresses["night"], viewport=WINDOW, color_scheme=scheme)
+    table = on.page.locator(".scroll:has(#table)")
+    assert table.evaluate("part => part.scrollWidth - part.clientWidth") == 0
+    heads = on.page.locator("#table thead th")
+    assert heads.count() == on.page.locator("#table thead th:visible").count() == 14
 
 
 def test_columns_sort_by_keys_alone_in_both_directions(visit, addresses):
