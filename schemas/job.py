@@ -315,6 +315,10 @@ class StageSpec(Spec):
     """Epochs without a better validation loss after which a kernel is finished."""
     shrink: Weight = 0.0
     """Weight of the squared distance to the kernel it started from."""
+    target_rate: Size | None = None
+    """Nats a row that a code is to keep. `kernel.beta` is then only where the weight of the rate
+    begins: it rises where a code keeps more, and falls where it keeps less. Without a target the
+    weight is constant."""
     min_batch: BatchRows = 128
     """Smallest batch of a domain, in rows."""
     max_batch: BatchRows = 1024

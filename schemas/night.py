@@ -11,7 +11,7 @@ from iak.schemas.domain import Domain
 from iak.schemas.manifest import Sha256
 from iak.schemas.record import Machine
 from iak.schemas.traffic import NightTraffic
-from iak.schemas.tuning import CodeDiagnostics
+from iak.schemas.tuning import CodeDiagnostics, TrainingPoint
 from iak.schemas.verdict import Verdict
 
 NIGHT_FORMAT = 1
@@ -127,6 +127,8 @@ class DomainNight(Spec):
     """Rate of its code in nats a row: what the information bottleneck lets through."""
     code: CodeDiagnostics | None = None
     """What its information bottleneck does; null without gate rows."""
+    path: list[TrainingPoint] = []
+    """Epochs of its tuning on the information plane, in order."""
     scratch_gain: float | None = None
     """Gain of a kernel from scratch minus that of the chain, in nats per row; null unless both were
     tuned."""

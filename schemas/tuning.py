@@ -1,5 +1,7 @@
 """Define the result of a tuning run: every kernel after the gate, and counts of rows and labels."""
 
+from typing import Literal
+
 from pydantic import Field, NonNegativeInt
 
 from iak.schemas.base import JsonObject, SparseSpec, Spec
@@ -42,6 +44,21 @@ class CodeDiagnostics(Spec):
         return ""
 
 
+class TrainingPoint(Spec):
+    """One epoch of a kernel on the information plane: means over the training rows it met."""
+
+    phase: Literal["compression", "matching"]
+    epoch: NonNegativeInt
+    """Number of the epoch in its phase, from 1."""
+    beta: float
+    """Weight of the rate at the end of the epoch, in loss units per nat."""
+    rate: float
+    """Nats a row that the code keeps of its inputs."""
+    label_nats: float | None = None
+    """Nats that predictions tell of the labels, at least: entropy of each task's rate less its
+    loss, summed over tasks; null where no task has labels of both classes."""
+
+
 class KernelResult(Spec):
     """One kernel of a run after the gate."""
 
@@ -65,6 +82,8 @@ class KernelResult(Spec):
     """Mean rate of its code in nats per gate row; null without such rows."""
     code: CodeDiagnostics | None = None
     """What its information bottleneck does; null without gate rows."""
+    path: list[TrainingPoint] = []
+    """Its epochs on the information plane, in order; none where it was not trained in this run."""
     reliability: dict[str, list[tuple[float, float, NonNegativeInt]]] = {}
     """Task -> its calibration curve on the gate rows: mean prediction, observed share and rows of
     each bin."""

@@ -15,7 +15,7 @@ from iak.schemas.night import (
     TaskWindow,
 )
 from iak.schemas.traffic import Carried, NightTraffic
-from iak.schemas.tuning import CodeDiagnostics
+from iak.schemas.tuning import CodeDiagnostics, TrainingPoint
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 CITIES = (
@@ -159,6 +159,7 @@ def _domain(pairs, k, effect, random, number, day):
         scores=scores,
         rate=float(abs(random.normal(1.4, 0.3))) if is_trained else None,
         code=_code(k) if is_trained else None,
+        path=_path(k) if is_trained else [],
         scratch_gain=float(random.normal(-0.0001, 0.0003)) if number % _WEEK == 0 else None,
         **(_evidence(number, random, day) if is_trained else {}),
         worker_seconds=window / 9_000 if outcome != "waiting" else 0.0,
@@ -175,6 +176,16 @@ def _code(k):
         prior_distance=0.1 * k if k else None,
         largest_change=0.2,
     )
+
+
+def _path(k):
+    """Epochs of a code that first grows and is then compressed."""
+    return [
+        TrainingPoint(
+            phase="matching", epoch=e, beta=1e-3, rate=1.5 - 0.1 * e, label_nats=0.001 * (k + e)
+        )
+        for e in (1, 2)
+    ]
 
 
 def _evidence(number, random, day):

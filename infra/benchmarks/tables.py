@@ -300,7 +300,7 @@ def _loss(
         rows_P=batch.rows.lengths * setup.worker.world,
         rows=batch.rows,
         beta=1e-3,
-    ).sum()
+    ).share_P.sum()
 
 
 def _measure_slice(setup: TableSetup, table: OneTable, *, first_step: int) -> None:

@@ -109,6 +109,7 @@ def _domain_night(
             "scores": _scores(kernel) if kernel else [],
             "rate": kernel.rate if kernel else None,
             "code": kernel.code if kernel else None,
+            "path": kernel.path if kernel else [],
         }
     )
 

@@ -1,6 +1,6 @@
 """Measure what a page shows of a kernel besides its verdict: its code, its calibration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -10,7 +10,8 @@ from iak.pipeline.publish.gate import GateRows
 from iak.pipeline.stats.losses import label_nats
 from iak.pipeline.stats.reliability import reliability
 from iak.pipeline.tuning.gate_rows import PairedRows
-from iak.schemas.tuning import CodeDiagnostics
+from iak.pipeline.tuning.information import InformationPoint
+from iak.schemas.tuning import CodeDiagnostics, TrainingPoint
 
 Curve = list[tuple[float, float, int]]
 ACTIVE_VARIANCE = 0.01
@@ -69,6 +70,11 @@ def _prior_distance(kernel: Mapping[str, Tensor], pooled: Mapping[str, Tensor]) 
     """Return the KL divergence of a kernel's prior from the pooled kernel's, in nats."""
     own, above = ([weights[name].double() for name in PRIOR] for weights in (kernel, pooled))
     return float(rate(*own, *above))
+
+
+def path_of(points: Sequence[InformationPoint]) -> list[TrainingPoint]:
+    """Return a kernel's epochs on the information plane, for its record."""
+    return [TrainingPoint.model_validate(point._asdict()) for point in points]
 
 
 def curves_of(rows: GateRows) -> dict[str, Curve]:

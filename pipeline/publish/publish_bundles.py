@@ -11,7 +11,7 @@ from iak.pipeline.files import putting_file
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
-from iak.pipeline.publish.diagnostics import code_of, curves_of, mean_rate
+from iak.pipeline.publish.diagnostics import code_of, curves_of, mean_rate, path_of
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
@@ -93,6 +93,7 @@ def publish_bundles(
                 measured = {
                     "rate": mean_rate(rows),
                     "code": code_of(rows, gate_rows, level.tuned.bank.slot(slot), pooled),
+                    "path": path_of(level.tuned.path.get(name, ())),
                     "reliability": curves_of(gate_rows),
                     "chain": chained.chain if chained else None,
                 }

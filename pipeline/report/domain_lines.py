@@ -14,6 +14,7 @@ from iak.pipeline.report.charts import (
 from iak.pipeline.report.code_words import code_words
 from iak.pipeline.report.differences import Difference, difference_of
 from iak.pipeline.report.evidence_words import evidence_words
+from iak.pipeline.report.information_plane import path_words
 from iak.schemas.night import METHODS, DomainNight, Method, NightRecord
 
 MAX_TASKS = 2
@@ -54,6 +55,11 @@ class DomainLine:
     def code(self) -> str:
         """Return what its code does on the gate rows; empty where it has none."""
         return code_words(self.night.rate, self.night.code)
+
+    @property
+    def path(self) -> str:
+        """Return what its code kept and told in each epoch; empty where it was not tuned."""
+        return path_words(self.night.path)
 
     @property
     def has_gauc(self) -> bool:

@@ -16,6 +16,7 @@ from iak.pipeline.report.domain_lines import (
     tasks_of,
 )
 from iak.pipeline.report.evidence_words import EVIDENCE
+from iak.pipeline.report.information_plane import information_plane
 from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.nights import INDEX, RECORD
 from iak.pipeline.report.rendering import render
@@ -73,6 +74,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         calibrations=[chart for task in tasks if (chart := _calibrations(record, task))],
         has_rates=any(domain.rate is not None for domain in record.domains),
         rates=_rates(record),
+        plane=_plane(record),
         code_findings=_code_findings(record),
         has_evidence=any(line.evidence for line in lines),
         evidence_note=EVIDENCE,
@@ -179,6 +181,16 @@ def _rates(record: NightRecord) -> Chart | None:
         x_name="rate, nats a row",
         y_name="gain, 1/1000 nats a row",
     )
+
+
+def _plane(record: NightRecord) -> Chart | None:
+    """Return the information plane over the night's tuning, the pooled kernel's line on top."""
+    kernels = [
+        ("curve" if d.decision.level == "pooled" else "thin", d.decision.name, d.path)
+        for d in record.domains
+    ]
+    kernels.sort(key=lambda kernel: kernel[0] == "curve")
+    return information_plane("Information plane over tuning", kernels)
 
 
 def _code_findings(record: NightRecord) -> list[str]:

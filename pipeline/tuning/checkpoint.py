@@ -31,6 +31,7 @@ from iak.pipeline.files import not_permitted, putting_file, remove_parts
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.rectangles import together
+from iak.pipeline.tuning.information import InformationPoint
 from iak.pipeline.tuning.tune import CohortTuner, Tuned, TunedNumbers
 
 CHECKPOINT = "tune.safetensors"
@@ -257,6 +258,11 @@ def _numbers(level: Mapping[str, Any]) -> TunedNumbers:
         epochs=level["epochs"],
         stopped_at_cap=tuple(level["stopped_at_cap"]),
         failed=level["failed"],
+        # A checkpoint of an earlier version has none.
+        path={
+            name: tuple(InformationPoint(*point) for point in points)
+            for name, points in level.get("path", {}).items()
+        },
     )
 
 

@@ -23,7 +23,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ from iak.pipeline.iak.noise import Phase
 from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.loss import TaskShape, task_losses
 from iak.pipeline.process import Worker
+from iak.pipeline.tuning.beta import Beta
+from iak.pipeline.tuning.information import InformationPoint, information_sums, point_of
 from iak.pipeline.tuning.optim import BankAdam, rate_shares
 from iak.pipeline.tuning.schedule import Schedule, Step, by_slot, make_schedule, steps_per_epoch
 from iak.schemas.job import StageSpec
@@ -63,7 +65,7 @@ class Stage:
     step_rows: int
     """Rows over all workers at which a step is full."""
     beta: float
-    """Weight of the rate, in loss units per nat."""
+    """Weight of the rate, in loss units per nat. With `target_rate`, the one to begin with."""
     seed: int
     starts_live: bool = False
     """Whether any kernel of the level serves already. Such kernels had their compression in an
@@ -121,6 +123,8 @@ class StepLoss(NamedTuple):
     """Slots of the kernels that moved."""
     loss_P: list[float]
     """This worker's share of the loss of each, before the move."""
+    sums_PS: Tensor
+    """Sums over this worker's rows, as `information_sums` returns them."""
 
     @property
     def loss(self) -> float:
@@ -150,6 +154,8 @@ class Progress:
     is_active_K: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     failed: dict[int, str] = field(default_factory=dict)
     """Slot of a kernel that was given up -> a sentence with the loss that was not finite."""
+    path: dict[int, list[InformationPoint]] = field(default_factory=dict)
+    """Slot of a kernel -> a point for each epoch, of both phases."""
 
     @property
     def is_validated(self) -> bool:
@@ -167,6 +173,7 @@ class TunedNumbers:
     epochs: int
     stopped_at_cap: tuple[str, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
+    path: Mapping[str, Sequence[InformationPoint]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,6 +190,8 @@ class Tuned:
     """Domains whose last epoch was their best. They may improve with more epochs."""
     failed: dict[str, str] = field(default_factory=dict)
     """Domain whose kernel diverged and is as it started -> a sentence with the loss."""
+    path: dict[str, tuple[InformationPoint, ...]] = field(default_factory=dict)
+    """Domain -> a point of the information plane for each of its epochs, in order."""
 
     @classmethod
     def nothing(cls, start: Bank) -> "Tuned":
@@ -215,6 +224,7 @@ class Tuned:
         self.epochs = max(self.epochs, following.epochs)
         self.stopped_at_cap += following.stopped_at_cap
         self.failed |= following.failed
+        self.path |= following.path
 
     def numbers(self) -> TunedNumbers:
         """Return all fields except the weights."""
@@ -225,6 +235,7 @@ class Tuned:
             epochs=self.epochs,
             stopped_at_cap=tuple(self.stopped_at_cap),
             failed=dict(self.failed),
+            path=dict(self.path),
         )
 
     @classmethod
@@ -238,6 +249,7 @@ class Tuned:
             epochs=numbers.epochs,
             stopped_at_cap=list(numbers.stopped_at_cap),
             failed=dict(numbers.failed),
+            path={name: tuple(points) for name, points in numbers.path.items()},
         )
 
 
@@ -260,6 +272,7 @@ class CohortTuner:
         self._improved = bank.like()
         self.progress = Progress(phase="compression" if stage.compression_epochs else "matching")
         self.adam = self.new_optimizer()
+        self.beta = Beta(len(bank.names), start=stage.beta, target=stage.spec.target_rate)
         # Scratch memory of a step, grown by `_side_by_side` and used again by every step.
         self.gradients_PN = self.moved_PN = torch.zeros(0, 0)
 
@@ -305,7 +318,8 @@ class CohortTuner:
             loss = self._run_epoch()
             report({"phase": "compression", "epoch": self.progress.epoch, "train_loss": loss})
             if self.progress.epoch == self.stage.compression_epochs:
-                self.progress = Progress(phase="matching", failed=self.progress.failed)
+                known = self.progress
+                self.progress = Progress(phase="matching", failed=known.failed, path=known.path)
                 # Matching trains other weights: the moments of compression do not fit them.
                 self.adam = self.new_optimizer()
             save(self)
@@ -328,7 +342,7 @@ class CohortTuner:
             number: number of the epoch in its phase, from 0. It seeds the order of rows and noise.
         """
         for step in self._schedule(number).steps():
-            yield StepLoss(step.slots, self._step(step))
+            yield self._step(step)
 
     def mean_loss(self, steps: Sequence[StepLoss], number: int) -> float:
         """Return the mean training loss over kernels and their steps; a collective call.
@@ -366,7 +380,9 @@ class CohortTuner:
             "best_epoch": progress.best_epoch_K,
             "is_active": progress.is_active_K,
             # JSON text as bytes, since a checkpoint stores a tuner only as tensors.
-            "failed": torch.tensor(list(json.dumps(progress.failed).encode()), dtype=torch.uint8),
+            "failed": _json_tensor(progress.failed),
+            "path": _json_tensor(progress.path),
+            **self.beta.state(),
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -379,8 +395,13 @@ class CohortTuner:
             start_loss_K=state["start_loss"],
             best_epoch_K=state["best_epoch"],
             is_active_K=state["is_active"],
-            failed=_failed_of(state),
+            failed=_by_slot(state, "failed"),
+            path={
+                slot: [InformationPoint(*point) for point in points]
+                for slot, points in _by_slot(state, "path").items()
+            },
         )
+        self.beta.load(state)
         self.bank.flat_KN.copy_(state["bank.weights"])
         self._improved.flat_KN.copy_(state["bank.best"])
         self.adam = self.new_optimizer()  # the units it moves depend on the phase
@@ -407,9 +428,30 @@ class CohortTuner:
     def _run_epoch(self) -> float:
         """Take every step of the next epoch, and return its mean training loss."""
         number = self.progress.epoch
-        loss = self.mean_loss(list(self.epoch(number)), number)
+        steps = list(self.epoch(number))
+        loss = self.mean_loss(steps, number)
         self.progress.epoch += 1
+        self._add_points(steps)
         return loss
+
+    def _add_points(self, steps: Sequence[StepLoss]) -> None:
+        """Add each kernel's point of the information plane of an epoch; a collective call."""
+        if not steps:
+            return
+        progress = self.progress
+        sums_KS = torch.zeros(len(self.bank.names), steps[0].sums_PS.shape[1], dtype=torch.float64)
+        for step in steps:
+            sums_KS[step.slots] += step.sums_PS
+        sums_KS = total(sums_KS, self.setting.worker)
+        for slot in sorted({slot for step in steps for slot in step.slots} - set(progress.failed)):
+            point = point_of(
+                sums_KS[slot].tolist(),
+                phase=progress.phase,
+                epoch=progress.epoch,
+                beta=float(self.beta.beta_K[slot]),
+            )
+            if point is not None:
+                progress.path.setdefault(slot, []).append(point)
 
     def _schedule(self, number: int) -> Schedule:
         """Return the rows of each step of an epoch; a collective call."""
@@ -459,11 +501,11 @@ class CohortTuner:
         is_failed_K[list(self.progress.failed)] = True
         return is_failed_K
 
-    def _step(self, step: Step) -> list[float]:
-        """Move the present kernels once, and return this worker's share of the loss of each."""
+    def _step(self, step: Step) -> StepLoss:
+        """Move the present kernels once, and return this worker's share of their losses."""
         weights = banks.views(present_rows(self.bank, step.slots), self.bank.shape)
         tuned = {name: weights[name].requires_grad_() for name in _TRAINED[self.progress.phase]}
-        loss_P = self._losses(step, weights)
+        loss_P, sums_PS = self._losses(step, weights)
         # Adapters of rank 0, and those of a base without towers, have no elements, so that autograd
         # does not meet them.
         gradients = torch.autograd.grad(
@@ -475,7 +517,10 @@ class CohortTuner:
             dist.all_reduce(gradients_PN)
         self._add_shrinkage(step.slots, gradients_PN)
         self.adam.step(step.slots, gradients_PN, self._rate_shares(step.slots))
-        return loss_P.detach().tolist()
+        if self.beta.target is not None:
+            rows_P, nats_P = total(sums_PS[:, :2], self.setting.worker).unbind(dim=1)
+            self.beta.follow(step.slots, rows_P, nats_P)
+        return StepLoss(step.slots, loss_P.detach().tolist(), sums_PS)
 
     def _add_shrinkage(self, slots: list[int], gradients_PN: Tensor) -> None:
         """Add the gradient of `shrink` times the squared distance to the start, in matching.
@@ -518,8 +563,8 @@ class CohortTuner:
             self.gradients_PN[:slots, start:stop] = gradient.flatten(1)
         return self.gradients_PN[:slots]
 
-    def _losses(self, step: Step, weights: Weights) -> Tensor:
-        """Return this worker's share of the loss of each present kernel."""
+    def _losses(self, step: Step, weights: Weights) -> tuple[Tensor, Tensor]:
+        """Return this worker's share of the loss of each present kernel, and its sums."""
         setting, rows, index_B = self.setting, self.setting.train, step.index_B
         device, segments = setting.worker.device, step.segments(setting.worker.device)
         h_BH, a_BA = rows.activations.of(index_B)
@@ -529,17 +574,20 @@ class CohortTuner:
             logits_BT = setting.heads(h_BH) + banks.probe(weights, code.z_BC, segments)
         else:
             logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
-        return bottleneck_loss(
+        labels_BT, mask_BT = rows.labels_nT[index_B].to(device), rows.mask_nT[index_B].to(device)
+        loss = bottleneck_loss(
             logits_BT,
             code.rate_B,
-            labels_BT=rows.labels_nT[index_B].to(device),
-            mask_BT=rows.mask_nT[index_B].to(device),
+            labels_BT=labels_BT,
+            mask_BT=mask_BT,
             tasks=setting.tasks,
             labelled_PT=step.labelled_PT.to(device),
             rows_P=step.rows_P.to(device),
             rows=segments,
-            beta=self.stage.beta,
+            beta=self.beta.of(step.slots),
         )
+        sums_PS = information_sums(code.rate_B, loss.losses_BT, labels_BT, mask_BT, segments)
+        return loss.share_P, sums_PS
 
     def _validate_untouched(self, validated: Validated | None) -> None:
         """Validate the weights from before compression: the first candidate of every kernel."""
@@ -598,18 +646,25 @@ class CohortTuner:
                 n for n, cap in zip(self.bank.names, at_cap.tolist(), strict=True) if cap
             ],
             failed={self.bank.names[slot]: why for slot, why in sorted(progress.failed.items())},
+            path={
+                self.bank.names[slot]: tuple(points)
+                for slot, points in sorted(progress.path.items())
+                if slot not in progress.failed
+            },
         )
 
 
-def _failed_of(state: Mapping[str, Tensor]) -> dict[int, str]:
-    """Return the kernels that were given up.
+def _json_tensor(by_slot: Mapping[int, Any]) -> Tensor:
+    """Return a mapping as the bytes of its JSON text."""
+    return torch.tensor(list(json.dumps(by_slot).encode()), dtype=torch.uint8)
 
-    A state of an earlier version has no such entry: the first divergence ended the run.
-    """
-    if "failed" not in state:
+
+def _by_slot(state: Mapping[str, Tensor], name: str) -> dict[int, Any]:
+    """Return a mapping that `_json_tensor` wrote; empty in a state of an earlier version."""
+    if name not in state:
         return {}
-    failed = json.loads(bytes(state["failed"].tolist()))
-    return {int(slot): sentence for slot, sentence in failed.items()}
+    stored = json.loads(bytes(state[name].tolist()))
+    return {int(slot): value for slot, value in stored.items()}
 
 
 def present_rows(bank: Bank, slots: list[int]) -> Tensor:

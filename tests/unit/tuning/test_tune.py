@@ -83,7 +83,7 @@ def tuned_alone(name, start, *, epochs, **changes):
                     labels_BT=rows.labels_nT[at], mask_BT=rows.mask_nT[at], tasks=TASKS,
                     labelled_PT=rows.mask_nT[at].sum(0)[None], rows_P=torch.tensor([len(at)]),
                     rows=Segments.of([len(at)]), beta=how.beta,
-                ).sum()  # fmt: skip
+                ).share_P.sum()  # fmt: skip
                 if phase == "matching":
                     moved = (leaf - start[n] for n, leaf in zip(trained, leaves, strict=True))
                     loss = loss + how.spec.shrink * sum(m.square().sum() for m in moved)
