@@ -56,8 +56,19 @@ _QUIET = {
 }
 """Settings of a local Ray, which shares its cores with the workers. They turn off statistics that
 nobody reads, and processes that one machine does not need."""
+PATIENT = {
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+}
+"""How long a Ray that this project starts waits for its own processes. Ray's defaults, 30 to 60
+seconds, are too short for a busy machine."""
+STARTS = 5
+"""How often a local Ray is started before it counts as broken. Its raylet gives its agents 15 s to
+start, and the driver 30 s to the raylet: constants of 2.60 that a busy machine exceeds."""
 RESIZE_S = 30.0
 """Seconds between two checks whether a group can have more workers. If so, all of them restart."""
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -72,7 +83,7 @@ def ray_cluster(workers: int) -> Iterator[None]:
         "RAY_worker_niceness", "0"
     )  # by default 15: any other process would go first
     if not address:  # the processes of a running cluster no longer read these variables
-        for name, value in {**WORKER_ENVIRONMENT, **_QUIET}.items():
+        for name, value in {**WORKER_ENVIRONMENT, **_QUIET, **PATIENT}.items():
             os.environ.setdefault(name, value)
     starting = "1 worker" if workers == 1 else f"{workers} workers"
     starting += f", at {address}" if address else ""
@@ -80,12 +91,54 @@ def ray_cluster(workers: int) -> Iterator[None]:
         announce("starting Ray", starting),
         _loopback_stays_loopback(),
         _without_log_monitor(),
+        _failed_start_leaves_no_process(),
     ):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+        _init(settings, starts=1 if address else STARTS)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(settings: dict[str, Any], *, starts: int) -> None:
+    """Call `ray.init`, and again where a process of Ray did not answer in time.
+
+    Args:
+        settings: what it takes, beside the ones for logs.
+        starts: how often to call it at most.
+    """
+    for others in reversed(range(starts)):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+        except Exception as error:  # Ray has no class for it (2.60)
+            if others == 0 or "timed out" not in str(error).lower():
+                raise
+            _log.warning("Ray did not start, and is started again: %s", error)
+        else:
+            return
+
+
+@contextmanager
+def _failed_start_leaves_no_process() -> Iterator[None]:
+    """Stop the processes of a Ray that does not come up, before its error is raised.
+
+    Ray leaves them running until this process ends (2.60), and they would slow the next start.
+    """
+    start = Node.__init__
+
+    def start_or_stop(node: Node, *given: Any, **named: Any) -> None:  # noqa: ANN401 - Ray's own
+        try:
+            start(node, *given, **named)
+        except Exception:
+            if getattr(node, "all_processes", None):
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+            raise
+
+    Node.__init__ = start_or_stop  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Node.__init__ = start  # type: ignore[method-assign]
 
 
 @contextmanager

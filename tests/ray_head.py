@@ -3,20 +3,21 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from iak.jobs.ray_launcher import PATIENT, STARTS
 from tests.faults.test_kill import end
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 STORE_BYTES = 200 * 2**20
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,40 +57,58 @@ def ray_head() -> Iterator[RayHead]:
         *(f"--dashboard-agent-listen-port={agents_port}", "--num-cpus=3"),
         f"--object-store-memory={STORE_BYTES}",
     ]
-    head = subprocess.Popen(
-        words,
-        cwd=ROOT,
-        env=environment | {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert head.stdout is not None
     try:
-        wait_for(head)
-        yield RayHead(f"http://{address}:{port}", environment, head)
+        head = start_ray(words, environment | {"RAY_AUTH_MODE": "token"})
+        try:
+            yield RayHead(f"http://{address}:{port}", environment, head)
+        finally:
+            head.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                head.wait(PATIENCE_S)
+            end_ray(head)
     finally:
-        head.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            head.wait(PATIENCE_S)
-        end(head)
-        head.stdout.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for(head: "subprocess.Popen[str]") -> None:
-    """Read what a head says until it is up."""
-    assert head.stdout is not None
+def start_ray(words: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """Run `ray start --block`, and wait until it is up; run it again where it was too slow.
+
+    Args:
+        words: the command.
+        environment: of the process. The times that it waits for its own processes are added.
+    """
+    patient = {**PATIENT, "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_worker_niceness": "0"}
+    for others in reversed(range(STARTS)):
+        node = subprocess.Popen(
+            words,
+            cwd=ROOT,
+            env={**environment, **patient},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        said = _until_up(node)
+        if said is None:
+            return node
+        end_ray(node)
+        assert others, said
+        assert "timed out" in said.lower(), said
+    raise AssertionError("it was never started")
+
+
+def _until_up(node: "subprocess.Popen[str]") -> str | None:
+    """Read what a node says until it is up; return what it said where it ended before."""
+    assert node.stdout is not None
     said = ""
-    for line in head.stdout:
+    for line in node.stdout:
         said += line
         if "Ray runtime started" in line:
-            return
-    raise AssertionError(f"the head ended: {said}")
+            return None
+    return said
 
 
-def free_port(address: str) -> int:
-    with socket.socket() as free:
-        free.bind((address, 0))
-        port: int = free.getsockname()[1]
-        return port
+def end_ray(node: "subprocess.Popen[str]") -> None:
+    """Kill a node with all that runs there."""
+    end(node)
+    assert node.stdout is not None
+    node.stdout.close()

@@ -12,7 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.test_kill import end
-from tests.ray_head import ROOT, STORE_BYTES, free_port, wait_for
+from tests.ports import free_port
+from tests.ray_head import ROOT, STORE_BYTES, end_ray, start_ray
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A process that starts runs."""
+
+    process: "subprocess.Popen[bytes]"
+    path: Path
+    """File with its output. A pipe that nobody reads would stop it once it is full."""
+
+    def said(self) -> str:
+        """Return what it has said so far."""
+        return self.path.read_text(errors="replace")
 
 
 @dataclass
@@ -31,44 +45,35 @@ class RayNodes:
         """Return the folder for caches of a node's machine."""
         return self.folder / name
 
-    def driver(self, words: list[str], *, is_local: bool) -> "subprocess.Popen[str]":
+    def driver(self, words: list[str], *, is_local: bool) -> Driver:
         """Start Python on the head's machine, with these arguments; `is_local` hides the head."""
         address = {} if is_local else {"RAY_ADDRESS": self.address}
-        return subprocess.Popen(
-            [sys.executable, *words],
-            cwd=self.folder,
-            env={
-                **self.environment,
-                **address,
-                "XDG_CACHE_HOME": str(self.cache("head")),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        number, path = tempfile.mkstemp(prefix="driver-", dir=self.folder)
+        with os.fdopen(number, "wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=self.folder,
+                env={
+                    **self.environment,
+                    **address,
+                    "XDG_CACHE_HOME": str(self.cache("head")),
+                },
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+        return Driver(process, Path(path))
 
     def start(self, name: str, *words: str) -> None:
         """Start a node, and wait until it is up."""
         temporary = self.folder / f"{len(self.nodes)}"
-        node = subprocess.Popen(
-            [
-                *("ray", "start", "--block", "--disable-usage-stats", *words),
-                *(f"--node-ip-address={self.network}.{len(self.nodes) + 2}",),
-                *(f"--temp-dir={temporary}", f"--object-store-memory={STORE_BYTES}"),
-                f"--dashboard-agent-listen-port={free_port('127.0.0.1')}",
-            ],
-            cwd=ROOT,
-            env={
-                **self.environment,
-                "RAY_worker_niceness": "0",
-                "XDG_CACHE_HOME": str(self.cache(name)),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        words = (
+            *("ray", "start", "--block", "--disable-usage-stats", *words),
+            *(f"--node-ip-address={self.network}.{len(self.nodes) + 2}",),
+            *(f"--temp-dir={temporary}", f"--object-store-memory={STORE_BYTES}"),
+            f"--dashboard-agent-listen-port={free_port('127.0.0.1')}",
         )
-        self.nodes[name] = node
-        wait_for(node)
+        environment = {**self.environment, "XDG_CACHE_HOME": str(self.cache(name))}
+        self.nodes[name] = start_ray(words, environment)
 
     def join(self, name: str) -> None:
         """Start a node with one core that joins the head."""
@@ -100,7 +105,5 @@ def ray_nodes(**environment: str) -> Iterator[RayNodes]:
         yield nodes
     finally:
         for node in nodes.nodes.values():
-            end(node)
-            assert node.stdout is not None
-            node.stdout.close()
+            end_ray(node)
         shutil.rmtree(folder, ignore_errors=True)

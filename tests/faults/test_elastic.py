@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(560)]
+from iak.jobs.ray_launcher import PATIENT
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1100)]
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
@@ -26,7 +28,18 @@ from tests.faults.waiting import wait_for_workers
 
 ray_launcher.RESIZE_S = 2.0
 place = Path(sys.argv[1])
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+
+def patiently(start):
+    "Start a node, and again where its processes were slow, as a busy machine's are."
+    for others in reversed(range(ray_launcher.STARTS)):
+        try:
+            return start()
+        except Exception as error:
+            if others == 0 or "timed out" not in str(error).lower():
+                raise
+
+head = {"num_cpus": 1, "include_dashboard": False}
+cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
 ray.init(address=cluster.address, log_to_driver=False)
 
 @ray.remote(num_cpus=1)
@@ -50,12 +63,12 @@ def disturb():
     cluster.remove_node(second, allow_graceful=False)
     wait_for(3)                     # one, since a machine is gone
     signal.signal = lambda *_: None  # Ray's node sets a handler, which only the main thread may
-    cluster.add_node(num_cpus=1)
+    patiently(lambda: cluster.add_node(num_cpus=1))
     wait_for(4)                     # two
     (place / "allowed.part").write_text("2")
     (place / "allowed.part").rename(place / "allowed.json")  # whole, as the workers read it
 
-second = cluster.add_node(num_cpus=1)
+second = patiently(lambda: cluster.add_node(num_cpus=1))
 neighbour = Neighbour.remote()
 ray.get(neighbour.ping.remote())
 threading.Thread(target=disturb, daemon=True).start()
@@ -74,10 +87,15 @@ def test_a_run_has_as_many_workers_as_there_are_free_cpus_at_any_time(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'infra/package'}:{ROOT}", "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            **PATIENT,
+            "PYTHONPATH": f"{ROOT / 'infra/package'}:{ROOT}",
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1000,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

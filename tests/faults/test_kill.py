@@ -97,7 +97,7 @@ def kill_one(driver, place):
 
 def end(driver):
     """Stop what is left of this driver's Ray, by pid."""
-    left = below(driver.pid)
+    left = below(driver.pid) if driver.poll() is None else {}  # its number may be another's by now
     driver.kill()
     driver.wait()
     for pid in left:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(560)]
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
@@ -72,9 +72,10 @@ def told():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=150,
-        check=True,
+        timeout=500,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(560)]
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
@@ -41,9 +41,10 @@ def test_an_error_that_would_come_again_ends_the_run_at_its_first_attempt(tmp_pa
         },
         capture_output=True,
         text=True,
-        timeout=200,
-        check=True,
+        timeout=500,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "worker 0 failed with ValueError: columns end to end" in done.stdout
     assert (tmp_path / "attempts").read_text() == "1"
     assert "Traceback" in (tmp_path / "worker-0.error.json").read_text()

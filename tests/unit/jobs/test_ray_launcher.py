@@ -299,6 +299,60 @@ def test_while_a_local_ray_starts_its_address_stays_loopback(started, monkeypatc
         assert started == ["127.0.0.1"]
 
 
+SLOW = Exception("The current node timed out during startup.")
+
+
+def refusing(errors, started):
+    """Return a `ray.init` that raises each error once, and then starts."""
+
+    def init(**settings):
+        if errors:
+            raise errors.pop(0)
+        started.append(settings)
+
+    return init
+
+
+def test_a_local_ray_whose_processes_were_slow_is_started_again(started, monkeypatch):
+    monkeypatch.setattr(ray, "init", refusing([SLOW, RuntimeError("Timed out waiting")], started))
+    with ray_cluster(1):
+        assert len(started) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("num_cpus is negative"), SLOW])
+def test_what_would_fail_again_and_a_ray_that_never_starts_are_raised(started, monkeypatch, error):
+    errors = [error] * (99 if error is SLOW else 1)
+    monkeypatch.setattr(ray, "init", refusing(errors, started))
+    with pytest.raises(type(error), match=str(error)), ray_cluster(1):
+        pass
+    assert started == []
+
+
+def test_a_cluster_that_does_not_answer_is_asked_once(started, monkeypatch):
+    os.environ["RAY_ADDRESS"] = "ray://head:10001"
+    monkeypatch.setattr(ray, "init", refusing([SLOW], started))
+    with pytest.raises(Exception, match="timed out"), ray_cluster(1):
+        pass
+    assert started == []
+
+
+def test_a_ray_that_did_not_start_leaves_no_process(started, monkeypatch):
+    def never_up(node):
+        node.all_processes = {"gcs_server": ["one"]}
+        raise SLOW
+
+    def kill(_node, **how):
+        started.append(how)
+
+    monkeypatch.setattr(Node, "__init__", never_up)
+    monkeypatch.setattr(Node, "kill_all_processes", kill)
+    monkeypatch.setattr(ray, "init", lambda **_: Node())
+    with pytest.raises(Exception, match="timed out"), ray_cluster(1):
+        pass
+    assert started == [{"check_alive": False, "allow_graceful": False}] * ray_launcher.STARTS
+    assert Node.__init__ is never_up
+
+
 def test_a_cluster_that_the_environment_names_is_used_as_it_is(started):
     os.environ["RAY_ADDRESS"] = "ray://head:10001"
     before = {name for name in os.environ if name.startswith("RAY_")}
