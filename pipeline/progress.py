@@ -6,6 +6,7 @@ another worker to report progress.
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ _ROWS_EVERY_S = 2.0
 """Seconds between two reports of a worker's rows."""
 _OF_EACH_WORKER = frozenset({RowsDone.name, StoresUsed.name})
 """Events that count for the worker that reports them."""
+_log = logging.getLogger(__name__)
 
 
 def line_writer(path: Path, files: RunFiles = SHARED_DISK) -> Report:
@@ -173,6 +175,19 @@ def _follow(path: Path, position: int, report: Report, stop: threading.Event) ->
             for line in file:
                 if line.endswith("\n"):  # else its writer is still at it
                     position += len(line.encode())
-                    event = json.loads(line)
-                    event.pop("at", None)
-                    report(event)
+                    _report_line(line, report)
+
+
+def _report_line(line: str, report: Report) -> None:
+    """Report the event of a line. One that is damaged, and with it the event, is left out.
+
+    A worker that dies, or a disk that is full, may leave half a line, to which the next attempt
+    appends its first one.
+    """
+    try:
+        event = json.loads(line)
+    except ValueError:
+        _log.warning("a line of progress is damaged, and is left out: %.80s", line.rstrip())
+        return
+    event.pop("at", None)
+    report(event)

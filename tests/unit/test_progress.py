@@ -118,3 +118,11 @@ def test_workers_that_are_started_again_count_from_the_start():
     RowCounter(report, "rows read", rank=0, of=20).add(20)
     assert events[-1] == WorkDone("rows read", 20, 20)
     assert max(event["step"] for event in events if event["event"] == "step") == 20
+
+
+def test_half_a_line_of_a_dead_worker_does_not_end_the_reporting(tmp_path):
+    path = tmp_path / "progress.jsonl"
+    events = []
+    with following(path, events.append):
+        path.write_text('{"event": "st{"event": "restarted"}\n{"event": "step"}\n')
+    assert events == [{"event": "step"}]
