@@ -8,7 +8,7 @@ from iak.pipeline.fork_server import fork_server
 from infra.benchmarks.faults.child import Request, run
 from tests.faults.attempts import end, spoil
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 CHANGES = 3 * 2  # a part is written, then renamed; the folder of the first is made below no name
 
 

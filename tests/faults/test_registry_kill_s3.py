@@ -9,6 +9,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 
 import pytest
 
@@ -21,11 +22,11 @@ from iak.pipeline.storage.store import open_store
 from tests.s3 import KEYS, Proxy, make_bucket, moto_server
 from tests.unit.registry.nights import DOMAINS, night, promote, served
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 STARTS = multiprocessing.get_context("forkserver")
 # Imported there once; each child is then a fork of a process that has no thread of obstore's.
 STARTS.set_forkserver_preload(["tests.faults.test_registry_kill_s3"])
-PATIENCE_S = 120
+PATIENCE_S = 300
 _buckets = itertools.count()
 
 
@@ -68,18 +69,20 @@ def killed_at_request(s3, uri, run, number, *, is_answer_lost):
 
     A negative exit code is the signal. 0: it ended before.
     """
-    proxy = Proxy(s3)
+    proxy, has_started = Proxy(s3), threading.Event()
     child = STARTS.Process(target=promote_there, args=(proxy.endpoint, uri, run))
 
     def fault(_method, _path, count):
         if count < number:
             return None
+        has_started.wait()  # a request may come before this process knows the child's number
         # Requests may come at once; after the first that kills, all are of a dead process.
         os.kill(child.pid, signal.SIGKILL)
         return 500, is_answer_lost and count == number
 
     proxy.fault = fault
     child.start()
+    has_started.set()
     child.join(PATIENCE_S)
     proxy.stop()
     assert child.exitcode is not None, "it hangs"

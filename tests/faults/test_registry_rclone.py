@@ -12,6 +12,7 @@ from iak.pipeline.registry.commits import read_head
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.storage.folder_store import FolderStore
 from iak.pipeline.storage.store import open_store
+from tests.ports import free_port
 from tests.s3 import KEYS
 from tests.unit.registry.nights import night, promote
 
@@ -36,9 +37,7 @@ pytestmark = [
 def careless(tmp_path, monkeypatch):
     """Serve a folder over the S3 API, without conditional writes."""
     (tmp_path / "served" / "bucket").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     keys = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
     server = subprocess.Popen(
         [
@@ -50,7 +49,7 @@ def careless(tmp_path, monkeypatch):
     for name, value in (KEYS | {"AWS_ENDPOINT_URL": f"http://{address}"}).items():
         monkeypatch.setenv(name, value)
     host, port = address.split(":")
-    for _ in range(200):
+    for _ in range(2_000):
         with socket.socket() as knock:
             if knock.connect_ex((host, int(port))) == 0:
                 break

@@ -18,7 +18,7 @@ from infra.benchmarks import finetune as bench
 from infra.benchmarks.specs import BenchFinetuneSpec
 
 # A whole bench takes minutes where other work shares the cores.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SMOKE = Path("infra/benchmarks/configs/smoke/finetune.toml")
 FULL = Path("infra/benchmarks/configs/finetune.toml")

@@ -11,7 +11,7 @@ from iak.pipeline.errors import BadRequest
 from iak.schemas.bench import BenchScalingSpec
 
 # A whole bench takes minutes where other work shares the cores.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs" / "bench"
 

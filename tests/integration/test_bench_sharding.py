@@ -20,7 +20,7 @@ from iak.schemas.cluster import ClusterSpec
 from iak.schemas.record import BenchmarkRecord
 from iak.schemas.sharding_result import ShardingResult
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "jobs" / "configs" / "bench"
@@ -153,7 +153,7 @@ def test_ray_and_torchrun_are_lines_of_one_table(tmp_path):
     words = ["--smoke", "tables=200x8", "repeats=1", "--as-ray", "--as-torchrun"]
     code = "import sys; from iak.jobs.cli import run; sys.exit(run(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "bench", "sharding", *words, f"out={tmp_path}"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=240)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=1000)
     record = BenchmarkRecord.model_validate(json.loads((tmp_path / "sharding.json").read_text()))
     lines = [row for row in record.rows if "sharding" in row]
     by_launcher = {

@@ -1,6 +1,5 @@
 """Nights on a real MLflow server: sqlite, one worker, in an environment of its own."""
 
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -22,12 +21,13 @@ from tests.faults.test_kill import write_catalog
 from tests.integration.small_log import MODEL, write_log
 from tests.integration.test_seven_nights import GATE_SHARE, NIGHTLY, here
 from tests.nights import some_nights
+from tests.ports import free_port
 from tests.tools import tool_python
 from tests.unit.tracking.tracked import settings, written
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
 ]
@@ -44,9 +44,7 @@ def mlflow(tmp_path_factory):
     """Address of a server of MLflow, which runs until the tests end."""
     python = tool_python("mlflow", "mlflow==3.17.2")
     folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = [
         *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
@@ -61,7 +59,7 @@ def mlflow(tmp_path_factory):
         yield address
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(300)
 
 
 def folder_of(record):
@@ -69,7 +67,7 @@ def folder_of(record):
 
 
 def _wait_for(address, server, log):
-    for _ in range(240):
+    for _ in range(1200):
         assert server.poll() is None, log.read_text()[-2000:]
         try:
             if request("GET", f"{address}/health", retries=False, timeout=5).status == 200:

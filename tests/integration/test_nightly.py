@@ -39,7 +39,7 @@ from tests.integration.small_log import MODEL, write_log
 pytestmark = [
     pytest.mark.night,
     pytest.mark.slow,
-    pytest.mark.timeout(560),
+    pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
 ]

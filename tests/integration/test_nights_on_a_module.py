@@ -14,7 +14,7 @@ from iak.pipeline.storage.folder_store import FolderStore
 from tests.dlrm_log import REGIONS, write_dlrm_log
 from tests.integration.test_nightly import ROOT
 
-pytestmark = [pytest.mark.night, pytest.mark.slow, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.night, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NIGHTLY = """
 name = "dlrm"

@@ -37,7 +37,7 @@ from tests.s3 import KEYS, make_bucket, moto_server
 pytestmark = [
     pytest.mark.night,
     pytest.mark.slow,
-    pytest.mark.timeout(560),
+    pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
 ]

@@ -34,7 +34,7 @@ from tests.integration.small_log import (
 )
 from tests.integration.workers import StayingWorkers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 RUNS = ("whole batches", "uneven")
 VALID_BATCH = 64

@@ -15,7 +15,7 @@ from iak.schemas.registry import bundle_digest
 from tests.faults.test_kill import FINETUNE, PRETRAIN, write_catalog
 from tests.integration.small_log import write_log
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 OPEN_GATE = [
     "gate.z=0", "gate.min_negatives=5", "gate.auc_margin=1", "gate.logloss_margin=9",

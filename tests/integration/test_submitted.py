@@ -18,7 +18,7 @@ from tests.ray_head import ray_head
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(560),
+    pytest.mark.timeout(2400),
     pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
     pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address"),
@@ -49,7 +49,7 @@ def iak(cluster, *words, folder, with_address=True, **environment):
         env=known | environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     said = done.stdout + done.stderr
@@ -138,7 +138,7 @@ def test_the_same_command_follows_the_job_that_runs_it(cluster, tmp_path):
         assert code == 0, said
         assert "iak pretrain catalog=planted" in said
         for process in (first, second):
-            said, _ = process.communicate(timeout=120)
+            said, _ = process.communicate(timeout=500)
             assert process.returncode == 1
             assert "the job ended as STOPPED" in said
     code, said = iak(cluster, "jobs", "stop", job, folder=tmp_path)

@@ -5,7 +5,6 @@ import logging
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -49,8 +48,17 @@ def test_the_second_writer_leaves_and_is_told_who_holds_the_folder(tmp_path, hol
         pytest.fail("two writers were in one folder")
 
 
-def test_the_second_writer_may_wait(tmp_path, holder, caplog):
-    threading.Timer(0.2, holder.stdin.close).start()
+def test_the_second_writer_may_wait(tmp_path, holder, caplog, monkeypatch):
+    acquire = lock.FileLock.acquire
+
+    def lets_go(kernels, timeout):
+        try:
+            return acquire(kernels, timeout=timeout)
+        except lock.Timeout:
+            holder.stdin.close()  # the second writer has met the first, which ends now
+            raise
+
+    monkeypatch.setattr(lock.FileLock, "acquire", lets_go)
     with caplog.at_level(logging.WARNING), lock.one_writer(tmp_path, waits=True):
         assert json.loads((tmp_path / lock.OWNER).read_text())["pid"] != holder.pid
     assert "waiting until it is free" in caplog.text

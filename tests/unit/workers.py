@@ -16,7 +16,7 @@ from torch import distributed as dist
 from iak.pipeline.process import Worker
 
 CPU = torch.device("cpu")
-WAIT_S = 60.0
+WAIT_S = 240.0
 """After which a worker whose peers do not come gives up; no sound test waits for it."""
 
 

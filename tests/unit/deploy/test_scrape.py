@@ -1,7 +1,6 @@
 """A real Prometheus scrapes a night's metrics, and loads the rules."""
 
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -15,6 +14,7 @@ import yaml
 from iak.pipeline.deploy.alerts import alert_rules
 from iak.pipeline.report.metrics import metrics_text
 from tests.nights import a_night
+from tests.ports import free_port
 from tests.tools import debian_program
 from tests.unit.deploy.nights import nights
 
@@ -50,9 +50,7 @@ def _served():
 @contextmanager
 def _prometheus(program, folder, target):
     """Start Prometheus on loopback with the rules; yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "rules.yaml").write_text(alert_rules(nights(name=RECORD.name)))
     job = {"job_name": "iak", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
     config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
@@ -65,10 +63,10 @@ def _prometheus(program, folder, target):
         yield f"http://127.0.0.1:{port}/api/v1"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
 
 
-def _asked(address, path, *, seconds=60):
+def _asked(address, path, *, seconds=240):
     """Return the first answer with data, within so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -55,7 +55,7 @@ def test_a_process_beats_by_itself(tmp_path):
 
 
 def wait_for(is_there):
-    for _ in range(1_200):
+    for _ in range(4_000):
         if is_there():
             return
         time.sleep(0.05)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import local_launcher
+from iak.jobs._heartbeat import Heartbeats
 from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
 from iak.pipeline.events import StoresUsed
@@ -54,6 +55,8 @@ def answer(worker, work, report):
 def die_once(worker, run_dir, _report):
     begun = attempts(Path(run_dir), worker.rank)
     if begun == 1 and worker.rank == 1:
+        while not (Path(run_dir) / "begun-0").exists():
+            time.sleep(0.01)  # else the other may be ended before it has begun
         os.kill(os.getpid(), signal.SIGKILL)
     return {"begun": begun}
 
@@ -134,7 +137,15 @@ def test_what_a_killed_worker_exchanged_with_stores_is_counted(tmp_path, monkeyp
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that stop a process")
 def test_a_single_worker_that_is_stopped_starts_again(tmp_path, monkeypatch):
+    class OfTheFirst(Heartbeats):
+        """Take no starved worker of the second attempt for dead."""
+
+        def has_one_stopped(self):
+            begun = tmp_path / "begun-0"
+            return super().has_one_stopped() and begun.exists() and begun.read_text() == "x"
+
     monkeypatch.setattr(local_launcher, "BEAT_S", 0.1)  # looks ten times as often
+    monkeypatch.setattr(local_launcher, "Heartbeats", OfTheFirst)
     result, events = run(tmp_path, stop_once, str(tmp_path), workers=1)
     assert result == {"begun": 2}
     (restart,) = (event for event in events if event["event"] == "restarted")

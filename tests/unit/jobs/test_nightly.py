@@ -1,6 +1,5 @@
 """`iak nightly status`: one screen, without torch."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from iak.pipeline.runs.nightly_file import commented
 from iak.pipeline.runs.nightly_records import changed
 from iak.schemas.nightly_job import NightlyCheckSpec, NightlyRunSpec
 from tests.nights import some_nights
+from tests.ports import free_port
 from tests.unit.tracking.fake_mlflow import fake_mlflow
 
 ROOT = Path(__file__).parents[3]
@@ -93,12 +93,6 @@ def test_status_loads_neither_torch_nor_ray():
         [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout.strip() == "set()"
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_a_watch_serves_metrics_while_it_waits_where_a_port_is_named(file, capsys, monkeypatch):

@@ -23,7 +23,7 @@ def said(monkeypatch):
 def wait_for(told, said):
     """Wait until a line was said; give up loudly, whatever the machine's pace."""
     pause = threading.Event()
-    for _ in range(2_000):
+    for _ in range(12_000):
         if told in said():
             return
         pause.wait(0.01)

@@ -48,7 +48,7 @@ def hook():
 
 def send(address):
     night = a_night(domains=2)
-    return send_summary(night, address, variable="IAK_HOOK", timeout_s=5, pause_s=0)
+    return send_summary(night, address, variable="IAK_HOOK", timeout_s=120, pause_s=0)
 
 
 def test_a_summary_arrives_once_as_json(hook):

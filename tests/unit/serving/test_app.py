@@ -13,7 +13,7 @@ from iak.pipeline.serving.requests import ARROW, JSON
 from iak.pipeline.serving.service import Service
 from iak.schemas.serving import LimitsSpec
 
-LIMITS = LimitsSpec(body_mib=0.05, rows=60, seconds=5)
+LIMITS = LimitsSpec(body_mib=0.05, rows=60, seconds=120)
 ROW = {
     "event_id": 7, "user_id": "u1", "item_id": 3, "hist": [1, None, 2], "slot": 1, "price": 2.5,
     "age": None, "scene": "feed", "region": "hangzhou",
@@ -158,7 +158,7 @@ def test_the_kernels_and_the_rows_by_reason_are_told(server):
 
 
 def test_a_request_that_waits_too_long_is_refused(nights):
-    service = Service(nights[0][0], batch_rows=64, wait_s=2.0)
+    service = Service(nights[0][0], batch_rows=64, wait_s=120.0)
     status, _, content = ask(Server(service, LimitsSpec(seconds=0.01)), body=rows_body({}))
     assert (status, "no answer within 0.01 s" in json.loads(content)["error"]) == (503, True)
     service.close()

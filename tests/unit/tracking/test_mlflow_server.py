@@ -12,7 +12,7 @@ TOKEN = "T0KEN-of-a-user"
 
 
 def client(address, **changes):
-    return MlflowServer(address, TOKEN, **{"timeout_s": 5, "backoff_s": 0, **changes})
+    return MlflowServer(address, TOKEN, **{"timeout_s": 120, "backoff_s": 0, **changes})
 
 
 def create(address, **changes):
