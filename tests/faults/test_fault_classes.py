@@ -10,7 +10,7 @@ from infra.benchmarks.faults import CLASSES, ClassResult, line_of, notes_of, pla
 from infra.benchmarks.faults.verbs import run_verb
 from infra.benchmarks.faults.workspace import prepare
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
 TURNS = 2
 SEED = 20
 

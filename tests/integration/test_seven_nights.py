@@ -48,7 +48,7 @@ pytestmark = [
     pytest.mark.night,
     pytest.mark.ray,
     pytest.mark.slow,
-    pytest.mark.timeout(2400),
+    pytest.mark.timeout(4800),
     pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
 ]
@@ -58,7 +58,7 @@ EVERY = {"pooled", "region=a", "region=b", "region=c"}
 BASE_DAYS = [date(2026, 10, 1) + timedelta(days=n) for n in range(5)]
 NIGHTS = [BASE_DAYS[-1] + timedelta(days=n + 1) for n in range(7)]
 GATE_SHARE = 0.2
-PATIENCE_S = 180
+PATIENCE_S = 600
 SPLITS = """
 [splits.pretrain]
 days = [0, -1]
@@ -149,7 +149,7 @@ def here(folder):
         )
     try:
         yield Here(folder, driver)
-        driver.communicate(timeout=60)  # its input ends, and its Ray with it
+        driver.communicate(timeout=PATIENCE_S)  # its input ends, and its Ray with it
     finally:
         end(driver)
         driver.stdout.close()
@@ -184,7 +184,7 @@ class There:
 
     def end(self):
         """The exit code of what began, which is that of its job."""
-        return self.job.wait(timeout=10 * PATIENCE_S)
+        return self.job.wait(timeout=3 * PATIENCE_S)
 
 
 @contextmanager
