@@ -48,7 +48,7 @@ from iak.pipeline.errors import PipelineError
 from iak.pipeline.files import is_part, putting_file
 from iak.pipeline.storage.store import Store, open_store
 
-FORMAT = 4
+FORMAT = 5
 KINDS = (".activations", ".rows", ".standard")
 _SPARE_BYTES = 2 * 2**30
 """Free space on the disk that the cache leaves to others."""

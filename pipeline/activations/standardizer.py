@@ -21,9 +21,6 @@ from iak.pipeline.model.recommender import Representation
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 
-_BLOCK_ROWS = 512
-"""Rows of x that are centred and narrowed at a time, or up to twice as many."""
-
 
 class KernelInputs(NamedTuple):
     """The inputs of a kernel for B rows."""
@@ -67,24 +64,24 @@ class Standardizer:
         a_BA = h_BH.new_empty(len(h_BH), units + components)
         torch.sub(h_BH, self.mean_A[:units], out=a_BA[:, :units])
         a_BA[:, :units] /= self.scale_A[:units]
-        # Block by block, so that centred x stays in the processor's cache. The map includes the
-        # division by the scale of x.
-        blocks = max(1, len(x_BX) // _BLOCK_ROWS)
-        narrow_BN = a_BA[:, units:]
-        for some_BX, out_BN in zip(
-            x_BX.tensor_split(blocks), narrow_BN.tensor_split(blocks), strict=True
-        ):
-            torch.mm(some_BX - self.mean_A[units:], self._scaled.T, out=out_BN)
+        # The map includes the division by the scale of x, and the shift its mean: no centred
+        # copy of x is written.
+        shift_N, scaled_NX = self._narrowing
+        torch.addmm(shift_N, x_BX, scaled_NX.T, out=a_BA[:, units:])
         return a_BA
 
     @cached_property
-    def _scaled(self) -> Tensor:
-        """Return the map from centred x to its components, (N, X)."""
+    def _narrowing(self) -> tuple[Tensor, Tensor]:
+        """Return the shift and the map from x to its components, (N,) and (N, X)."""
         assert self.narrow_XN is not None
+        units = len(self.narrow_XN)
         # In this layout products of 16 rows or more round a row the same way. In the other layout,
         # with 1,796 inputs, products of up to 128 rows round differently from larger ones (MKL of
         # torch 2.13).
-        return (self.narrow_XN / self.scale_A[-len(self.narrow_XN) :, None]).T.contiguous()
+        scaled_NX = (self.narrow_XN / self.scale_A[-units:, None]).T.contiguous()
+        # In float64, so that a sum of nearly 2,000 products is rounded once.
+        shift_N = -(scaled_NX.double() @ self.mean_A[-units:].double()).float()
+        return shift_N, scaled_NX
 
     def read(self, a_BA: Tensor, units: int) -> KernelInputs:
         """Return encoder inputs as they are, and the base units computed back from them.

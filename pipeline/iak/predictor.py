@@ -21,10 +21,11 @@ from iak.pipeline.iak.kernel import Weights
 from iak.pipeline.model.batch_invariant import MIN_OUTPUTS
 from iak.pipeline.model.heads import Heads, Tail
 
-SEGMENT_ROWS = 8
+SEGMENT_ROWS = 4
 """Rows of a slot come in multiples of this number, and a product has so many rows, neither more nor
 less. Products of other numbers of rows may round a row otherwise: with 512 inputs and 64 outputs
-one of 8 rows differs from one of 16 (MKL of torch 2.13, one thread)."""
+one of 8 rows differs from one of 16 (MKL of torch 2.13, one thread). Most domains of a request have
+few rows, so a small number fills up little. One to three rows take another path of MKL."""
 _MAX_COPIED = 4096
 """Entries up to which matrices are copied segment by segment, so that one call multiplies all of
 them. Larger ones are multiplied slot by slot: reading them once costs less than copying them."""
@@ -78,7 +79,7 @@ class SlotLinear:
         self._missing_inputs = missing[0]
         self._w_KOI = w_KOI
         # Views are made once: 1,000 of them cost as much as the products of a small batch.
-        self._by_slot = w_KOI.transpose(1, 2).unbind() if w_KOI[0].numel() > _MAX_COPIED else None
+        self._by_slot = w_KOI.transpose(1, 2).split(1) if w_KOI[0].numel() > _MAX_COPIED else None
 
     def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
         """Return w[k] x[b] for each row b of each slot k, `y_BO`."""
@@ -96,13 +97,15 @@ class SlotLinear:
     def _by_segments(self, x_GSI: Tensor, rows: SortedRows) -> Tensor:
         """Return the product of each segment of `SEGMENT_ROWS` rows, `y_GSO`."""
         if self._by_slot is None:
-            w_GOI = self._w_KOI[rows.owners_B[::SEGMENT_ROWS]]
+            w_GOI = self._w_KOI.index_select(0, rows.owners_B[::SEGMENT_ROWS])
             return torch.bmm(x_GSI, w_GOI.transpose(1, 2))
-        # `expand` copies no matrix.
-        parts = zip(x_GSI.split(rows.runs), rows.slots, strict=True)
-        return torch.cat(
-            [torch.bmm(run, self._by_slot[slot].expand(len(run), -1, -1)) for run, slot in parts]
-        )
+        y_GSO = x_GSI.new_empty(len(x_GSI), SEGMENT_ROWS, self._w_KOI.shape[1])
+        parts = zip(x_GSI.split(rows.runs), rows.slots, y_GSO.split(rows.runs), strict=True)
+        for run, slot, out in parts:
+            w_1IO = self._by_slot[slot]
+            # `expand` copies nothing, but 400 calls of it cost a millisecond.
+            torch.bmm(run, w_1IO if len(run) == 1 else w_1IO.expand(len(run), -1, -1), out=out)
+        return y_GSO
 
 
 class Added(NamedTuple):

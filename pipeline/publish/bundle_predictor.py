@@ -53,14 +53,14 @@ class BundlePredictor:
             return logits_BT
         if bundles.shared is not None:
             # Once for the batch: each of 1,000 slots would read a copy of the components.
-            a_RA = bundles.shared.of(h_BH, x_BX)[order]
-            h_RH = h_BH[order]
+            a_RA = bundles.shared.of(h_BH, x_BX).index_select(0, order)
+            h_RH = h_BH.index_select(0, order)
         else:
-            h_RH = h_BH[order]
-            a_RA = self._standardised(h_RH, x_BX[order], rows)
+            h_RH = h_BH.index_select(0, order)
+            a_RA = self._standardised(h_RH, x_BX.index_select(0, order), rows)
         if bundles.fresh_mean_KS is not None and bundles.fresh_scale_KS is not None:
             assert s_BS is not None, "these kernels read fresh statistics"
-            s_RS = s_BS[order] - rows.spread(bundles.fresh_mean_KS)
+            s_RS = s_BS.index_select(0, order) - rows.spread(bundles.fresh_mean_KS)
             a_RA = torch.cat([a_RA, s_RS / rows.spread(bundles.fresh_scale_KS)], dim=1)
         added = self._predictor.added(h_RH, a_RA, rows)
         own = filled.is_row

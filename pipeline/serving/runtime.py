@@ -44,7 +44,7 @@ BASE_SLOT = -1
 FULL_ROWS = 32
 """Rows of a batch are filled up to a multiple of this: the last values of a tensor, which fill no
 vector register, round otherwise (torch 2.13)."""
-SEGMENT_ROWS = 8
+SEGMENT_ROWS = 4
 """Rows of a kernel are filled up to a multiple of this, and each product has so many: one of more
 or fewer rows may round a row otherwise (MKL of torch 2.13)."""
 MAX_COPIED = 4096
@@ -451,20 +451,22 @@ class SlotLinear:
         missing = max(MIN_OUTPUTS - self.outputs, 0) or -self.outputs % 4
         w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, missing))
         self.w_KOI = w_KOI
-        self.by_slot = w_KOI.transpose(1, 2).unbind() if w_KOI[0].numel() > MAX_COPIED else None
+        self.by_slot = w_KOI.transpose(1, 2).split(1) if w_KOI[0].numel() > MAX_COPIED else None
 
     def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
         """Return w[k] x[b] for each row b of each kernel k."""
         x_BI = functional.pad(x_BI, (0, -x_BI.shape[1] % 4))
         x_GSI = x_BI.unflatten(0, (-1, SEGMENT_ROWS))
         if self.by_slot is None:
-            w_GOI = self.w_KOI[rows.owners[::SEGMENT_ROWS]]
+            w_GOI = self.w_KOI.index_select(0, rows.owners[::SEGMENT_ROWS])
             y_GSO = torch.bmm(x_GSI, w_GOI.transpose(1, 2))
         else:
-            parts = zip(x_GSI.split(rows.runs), rows.slots, strict=True)
-            y_GSO = torch.cat(
-                [torch.bmm(run, self.by_slot[slot].expand(len(run), -1, -1)) for run, slot in parts]
-            )
+            y_GSO = x_GSI.new_empty(len(x_GSI), SEGMENT_ROWS, self.w_KOI.shape[1])
+            parts = zip(x_GSI.split(rows.runs), rows.slots, y_GSO.split(rows.runs), strict=True)
+            for run, slot, out in parts:
+                w_1IO = self.by_slot[slot]
+                w_NIO = w_1IO if len(run) == 1 else w_1IO.expand(len(run), -1, -1)
+                torch.bmm(run, w_NIO, out=out)
         return y_GSO.flatten(0, 1)[:, : self.outputs]
 
 
@@ -519,7 +521,9 @@ class Bank:
             # One map of all kernels, which also divides x by its scale, or one of each kernel.
             scale = self.w["standard.scale"]
             if self._is_shared:
+                mean_X = self.w["standard.mean"][-len(narrow) :].double()
                 self._scaled_NX = (narrow / scale[-len(narrow) :, None]).T.contiguous()
+                self._shift_N = -(self._scaled_NX.double() @ mean_X).float()
             else:
                 self._narrow = SlotLinear(narrow)
 
@@ -541,11 +545,11 @@ class Bank:
         rows, towers = SortedRows(slots_B), self._towers
         if not rows.slots:
             return towers(h_BH)
-        h_RH = h_BH[rows.index]
+        h_RH = h_BH.index_select(0, rows.index)
         if self._is_shared:
-            a_RA = self._standardised_once(h_BH, x_BX)[rows.index]
+            a_RA = self._standardised_once(h_BH, x_BX).index_select(0, rows.index)
         else:
-            a_RA = self._standardised(h_RH, x_BX[rows.index], rows)
+            a_RA = self._standardised(h_RH, x_BX.index_select(0, rows.index), rows)
         within_RX, skip_RT = self._added(h_RH, a_RA, rows)
         within_BX, skip_BT = (rows.put_back(part, len(h_BH)) for part in (within_RX, skip_RT))
         shift_BTD = within_BX.unflatten(1, (towers.tasks, towers.hidden))
@@ -558,7 +562,7 @@ class Bank:
             a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
             return (a_BA - mean) / scale
         units = h_BH.shape[1]
-        narrow_BN = torch.mm(x_BX - mean[units:], self._scaled_NX.T)
+        narrow_BN = torch.addmm(self._shift_N, x_BX, self._scaled_NX.T)
         return torch.cat([(h_BH - mean[:units]) / scale[:units], narrow_BN], dim=1)
 
     def _standardised(self, h_BH: Tensor, x_BX: Tensor, rows: SortedRows) -> Tensor:

@@ -13,7 +13,7 @@ from iak.pipeline.iak.predictor import SEGMENT_ROWS, Predictor, SlotLinear, Sort
 from iak.pipeline.model.heads import Heads, Tail
 from tests.unit.iak.small import SHAPE, moved_kernel, normal, small_heads
 
-SHIPPED = (512, 64), (256, 8), (16, 76), (64, 32)
+SHIPPED = (512, 64), (256, 8), (64, 16), (16, 76), (8, 64), (64, 32)
 """Inputs and outputs of the products of a kernel of the shipped size, on towers of 128 units."""
 
 
