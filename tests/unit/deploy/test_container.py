@@ -53,6 +53,16 @@ def test_everything_that_is_copied_may_enter_the_image():
         assert all(f"!{source}" in allowed for source in line.split()[:-1])
 
 
+def test_a_login_shell_finds_the_same_programs():
+    (path,) = re.findall(r"^ENV PATH=(\S+)", TEXT, re.MULTILINE)
+    (line,) = re.findall(r"echo '(\S+)' > /etc/profile\.d/", TEXT)
+    assert line == f"PATH={path}"
+    # Debian's /etc/profile exports PATH before it reads profile.d.
+    script = f"export PATH=/usr/bin:/bin; {line}; env"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert f"{path.partition(':')[0]}:/usr/bin:/bin" in done.stdout
+
+
 def test_the_image_runs_as_the_user_of_the_pods():
     assert f"USER {USER}:{USER}" in TEXT
     assert f"--uid {USER}" in TEXT
