@@ -153,6 +153,7 @@ def show(night: NightResult) -> None:
         },
     )
     findings = [k.code.finding(k.domain) for k in night.kernels if k.code]
+    findings += [k.borrowed() for k in night.kernels]
     for sentence in (*tuning.failed.values(), *filter(None, findings)):
         console.print(escape(sentence))
     if record.exit_code == SOME_HELD:

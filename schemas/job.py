@@ -343,6 +343,10 @@ class DomainStageSpec(StageSpec):
     """Epochs of knowledge compression; the ancestor has compressed already."""
     shrink: Weight = 1e-2
     """Weight of the squared distance to the kernel it started from."""
+    borrow: bool = False
+    """Keep of a new kernel's change only a share, and its ancestor's kernel for the rest. The share
+    is tau^2 / (tau^2 + e^2): e is the standard error of its gain on the validation rows, and tau
+    how far the gains of all domains of the level are from zero (empirical Bayes)."""
 
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]

@@ -87,8 +87,25 @@ class KernelResult(Spec):
     reliability: dict[str, list[tuple[float, float, NonNegativeInt]]] = {}
     """Task -> its calibration curve on the gate rows: mean prediction, observed share and rows of
     each bin."""
+    own_share: float | None = None
+    """Share of its own change that it keeps, where it borrows from its parent (`domain.borrow`).
+    `valid_gain` is of the kernel before that."""
     bundle: str
     """Folder of its bundle below the run's `bundles`; a kernel that is held has one as well."""
+
+    def borrowed(self) -> str:
+        """Return in a sentence what it borrows from its parent, and an empty text for nothing."""
+        if self.own_share is None:
+            return ""
+        if self.own_share == 0:
+            return (
+                f"{self.domain}: its parent's kernel alone, since the gains of this level do not "
+                "exceed their errors"
+            )
+        return (
+            f"{self.domain}: {self.own_share:.0%} of its own change, and its parent's kernel for "
+            "the rest"
+        )
 
 
 class StandardisationResult(Spec):

@@ -43,7 +43,7 @@ from iak.pipeline.sharding.placement_rule import planned
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
 from iak.pipeline.tuning.tune import Stage
-from iak.schemas.job import FinetuneSpec, GateSpec, StageSpec
+from iak.schemas.job import DomainStageSpec, FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
@@ -247,7 +247,13 @@ def tune_on_worker(
 
 
 def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
-    return Stage(spec=stage, step_rows=spec.step_rows, beta=spec.kernel.beta, seed=spec.seed)
+    return Stage(
+        spec=stage,
+        step_rows=spec.step_rows,
+        beta=spec.kernel.beta,
+        seed=spec.seed,
+        borrows=isinstance(stage, DomainStageSpec) and stage.borrow,
+    )
 
 
 def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:

@@ -263,6 +263,7 @@ def _numbers(level: Mapping[str, Any]) -> TunedNumbers:
             name: tuple(InformationPoint(*point) for point in points)
             for name, points in level.get("path", {}).items()
         },
+        own_share=level.get("own_share", {}),
     )
 
 

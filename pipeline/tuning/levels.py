@@ -28,6 +28,7 @@ from iak.pipeline.events import Report
 from iak.pipeline.iak.bank import Bank, repeated, stack
 from iak.pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
 from iak.pipeline.process import Worker
+from iak.pipeline.tuning.borrow import borrow
 from iak.pipeline.tuning.checkpoint import Saved, TuningCheckpoint
 from iak.pipeline.tuning.cohorts import cohorts_of, tune_level
 from iak.pipeline.tuning.tune import Setting, Stage, Tuned
@@ -209,10 +210,22 @@ def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report
             may_begin=partial(_may_begin, plan, depth, setting.worker),
             cohorts=names.cohorts[depth] if names.cohorts else (),
         )
-        tuned.append(done.reached())
+        reached = done.reached()
+        if depth and plan.domain.borrows:
+            is_fresh_K = torch.tensor([name not in plan.live for name in reached.bank.names])
+            parents = inherited.part(slice(0, reached.kernels))
+            borrow(reached, parents, is_fresh_K, depth, _of_reached(setting, depth, reached))
+        tuned.append(reached)
         checkpoint.save(tuned, is_due=True)
     _refuse_all_failed(tuned)
     return tuned
+
+
+def _of_reached(setting: Setting, depth: int, reached: Tuned) -> Setting:
+    """Return the setting without validation rows of kernels that were not begun."""
+    slots_nL = setting.valid.slots_nL.clone()
+    slots_nL[slots_nL[:, depth] >= reached.kernels, depth] = -1
+    return replace(setting, valid=replace(setting.valid, slots_nL=slots_nL))
 
 
 def _of_slots(saved: Saved | None, slots: Sequence[str], *, is_ordered: bool) -> Saved | None:

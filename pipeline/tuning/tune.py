@@ -67,6 +67,8 @@ class Stage:
     beta: float
     """Weight of the rate, in loss units per nat. With `target_rate`, the one to begin with."""
     seed: int
+    borrows: bool = False
+    """Whether kernels borrow from their parents (borrow.py)."""
     starts_live: bool = False
     """Whether any kernel of the level serves already. Such kernels had their compression in an
     earlier night, and have seen most rows of the window."""
@@ -174,6 +176,7 @@ class TunedNumbers:
     stopped_at_cap: tuple[str, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
     path: Mapping[str, Sequence[InformationPoint]] = field(default_factory=dict)
+    own_share: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,6 +195,8 @@ class Tuned:
     """Domain whose kernel diverged and is as it started -> a sentence with the loss."""
     path: dict[str, tuple[InformationPoint, ...]] = field(default_factory=dict)
     """Domain -> a point of the information plane for each of its epochs, in order."""
+    own_share: dict[str, float] = field(default_factory=dict)
+    """Domain that borrows from its parent -> the share of its own change that it keeps."""
 
     @classmethod
     def nothing(cls, start: Bank) -> "Tuned":
@@ -236,6 +241,7 @@ class Tuned:
             stopped_at_cap=tuple(self.stopped_at_cap),
             failed=dict(self.failed),
             path=dict(self.path),
+            own_share=dict(self.own_share),
         )
 
     @classmethod
@@ -250,6 +256,7 @@ class Tuned:
             stopped_at_cap=list(numbers.stopped_at_cap),
             failed=dict(numbers.failed),
             path={name: tuple(points) for name, points in numbers.path.items()},
+            own_share=dict(numbers.own_share),
         )
 
 

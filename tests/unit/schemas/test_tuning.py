@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from iak.schemas.table_placement import TablePlacement
-from iak.schemas.tuning import CacheUse, TuningRunResult
+from iak.schemas.tuning import CacheUse, KernelResult, TuningRunResult
+from iak.schemas.verdict import Verdict
 from tests.unit.runs.platform import kernel, tuning_run_result
 
 RECORDS = Path(__file__).parents[3] / "infra" / "benchmarks" / "cpu-2-cores"
@@ -36,3 +37,24 @@ def test_a_record_has_what_the_workers_measured_and_then_what_the_driver_adds():
     assert document["cache"] == {"rows_read": 5}
     assert document["standardisation"] == {"from": "this run's rows", "digest": "s"}
     assert TuningRunResult.model_validate(document) == result
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (None, ""),
+        (0.124, "region=x: 12% of its own change, and its parent's kernel for the rest"),
+        (
+            0.0,
+            "region=x: its parent's kernel alone, since the gains of this level do not exceed "
+            "their errors",
+        ),
+    ],
+)
+def test_what_a_kernel_borrows_is_a_sentence(share, expected):
+    verdict = Verdict(publish=True, reason="", rows=1)
+    kernel = KernelResult(
+        domain="region=x", tuning_rows=9, published=True, reason="", gate=verdict, best_epoch=1,
+        valid_gain=0.0, bundle="x", own_share=share,
+    )  # fmt: skip
+    assert kernel.borrowed() == expected

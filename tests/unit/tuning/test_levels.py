@@ -476,3 +476,26 @@ def test_workers_whose_clocks_differ_begin_the_same_cohorts(tmp_path, monkeypatc
     for pooled, cities, shops in on_threads(tune_on, 2):
         assert pooled.bank.names == (POOLED,)
         assert (cities.bank.names, shops.bank.names) == ((), ())
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2])
+def test_a_resumed_run_borrows_once_and_as_an_uninterrupted_one(tmp_path, interrupted_after):
+    """The checkpoint of a finished level has the weights and the shares after borrowing."""
+
+    def borrowing(folder):
+        folder.mkdir(exist_ok=True)
+        how = plan(folder, every_s=0)
+        return dataclasses.replace(how, domain=dataclasses.replace(how.domain, borrows=True))
+
+    whole = tune_levels(borrowing(tmp_path / "whole"), NAMES, AROUND, lambda _: None)
+    assert whole[0].own_share == {}
+    assert all(level.own_share for level in whole[1:])
+    tune_levels(
+        borrowing(tmp_path / "part"),
+        dataclasses.replace(NAMES, tuned=NAMES.tuned[:interrupted_after]),
+        AROUND, lambda _: None,
+    )  # fmt: skip
+    resumed = tune_levels(borrowing(tmp_path / "part"), NAMES, AROUND, lambda _: None)
+    for level, expected in zip(resumed, whole, strict=True):
+        assert level.own_share == expected.own_share
+        assert torch.equal(level.bank.flat_KN, expected.bank.flat_KN)
