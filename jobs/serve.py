@@ -63,7 +63,7 @@ async def _serve(spec: ServeSpec, work: Serving, token: str | None) -> None:
 
     from iak.pipeline.serving.app import Server
 
-    server = Server(work.service, spec.limits, token, work.follower)
+    server = Server(work.service, spec.limits, token, work.follower, work.labels)
     http = Http(
         server.app(),
         address=spec.host,

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from iak.schemas.base import Spec, Value
 from iak.schemas.job import EvaluatedTablesSpec
-from iak.schemas.numbers import BatchRows, Number, Seconds, Whole
-from iak.schemas.paths import BaseToRead, BundlesToRead, NamedPath
+from iak.schemas.numbers import BatchRows, Count, Number, Seconds, Whole
+from iak.schemas.paths import BaseToRead, BundlesToRead, NamedPath, PlaceToRead
 
 
 class LimitsSpec(Spec):
@@ -19,6 +19,23 @@ class LimitsSpec(Spec):
     """Rows of a request; more get 413."""
     seconds: Annotated[Seconds, Field(gt=0)] = 10.0
     """Time until a request that waits gets 503."""
+
+
+class ServedLabelsSpec(Spec):
+    """Labels with which served predictions are compared as they arrive."""
+
+    data: PlaceToRead | None = None
+    """Folder or `s3://bucket/prefix` below which the log with the labels lies, as `data_root=` of
+    other verbs. Nothing is compared when absent."""
+    days: Count = 7
+    """Newest days of the log that are read, where it has a date key: at least the time until a
+    label is ripe."""
+    every_s: Annotated[Seconds, Field(gt=0)] = 60.0
+    """Seconds between looks at the log."""
+    rows: BatchRows = 100_000
+    """Most predictions that wait for their labels, in memory; the oldest give way."""
+    share: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Share of the rows whose predictions are kept; a row's id decides."""
 
 
 class ServeSpec(Spec):
@@ -42,4 +59,5 @@ class ServeSpec(Spec):
     follow_s: Annotated[Seconds, Field(gt=0)] = 1.0
     """Seconds between looks at the registry."""
     limits: LimitsSpec = LimitsSpec()
+    labels: ServedLabelsSpec = ServedLabelsSpec()
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()

@@ -1,7 +1,7 @@
 """Open base and kernels for requests, and follow the registry that they come from."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +14,14 @@ from iak.pipeline.process import Worker
 from iak.pipeline.registry.resolve import ResolvedAlias, alias_of, resolve
 from iak.pipeline.runs.pinned import bundles_now
 from iak.pipeline.runs.preflight import bundles_folder, open_frozen_base
+from iak.pipeline.serving.calibration import ServedCalibration
 from iak.pipeline.serving.follow import Follower
+from iak.pipeline.serving.label_log import LabelLog
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.service import Service
 from iak.pipeline.storage.store import open_store
 from iak.schemas.log import Catalog, SplitSpec
-from iak.schemas.paths import in_registry
+from iak.schemas.paths import in_registry, reference_text
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.serving import ServeSpec
 
@@ -33,11 +35,13 @@ class Serving:
     service: Service
     follower: Follower | None
     """Follows the registry; None where the bundles are a folder, or there are none."""
+    labels: LabelLog | None
+    """Reads labels as they arrive; None where no log of them is given."""
 
 
 @contextmanager
 def serving(spec: ServeSpec, catalog: Catalog) -> Iterator[Serving]:
-    """Yield a service of this process, which follows its registry while the block lasts.
+    """Yield a service that follows its registry and reads labels while the block lasts.
 
     Args:
         spec: settings of `iak serve`.
@@ -54,15 +58,15 @@ def serving(spec: ServeSpec, catalog: Catalog) -> Iterator[Serving]:
         folder, resolved = _bundles(spec, opened, scratch)
         scorer = Scorer.of(base, catalog.to_score(SplitSpec()), bundles=folder, tables=spec.tables)
         service = Service(scorer, batch_rows=spec.batch_rows, wait_s=spec.wait_ms / 1000)
-        follower = _follower(spec, service, scratch, resolved)
-        if follower is not None:
-            follower.start(spec.follow_s)
-        try:
-            yield Serving(service, follower)
-        finally:
-            if follower is not None:
-                follower.stop()
-            service.close()
+        with ExitStack() as stack:
+            stack.callback(service.close)
+            follower = _follower(spec, service, scratch, resolved)
+            labels = _labels(spec, catalog, scorer)
+            for looking, every_s in ((follower, spec.follow_s), (labels, spec.labels.every_s)):
+                if looking is not None:
+                    looking.start(every_s)
+                    stack.callback(looking.stop)
+            yield Serving(service, follower, labels)
 
 
 def _bundles(
@@ -89,3 +93,12 @@ def _follower(
         return None
     store, alias = open_store(reference[0]), alias_of(spec.bundles, reference[1], setting=BUNDLES)
     return Follower(service, store, alias, scratch, resolved=resolved)
+
+
+def _labels(spec: ServeSpec, catalog: Catalog, scorer: Scorer) -> LabelLog | None:
+    """Return what reads labels; None where no log of them is given."""
+    if spec.labels.data is None:
+        return None
+    calibration = ServedCalibration(scorer.tasks, rows=spec.labels.rows, share=spec.labels.share)
+    data_root = reference_text(spec.labels.data)
+    return LabelLog(calibration, catalog, data_root, days=spec.labels.days)

@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 import pyarrow as pa
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client import Counter as Total
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,7 +27,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.serving.calibration import ServedCalibration
 from iak.pipeline.serving.follow import Follower
+from iak.pipeline.serving.label_log import LabelLog
 from iak.pipeline.serving.requests import ARROW, JSON, BadRows, rows_of_arrow, rows_of_json
 from iak.pipeline.serving.service import Service
 from iak.schemas.serving import LimitsSpec
@@ -44,6 +47,8 @@ class Server:
     token: str | None = None
     """Token that requests must carry; None where everybody may ask."""
     follower: Follower | None = None
+    labels: LabelLog | None = None
+    """Compares what is served with labels as they arrive; None where no log of them is given."""
     is_draining: bool = False
     """Whether new requests are refused, since the process ends."""
     in_flight: int = 0
@@ -59,6 +64,8 @@ class Server:
             "iak_serve_rows", "Rows predicted, by reason", ("reason",), registry=self.registry
         )
         self.registry.register(_KernelTimes(self.service))
+        if self.labels is not None:
+            self.registry.register(_Calibration(self.labels.calibration))
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -104,6 +111,8 @@ class Server:
         except TimeoutError:
             return _refusal(503, f"no answer within {self.limits.seconds:g} s; ask again later")
         self._count(scores)
+        if self.labels is not None:
+            self.labels.calibration.add(scores)
         return _as_json(scores, self._base) if kind == JSON else _as_arrow(scores)
 
     async def _body(self, request: Request) -> bytes | None:
@@ -135,7 +144,7 @@ class Server:
         return _refusal(401, "expected the header `Authorization: Bearer TOKEN`")
 
     async def kernels(self, request: Request) -> Response:
-        """Name the base, the registry's commit and the version of each kernel."""
+        """Name the base, the registry's commit, and each kernel's version and calibration."""
         if refusal := self._unauthorised(request):
             return refusal
         scorer = self.service.scorer
@@ -146,6 +155,7 @@ class Server:
                 "not_followed": self.follower.problem if self.follower else "",
                 "kernels": scorer.routes.versions,
             }
+            | ({"calibration": _calibration(self.labels)} if self.labels else {})
         )
 
     async def health(self, _: Request) -> Response:
@@ -186,6 +196,49 @@ class _KernelTimes(Collector):
         for name, created_at in self._service.scorer.routes.created_at.items():
             times.add_metric((name,), created_at.timestamp())
         yield times
+
+
+class _Calibration(Collector):
+    """Sums of predictions and of labels, over the rows whose label is known."""
+
+    def __init__(self, calibration: ServedCalibration) -> None:
+        self._calibration = calibration
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the sums by task, kernel and version; Prometheus calls this when it scrapes."""
+        names = ("task", "kernel", "version")
+        rows = CounterMetricFamily(
+            "iak_serve_labelled_rows", "Served rows with a ripe label", labels=names
+        )
+        predicted = CounterMetricFamily(
+            "iak_serve_predicted", "Sum of their probabilities", labels=names
+        )
+        observed = CounterMetricFamily("iak_serve_observed", "Sum of their labels", labels=names)
+        for line in self._calibration.lines():
+            labels = (line.task, line.kernel, line.version)
+            rows.add_metric(labels, line.sums.rows)
+            predicted.add_metric(labels, line.sums.predicted)
+            observed.add_metric(labels, line.sums.observed)
+        waiting = GaugeMetricFamily("iak_serve_waiting_rows", "Served rows that wait for a label")
+        waiting.add_metric((), self._calibration.waiting)
+        yield from (rows, predicted, observed, waiting)
+
+
+def _calibration(labels: LabelLog) -> dict[str, Any]:
+    """Return what `/kernels` says of labels."""
+    lines = [
+        {
+            "kernel": line.kernel,
+            "version": line.version,
+            "task": line.task,
+            "rows": line.sums.rows,
+            "predicted": line.sums.predicted,
+            "observed": line.sums.observed,
+            "ratio": line.sums.ratio,
+        }
+        for line in labels.calibration.lines()
+    ]
+    return {"waiting": labels.calibration.waiting, "not_read": labels.problem, "sums": lines}
 
 
 def _refusal(status: int, error: str) -> Response:

@@ -2,12 +2,12 @@
 
 import logging
 import shutil
-import threading
 from pathlib import Path
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.commits import newest_generation
 from iak.pipeline.registry.resolve import ResolvedAlias, resolve_moved
+from iak.pipeline.serving.repeated import Repeated
 from iak.pipeline.serving.service import Service
 from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Alias
@@ -41,8 +41,7 @@ class Follower:
         """The commit whose kernels predict, and their stored bundles."""
         self.problem = ""
         """Why the newest commit could not be followed; the kernels before it stay."""
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._looks = Repeated("follow", self.look)
 
     @property
     def generation(self) -> int:
@@ -80,16 +79,8 @@ class Follower:
 
     def start(self, every_s: float) -> None:
         """Look at the registry again and again, in a thread of its own."""
-
-        def run() -> None:
-            while not self._stopped.wait(every_s):
-                self.look()
-
-        self._thread = threading.Thread(target=run, name="follow", daemon=True)
-        self._thread.start()
+        self._looks.start(every_s)
 
     def stop(self) -> None:
         """End the thread."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._looks.stop()

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.serving.app import Server
+from iak.pipeline.serving.calibration import ServedCalibration
+from iak.pipeline.serving.label_log import LabelLog
 from iak.pipeline.serving.requests import ARROW, JSON
 from iak.pipeline.serving.service import Service
 from iak.schemas.serving import LimitsSpec
+from tests.unit.serving.shop import shop_catalog
 
 LIMITS = LimitsSpec(body_mib=0.05, rows=60, seconds=120)
 ROW = {
@@ -155,6 +158,41 @@ def test_the_kernels_and_the_rows_by_reason_are_told(server):
     lines = [line for line in metrics.splitlines() if "iak_serve_kernel_created" in line]
     values = {line.split('"')[1]: float(line.split()[-1]) for line in lines if line[0] != "#"}
     assert values == dict.fromkeys(told["kernels"], written)
+
+
+def test_what_was_served_is_compared_with_its_labels(nights, rows, place):
+    service = Service(nights[0][0], batch_rows=64, wait_s=0.0)
+    tasks = service.scorer.tasks
+    calibration = ServedCalibration(tasks, rows=1000, share=1.0)
+    server = Server(
+        service, LIMITS, labels=LabelLog(calibration, shop_catalog(), str(place), days=7)
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows.slice(0, 50))
+    assert ask(server, body=sink.getvalue(), kind=ARROW)[0] == 200
+    server.labels.look()
+    told = json.loads(ask(server, "/kernels")[2])["calibration"]
+    assert (told["not_read"], len(told["sums"]) > 1) == ("", True)
+    clicks = rows.column("click").to_pylist()[:50]
+    answered = [row for row, click in zip(nights[0][1], clicks, strict=False) if row["kernel"]]
+    labelled = {row["row"] for row, y in zip(nights[0][1], clicks, strict=False) if y is not None}
+    for sums in told["sums"]:
+        own = [row for row in answered if row["kernel"] == sums["kernel"]]
+        assert {row["version"] for row in own} == {sums["version"]}
+        if sums["task"] == "ctr":
+            own = [row for row in own if row["row"] in labelled]
+            assert sums["rows"] == len(own)
+            assert sums["predicted"] == pytest.approx(sum(row["p.ctr"] for row in own))
+            assert sums["ratio"] in (None, pytest.approx(sums["predicted"] / sums["observed"]))
+    metrics = ask(server, "/metrics")[2].decode()
+    one = told["sums"][0]
+    labels = f'kernel="{one["kernel"]}",task="{one["task"]}",version="{one["version"]}"'
+    ways = [f"{name}_total{{{labels}}}" for name in ("iak_serve_predicted", "iak_serve_observed")]
+    for way, value in zip(ways, (one["predicted"], one["observed"]), strict=True):
+        (line,) = [text for text in metrics.splitlines() if text.startswith(way)]
+        assert float(line.split()[-1]) == value
+    service.close()
 
 
 def test_a_request_that_waits_too_long_is_refused(nights):
