@@ -1,8 +1,10 @@
 """What every test shares: one thread, few, repeatable Hypothesis examples, long files first."""
 
 import os
+import sys
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,3 +28,10 @@ def pytest_collection_modifyitems(items):
         longest[item.path] = max(longest[item.path], timeout.args[0] if timeout else 0)
         tests[item.path] += 1
     items.sort(key=lambda item: (-longest[item.path], -tests[item.path]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Let what a test draws without a seed not depend on the tests before it in its process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
