@@ -1,6 +1,6 @@
 """Tune a night: every domain's kernel on a frozen base, through the gate, into bundles."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import torch
@@ -49,6 +49,18 @@ from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import TuningResult, TuningRunResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightWork:
+    """What every worker of a night gets: what is tuned, and how its kernels are judged."""
+
+    tuning: FinetuneWork
+    provenance: Provenance
+    """Fields that all bundles of the night share."""
+    gate: GateSpec
+    chains: NightChains | None = None
+    """The chains before this night, whose evidence then decides; None judges this night alone."""
 
 
 def tune_night(
@@ -113,12 +125,16 @@ def _tune(
         record.settle_inputs(inputs_of(catalog, describe_log(view, past), others))
         skipped.report_skipped(view, spec, report)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
-    work = night_work(spec, view, opened, live=live, placement=placement, past=past)
+    work = NightWork(
+        tuning=finetune_work(spec, view, opened, live=live, placement=placement, past=past),
+        provenance=_provenance(spec, opened, record),
+        gate=spec.gate,
+        chains=chains,
+    )
     with record.phase("tune"):
-        whole = (work, _provenance(spec, opened, record), spec.gate, chains)
-        launch = Launch.of(spec, tune_on_worker, whole, TuningResult, title="finetune")
+        launch = Launch.of(spec, tune_on_worker, work, TuningResult, title="finetune")
         tuning = launcher.run(launch, report)
-    record.result = tuning.as_json()
+    record.result = tuning
     remove_checkpoint(spec.run_dir)
     published = {kernel.domain for kernel in tuning.kernels if kernel.published}
     untuned = skipped.report_untuned(view, nearest_of(published), report)
@@ -128,7 +144,7 @@ def _tune(
         live=tuple(sorted(live.kernels) if live else ()),
         untuned_domains=tuple(untuned),
     )
-    record.result = result.as_json()
+    record.result = result
     record.exit_code = _exit_code(tuning)
     record.outputs = {BUNDLES: bundles_output(spec.run_dir / BUNDLES)}
     return result
@@ -141,7 +157,7 @@ def _exit_code(tuning: TuningResult) -> int:
     return OK if all(kernel.published for kernel in tuning.kernels) else SOME_HELD
 
 
-def night_work(
+def finetune_work(
     spec: FinetuneSpec,
     view: LogView,
     opened: PublishedBase,
@@ -150,7 +166,7 @@ def night_work(
     placement: ResolvedPlacement,
     past: Past | None = None,
 ) -> FinetuneWork:
-    """Return the workers' part of a night.
+    """Return what the workers of a night tune.
 
     Args:
         spec: settings of the run.
@@ -225,14 +241,9 @@ def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacem
     return placement
 
 
-def tune_on_worker(
-    worker: Worker,
-    work: tuple[FinetuneWork, Provenance, GateSpec, NightChains | None],
-    report: Report,
-) -> TuningResult | None:
+def tune_on_worker(worker: Worker, work: NightWork, report: Report) -> TuningResult | None:
     """Tune with one worker's rows. Worker 0 then judges all kernels and writes the bundles."""
-    tuning, provenance, gate, chains = work
-    tuning = replace(tuning, compares_chains=chains is not None)
+    tuning = replace(work.tuning, compares_chains=work.chains is not None)
     done = finetune(tuning, worker=worker, report=report)
     if worker.rank:
         return None
@@ -240,7 +251,12 @@ def tune_on_worker(
     catalog = tuning.view.catalog
     tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
     kernels = publish_bundles(
-        done, root, provenance=provenance, tasks=tasks, gate=gate, chains=chains
+        done,
+        root,
+        provenance=work.provenance,
+        tasks=tasks,
+        gate=work.gate,
+        chains=work.chains,
     )
     worker.files.send(root)
     return tuning_result(done, kernels)
