@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import ResultSpec, Spec
 from iak.schemas.training import TaskQuality
 
 
@@ -31,7 +31,7 @@ class GivenQuality(Spec):
     """Every domain by itself, by name."""
 
 
-class AdoptionResult(Spec):
+class AdoptionResult(ResultSpec):
     """What an adoption read and measured."""
 
     fingerprint: str
@@ -46,7 +46,3 @@ class AdoptionResult(Spec):
     """Quarantined rows by reason."""
     advice: tuple[str, ...]
     """A sentence for each thing that is most likely a mistake."""
-
-    def as_json(self) -> JsonObject:
-        """Return the document as JSON values, under the keys of a run record."""
-        return self.model_dump(mode="json")

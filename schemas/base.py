@@ -99,6 +99,14 @@ class SparseSpec(Spec):
         return {key: value for key, value in handler(self).items() if key not in unset}
 
 
+class ResultSpec(Spec):
+    """What a job measured, as its run's record has it under `result`."""
+
+    def as_json(self) -> JsonObject:
+        """Return the document as JSON values, under the keys of a run record."""
+        return self.model_dump(mode="json")
+
+
 MAX_SHOWN_CHARACTERS = 200
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import JsonObject, ResultSpec, Spec
 
 
 class GateSummary(Spec):
@@ -16,7 +16,7 @@ class GateSummary(Spec):
     """Task that was not judged -> why."""
 
 
-class PredictionResult(Spec):
+class PredictionResult(ResultSpec):
     """What the workers of an evaluation counted, over all workers."""
 
     contract: dict[str, NonNegativeInt]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
-from iak.schemas.base import Spec, Value, without_userinfo
+from iak.schemas.base import ResultSpec, Spec, Value, without_userinfo
 from iak.schemas.job import CacheSpec, EvaluatedTablesSpec, WorkerJobSpec
 from iak.schemas.manifest import Sha256
 from iak.schemas.numbers import BatchRows, Rows
@@ -119,7 +119,7 @@ class ScoresDocument(Spec):
     """Findings of the log's contract -> rows."""
 
 
-class ScoringResult(Spec):
+class ScoringResult(ResultSpec):
     """What `iak predict` counted, over all its files."""
 
     rows: NonNegativeInt

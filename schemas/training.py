@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import JsonObject, ResultSpec, Spec
 from iak.schemas.manifest import PrecisionEntry
 from iak.schemas.table_placement import TablePlacement
 
@@ -50,7 +50,7 @@ class TunedTowers(Spec):
     """Each task on validation rows, with these towers."""
 
 
-class TrainingResult(Spec):
+class TrainingResult(ResultSpec):
     """What the workers of a pre-training run measured, over all workers."""
 
     steps: NonNegativeInt
@@ -85,10 +85,6 @@ class TrainingResult(Spec):
     """Every task's tower; empty unless `early_stop` is `per_task`."""
     precisions: tuple[PrecisionEntry, ...] = ()
     """What lower precision costs the best weights; empty where the parent is best."""
-
-    def as_json(self) -> JsonObject:
-        """Return the document as JSON values, under the keys of a run record."""
-        return self.model_dump(mode="json")
 
 
 class UsedSettings(Spec):

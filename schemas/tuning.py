@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt
 
-from iak.schemas.base import JsonObject, SparseSpec, Spec
+from iak.schemas.base import JsonObject, ResultSpec, SparseSpec, Spec
 from iak.schemas.chain import ChainVerdict
 from iak.schemas.prediction import UntunedDomain
 from iak.schemas.table_placement import TablePlacement
@@ -135,7 +135,7 @@ class CacheUse(SparseSpec):
     """Why reading or writing stopped on the first worker where it did; empty where on none."""
 
 
-class TuningResult(Spec):
+class TuningResult(ResultSpec):
     """What a tuning run measured, over all workers."""
 
     kernels: tuple[KernelResult, ...]

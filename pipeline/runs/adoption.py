@@ -145,6 +145,6 @@ def record_adoption(
     )
     for line in adoption.advice:
         record.report(Notice(line))
-    record.result = adoption.as_json()
+    record.result = adoption
     record.outputs = {"base": base_output(spec.run_dir / "base")}
     return adoption

@@ -134,7 +134,7 @@ def _evaluate(
     with record.phase("predict"):
         launch = Launch.of(spec, predict_on_worker, work, PredictionResult, title="evaluate")
         prediction = launcher.run(launch, report)
-    record.result = prediction.as_json()
+    record.result = prediction
     with record.phase("metrics"):
         table = read_predictions(spec.run_dir, spec.split).table
         rows = metrics_of(table, catalog)
@@ -150,7 +150,7 @@ def _evaluate(
         unseen_usual=usual_unseen(opened.manifest),
         **(_planted_facts(spec, catalog, table) if truth else {}),
     )
-    record.result = result.as_json()
+    record.result = result
     record.outputs = outputs_of(spec.run_dir)
     return result, rows
 

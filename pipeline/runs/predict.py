@@ -143,7 +143,7 @@ def _predict(
     with record.phase("predictions"):
         documents = _publish(work, published)
     scoring = _summed(documents, opened, bundles)
-    record.result = scoring.model_dump(mode="json")
+    record.result = scoring
     record.outputs = {
         f"{PREDICTIONS}/{path.name}": file_output(path) for path in sorted(published.iterdir())
     }

@@ -162,7 +162,7 @@ def _pretrain(
         labelled_rows=labels.describe(),
         unseen={valid: unseen_ids.shares()},
     )
-    record.result = result.as_json()
+    record.result = result
     return _publish_better(spec, work, parent, record, result)
 
 
@@ -201,7 +201,7 @@ def _publish_better(
     if result.is_parent_best:
         assert parent is not None, "only a continued base has a parent"
         result = result.model_copy(update={"not_published": _not_better(result, parent)})
-        record.result = result.as_json()
+        record.result = result
         record.exit_code = SOME_HELD
         _remove_scratch(spec.run_dir)
         return result, None
@@ -210,7 +210,7 @@ def _publish_better(
         published = f"published {spec.run_dir / 'base'}"
         record.report(Notice(published, is_minor=True))
     result = result.model_copy(update={"fingerprint": manifest.fingerprint})
-    record.result = result.as_json()
+    record.result = result
     record.outputs = {"base": base_output(spec.run_dir / "base")}
     return result, manifest
 

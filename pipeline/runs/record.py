@@ -30,7 +30,7 @@ from iak.pipeline.files import put_file
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.lock import one_writer
 from iak.pipeline.runs.inputs import Inputs, describe_changes, flattened
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import JsonObject, ResultSpec, Spec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import sha256_of
 from iak.schemas.plan import PlacementSpec
@@ -83,7 +83,8 @@ class OpenRecord:
     may_differ: Collection[str] = ()
     """Settings and inputs that may differ when an unfinished run is resumed."""
     snapshot: LogSnapshot = field(default_factory=LogSnapshot)
-    result: JsonObject = field(default_factory=dict)
+    result: ResultSpec | None = None
+    """What the job measured; None until it has."""
     outputs: dict[str, Output] = field(default_factory=dict)
     """Results of the run, by path below the run folder."""
     timings_s: dict[str, float] = field(default_factory=dict)
@@ -162,7 +163,7 @@ class OpenRecord:
         """Replace `record.json` with the present content."""
         filled = {
             "snapshot": self.snapshot,
-            "result": self.result,
+            "result": self.result.as_json() if self.result else {},
             "timings_s": self.timings_s,
             **changes,
         }

@@ -8,6 +8,7 @@ import pytest
 from iak.jobs import cli, show
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.runs.record import run_record
+from iak.schemas.base import ResultSpec
 from iak.schemas.job import PretrainSpec
 from tests.builders import run_inputs
 from tests.unit.publish.test_bundle import write
@@ -27,6 +28,10 @@ BASE = {
     ],
     "created_at": "2026-10-12T03:00:00Z",
 }  # fmt: skip
+
+
+class Rows(ResultSpec):
+    rows: int
 
 
 def bundle(region, *, publish, **verdict):
@@ -206,7 +211,7 @@ def test_an_edited_record_is_not_shown_as_if_it_were_true(tmp_path, capsys):
     spec = PretrainSpec(catalog="small", data_root="/data", run_dir=run_dir)
     with run_record("pretrain", spec, run_dir) as record:
         record.settle_inputs(run_inputs())
-        record.result = {"rows": 1000}
+        record.result = Rows(rows=1000)
     assert "pretrain, finished" in shown(run_dir, capsys)
     path = run_dir / "record.json"
     path.write_text(path.read_text().replace("1000", "2000"))

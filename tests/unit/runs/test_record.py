@@ -15,9 +15,14 @@ from iak.pipeline.runs import record as run_records
 from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import AlreadyFinished, read_record, run_record
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
+from iak.schemas.base import ResultSpec
 from iak.schemas.job import PretrainSpec
 from iak.schemas.manifest import sha256_of
 from tests.builders import run_inputs
+
+
+class Rows(ResultSpec):
+    rows: int
 
 
 def spec(run_dir, **other):
@@ -29,7 +34,7 @@ def finish(run_dir, inputs=None, **other):
     with run_record("pretrain", spec(run_dir, **other), run_dir) as record:
         record.settle_inputs(inputs or run_inputs())
         (run_dir / "metrics.json").write_text("[1, 2]")
-        record.result = {"rows": 7}
+        record.result = Rows(rows=7)
         record.outputs = {"metrics.json": file_output(run_dir / "metrics.json")}
 
 
