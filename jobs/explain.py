@@ -64,7 +64,7 @@ def _served(explanation: Explanation) -> list[str]:
     return [
         explanation.kernel or "none",
         (explanation.version or "-")[:_VERSION],
-        " to ".join(day for day in days if day) or "-",
+        " to ".join(str(day) for day in days if day) or "-",
         number(explanation.rate_nats, 3),
         explanation.reason or "",
     ]

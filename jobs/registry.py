@@ -141,7 +141,7 @@ def _bundle_row(entry: Entry) -> JsonObject:
         "code": lineage.code,
         "tuned_at": f"{lineage.tuned_at:%Y-%m-%d %H:%M}",
         "added_at": f"{lineage.added_at:%Y-%m-%d %H:%M}",
-        "data_window": lineage.data_window,
+        "data_window": lineage.data_window.model_dump(mode="json"),
     }
 
 
@@ -243,7 +243,7 @@ def _lineage(entry: Entry) -> JsonObject:
         "parent bundle": lineage.parent or "none known",
         "run": f"{lineage.run}, record {(lineage.record_sha256 or 'unknown')[:12]}",
         "code": lineage.code or "unknown",
-        "data window": json.dumps(lineage.data_window)[:400],
+        "data window": json.dumps(lineage.data_window.model_dump(mode="json"))[:400],
         "tuned": lineage.tuned_at,
         "added": lineage.added_at,
         "bytes": f"{sum(file.bytes for file in entry.files):,}",

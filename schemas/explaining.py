@@ -74,9 +74,9 @@ class Explanation(Spec):
     """SHA-256 of the kernel's manifest; of the base, its fingerprint."""
     reason: str | None
     """Why it is not the kernel of the row's own domain; null where it is."""
-    first_day: str | None = None
+    first_day: date | None = None
     """First day of the rows that the kernel was tuned on; null for the base, and without days."""
-    last_day: str | None = None
+    last_day: date | None = None
     """Last day of these rows; null where the first one is."""
     created_at: datetime | None = None
     """When the kernel was published; null for the base."""

@@ -90,6 +90,18 @@ class SplitRows(_Part):
     """Row groups with any of its rows."""
 
 
+class DataWindow(_Part):
+    """The rows that a kernel was tuned and judged on, and the log that they are of."""
+
+    snapshot: str = ""
+    """Fingerprint of the log."""
+    tune: SplitRows = SplitRows()
+    valid: SplitRows = SplitRows()
+    gate: SplitRows = SplitRows()
+    tuning_rows: NonNegativeInt | None = None
+    """Rows of the split `tune` that its own domain has; absent where a run's kernels share this."""
+
+
 class SkippedGroup(_Part):
     """Files that are skipped for one reason."""
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from iak.schemas.base import JsonObject, SparseSpec, Spec
 from iak.schemas.job import Precision
-from iak.schemas.log_snapshot import LogSnapshot
+from iak.schemas.log_snapshot import DataWindow, LogSnapshot
 from iak.schemas.verdict import Verdict
 
 BASE_FORMAT = 2
@@ -151,8 +151,7 @@ class BundleManifest(Spec):
     base_fingerprint: str
     """The one base this bundle was tuned on and may be used with."""
     schema_hash: str
-    data_window: JsonObject
-    """Days and rows it was tuned on."""
+    data_window: DataWindow
     spec: JsonObject
     verdict: Verdict
     """What the gate decided, and each task's numbers on the gate rows."""

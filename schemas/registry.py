@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
 
-from iak.schemas.base import JsonObject, Spec
+from iak.schemas.base import Spec
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
+from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.manifest import BundleManifest, Sha256, sha256_of
 
 MARKER_FORMAT = 1
@@ -61,8 +62,7 @@ class Lineage(Spec):
     parent: Sha256 | None = None
     """Digest of the live bundle of its domain that tuning started from; null where it started from
     none, or where that bundle is no longer what the run read."""
-    data_window: JsonObject
-    """Days and rows it was tuned on."""
+    data_window: DataWindow
     run: str
     """Run folder of the `iak finetune` that made it."""
     record_sha256: Sha256 | None = None

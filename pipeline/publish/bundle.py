@@ -27,6 +27,7 @@ from iak.pipeline.formats import current_document
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
 from iak.schemas.base import JsonObject
+from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex, StatisticsEntry
 from iak.schemas.verdict import Verdict
 
@@ -109,7 +110,7 @@ def write_bundle(
     domain: Mapping[str, str] | None,
     base_fingerprint: str,
     schema_hash: str,
-    data_window: JsonObject,
+    data_window: DataWindow,
     spec: JsonObject,
     verdict: Verdict,
     versions: Mapping[str, str],
@@ -124,7 +125,7 @@ def write_bundle(
         domain: value of each key, outermost first; None for the pooled kernel.
         base_fingerprint: the base it was tuned on.
         schema_hash: digest of the inputs that it was tuned on.
-        data_window: days and rows it was tuned on.
+        data_window: the rows it was tuned and judged on.
         spec: settings of the kernel and its tuning.
         verdict: verdict of the gate.
         versions: versions of the libraries, by name.
@@ -143,7 +144,7 @@ def write_bundle(
         domain=dict(domain or {}),
         base_fingerprint=base_fingerprint,
         schema_hash=schema_hash,
-        data_window=dict(data_window),
+        data_window=data_window,
         spec=dict(spec),
         verdict=verdict,
         versions=dict(versions),

@@ -18,6 +18,7 @@ from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
 from iak.pipeline.tuning.finetune import Finetuned, Level
 from iak.schemas.base import JsonObject
 from iak.schemas.job import GateSpec
+from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.manifest import StatisticsEntry
 from iak.schemas.predictions import MetricTask
 from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
@@ -34,8 +35,7 @@ class Provenance:
     base_fingerprint: str
     schema_hash: str
     """Digest of the encoded inputs."""
-    data_window: JsonObject
-    """Days and rows of every split, and the fingerprint of the log."""
+    data_window: DataWindow
     spec: JsonObject
     """Settings of the kernel and its tuning."""
     versions: Mapping[str, str]
@@ -184,7 +184,7 @@ def _write_kernel(
         domain=level.domains[name].as_dict() or None,
         base_fingerprint=provenance.base_fingerprint,
         schema_hash=provenance.schema_hash,
-        data_window=dict(provenance.data_window) | {"tuning_rows": rows},
+        data_window=provenance.data_window.model_copy(update={"tuning_rows": rows}),
         spec=provenance.spec,
         verdict=verdict,
         versions=provenance.versions,

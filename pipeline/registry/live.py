@@ -26,6 +26,4 @@ def live_pointers(head: Commit | None, base: str) -> dict[str, Pointer]:
 
 def data_until(store: Store, pointer: Pointer) -> date | None:
     """Return the last day of the data that a kernel was tuned on; None where it is not known."""
-    window = read_entry(store, pointer.stored).lineage.data_window.get("tune", {})
-    last = window.get("last")
-    return date.fromisoformat(last) if last else None
+    return read_entry(store, pointer.stored).lineage.data_window.tune.last

@@ -45,6 +45,7 @@ from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, Finetune
 from iak.pipeline.tuning.tune import Stage
 from iak.schemas.job import DomainStageSpec, FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
+from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
@@ -200,10 +201,7 @@ def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -
     return Provenance(
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
-        data_window={
-            **{name: rows.model_dump(mode="json") for name, rows in snapshot.splits.items()},
-            "snapshot": snapshot.fingerprint,
-        },
+        data_window=DataWindow(**snapshot.splits, snapshot=snapshot.fingerprint),
         spec={"kernel": spec.kernel.model_dump(mode="json"), "seed": spec.seed}
         | {level: getattr(spec, level).model_dump(mode="json") for level in ("pooled", "domain")},
         versions=versions(),

@@ -21,6 +21,7 @@ from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet
 from iak.pipeline.serving.scorer import Scorer
 from iak.schemas.explaining import ExplainedTask, Explanation
+from iak.schemas.log_snapshot import SplitRows
 from iak.schemas.manifest import BundleManifest
 
 
@@ -130,11 +131,11 @@ def _explanation(
     served = {name: score[name] for name in ("kernel", "version", "reason")}
     if score["kernel"] is None:  # the row breaks the contract, and has no prediction to explain
         return Explanation(**served)
-    days = manifest.data_window.get("tune", {}) if manifest else {}
+    days = manifest.data_window.tune if manifest else SplitRows()
     return Explanation(
         **served,
-        first_day=days.get("first"),
-        last_day=days.get("last"),
+        first_day=days.first,
+        last_day=days.last,
         created_at=manifest.created_at if manifest else None,
         rate_nats=float(parts.rate_B) if manifest else None,
         probabilities={n.removeprefix("p."): p for n, p in score.items() if n.startswith("p.")},

@@ -16,6 +16,7 @@ from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tu
 from iak.pipeline.tuning.finetune import Live, finetune
 from iak.schemas.domain import POOLED
 from iak.schemas.job import ChainSpec, GateSpec
+from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.tuning import TuningResult
 from tests.integration.small_log import publish_base, write_log
@@ -42,7 +43,7 @@ def published(work, done, worker, place, chains):
     if worker.rank == 0:
         provenance = Provenance(
             base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash,
-            data_window={}, spec={"kernel": {"reads": "hx"}}, versions={},
+            data_window=DataWindow(), spec={"kernel": {"reads": "hx"}}, versions={},
             created_at=datetime.now(UTC),
         )  # fmt: skip
         tasks = metric_tasks(work.view.catalog.tasks, negatives_kept=1.0)

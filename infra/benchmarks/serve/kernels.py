@@ -18,6 +18,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle import write_bundle
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.publish.publish_bundles import STANDARD
+from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.verdict import Verdict
 
@@ -84,7 +85,7 @@ class _Writer:
                 domain=None if value is None else {self.key: value},
                 base_fingerprint=self.base.fingerprint,
                 schema_hash=self.base.schema_hash,
-                data_window={},
+                data_window=DataWindow(),
                 spec={"kernel": self.setup.spec.kernel.model_dump(mode="json")},
                 versions={},
                 verdict=Verdict(publish=True, reason="", rows=0),

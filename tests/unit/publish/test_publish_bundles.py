@@ -19,6 +19,7 @@ from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.pipeline.tuning.tune import Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import GateSpec
+from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.table_placement import TablePlacement
 from iak.schemas.task import TaskSpec
@@ -27,7 +28,7 @@ from tests.unit.iak.small import SHAPE, moved_kernel, standard
 
 BASE, SCHEMA = "b" * 64, "c" * 64
 PROVENANCE = Provenance(
-    base_fingerprint=BASE, schema_hash=SCHEMA, data_window={"rows": 7},
+    base_fingerprint=BASE, schema_hash=SCHEMA, data_window=DataWindow(snapshot="log"),
     spec={"kernel": {"reads": "hx"}}, versions={}, created_at=datetime(2026, 11, 20, tzinfo=UTC),
 )  # fmt: skip
 ROWS = 600
@@ -142,7 +143,7 @@ def test_the_verdict_is_given_with_its_reason_and_written(kernels, root, domain,
     assert kernel.valid_gain == pytest.approx(0.1)
     manifest = read_bundle(root / kernel.bundle, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
     assert manifest.verdict == kernel.gate
-    assert manifest.data_window == {"rows": 7, "tuning_rows": 1234}
+    assert manifest.data_window == DataWindow(snapshot="log", tuning_rows=1234)
 
 
 def test_a_name_with_a_slash_in_a_value_keeps_its_keys(kernels, root):

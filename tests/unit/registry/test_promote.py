@@ -93,7 +93,8 @@ def test_lineage_says_run_base_window_code_and_parent(root, tmp_path):
         "abc",
         "e" * 64,
     )
-    assert lineage.data_window == {"days": ["2026-11-01", "2026-11-19"], "rows": 1000}
+    window = lineage.data_window.model_dump(mode="json")
+    assert window == {"days": ["2026-11-01", "2026-11-19"], "rows": 1000}
     assert lineage.base_fingerprint == "b" * 64
     assert lineage.tuned_at == datetime(2026, 11, 20, 3, tzinfo=UTC)
 

@@ -1,6 +1,6 @@
 """Rows are chosen by id, day and column, and explained by one setting's bundles or by two."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -127,7 +127,7 @@ def test_the_days_that_a_kernel_was_tuned_on_come_from_its_manifest(place, base,
     write_index(tmp_path / "bundles")
     found = [row.bundles for row in explained(place, base, bundles=tmp_path).rows]
     assert {(e.kernel, e.first_day, e.last_day) for e in found if e.kernel} == {
-        ("pooled", "2026-10-20", "2026-10-27")
+        ("pooled", date(2026, 10, 20), date(2026, 10, 27))
     }
 
 

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.schemas.log_snapshot import LogSnapshot, ReadFile, SplitRows
+from iak.schemas.log_snapshot import DataWindow, LogSnapshot, ReadFile, SplitRows
 
 FILE = {"path": "dt=2026-10-01/a.parquet", "rows": 9, "bytes": 99, "fingerprint": "f" * 64}
 WHOLE = {
@@ -89,3 +89,23 @@ def test_files_of_splits_and_files_that_are_only_counted_are_read():
     snapshot = LogSnapshot.model_validate(WHOLE)
     assert [*snapshot.all_files()] == [*snapshot.files, ReadFile.model_validate(FILE)]
     assert [*LogSnapshot().all_files()] == []
+
+
+WINDOW = {
+    "snapshot": "a" * 64,
+    "tune": {"rows": 12, "first": "2026-10-01", "last": "2026-10-02", "row_groups": 2},
+    "valid": {"rows": 3, "first": None, "last": None, "row_groups": 1},
+    "gate": {"rows": 4, "first": "2026-10-02", "last": "2026-10-02", "row_groups": 1},
+    "tuning_rows": 5,
+}
+
+
+@given(
+    names=st.sets(st.sampled_from(sorted(WINDOW))),
+    unknown=st.dictionaries(st.text().map("later ".__add__), JSON, max_size=3),
+)
+def test_a_window_of_another_version_is_written_as_it_was_read(names, unknown):
+    document = {name: WINDOW[name] for name in WINDOW if name in names} | unknown
+    window = DataWindow.model_validate(document)
+    assert window.model_dump(mode="json") == document
+    assert json.loads(window.model_dump_json()) == document
