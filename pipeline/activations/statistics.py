@@ -101,7 +101,7 @@ def count_past(
     own = files[worker.rank :: worker.world]
     sums = {name: RunningSum() for name in table_widths(catalog)}
     for selection, file in own:
-        # One file after the other, so that memory does not grow with the number of files.
+        # One file after the other: memory grows with distinct keys and days, and not with rows.
         for name, entries in _count_file(selection, file, catalog, cache).items():
             sums[name].add(entries)
     counted = {name: found.total() for name, found in sums.items() if found.parts}
