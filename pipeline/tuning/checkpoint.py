@@ -15,11 +15,12 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,8 +32,8 @@ from iak.pipeline.files import not_permitted, putting_file, remove_parts
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.rectangles import together
-from iak.pipeline.tuning.information import InformationPoint
 from iak.pipeline.tuning.tune import CohortTuner, Tuned, TunedNumbers
+from iak.schemas.base import Spec
 
 CHECKPOINT = "tune.safetensors"
 PREVIOUS = "tune.previous.safetensors"
@@ -42,6 +43,22 @@ diverged, since the first of them ended the run."""
 _METADATA, _DIGEST = "tuning", "content"
 _MISSING = "it is missing"
 _log = logging.getLogger(__name__)
+
+
+class _Metadata(Spec):
+    """What a checkpoint says of its tensors, in the order in which it is written."""
+
+    # A kernel without a validation yet has an infinite loss. What another version added is ignored.
+    model_config = ConfigDict(allow_inf_nan=True, extra="ignore")
+
+    format: Literal[3] = 3
+    snapshot: str
+    """Fingerprint of the log."""
+    finished: int
+    """Levels that are tuned; the one that follows them may have begun."""
+    levels: tuple[TunedNumbers, ...]
+    names: tuple[tuple[str, ...], ...] = ()
+    """By level, the domains of its kernels; empty where an earlier version wrote the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +120,12 @@ class TuningCheckpoint:
         if tuner is not None:
             tensors |= {f"{len(finished)}/tuner.{n}": t for n, t in tuner.state().items()}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata: dict[str, Any] = {
-            "format": CHECKPOINT_FORMAT,
-            "snapshot": self.snapshot,
-            "finished": len(finished),
-            "levels": [asdict(level.numbers()) for level in levels],
-            "names": [level.bank.names[: level.kernels] for level in levels],
-        }
+        metadata = _Metadata(
+            snapshot=self.snapshot,
+            finished=len(finished),
+            levels=tuple(level.numbers() for level in levels),
+            names=tuple(tuple(level.bank.names[: level.kernels]) for level in levels),
+        ).model_dump()
         metadata[_DIGEST] = content_digest(whole, metadata)
         with putting_file(self.newest) as part:
             save_file(whole, part, metadata={_METADATA: json.dumps(metadata)})
@@ -218,53 +234,36 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
         digest = content_digest(tensors, metadata)
         if digest != metadata.get(_DIGEST):
             raise Corrupt(f"it is damaged (digest {digest}, written as {metadata.get(_DIGEST)})")
-    metadata = current_document(
-        metadata,
-        kind="tuning checkpoint",
-        current=CHECKPOINT_FORMAT,
-        where=path,
-        remedy="Remove it to start the run again, or choose another --run-dir",
-        migrations={2: _with_none_failed},
+    known = _Metadata.model_validate(
+        current_document(
+            metadata,
+            kind="tuning checkpoint",
+            current=CHECKPOINT_FORMAT,
+            where=path,
+            remedy="Remove it to start the run again, or choose another --run-dir",
+            migrations={2: _with_none_failed},
+        )
     )
-    if metadata["snapshot"] != snapshot:
+    if known.snapshot != snapshot:
         raise BadLog(
             f"the log changed since {path} was written; its kernels belong to other rows. Start a "
             "new run"
         )
-    names = metadata.get("names") or [None] * len(metadata["levels"])
     return {
         depth: Saved(
-            is_finished=depth < metadata["finished"],
+            is_finished=depth < known.finished,
             flat_KN=tensors[f"{depth}/flat"],
-            numbers=_numbers(level),
+            numbers=level,
             tuner=_below(tensors, f"{depth}/tuner."),
-            names=None if names[depth] is None else tuple(names[depth]),
+            names=known.names[depth] if known.names else None,
         )
-        for depth, level in enumerate(metadata["levels"])
+        for depth, level in enumerate(known.levels)
     }
 
 
 def _with_none_failed(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return metadata of format 2 as format 3 has it."""
     return {**metadata, "levels": [level | {"failed": {}} for level in metadata["levels"]]}
-
-
-def _numbers(level: Mapping[str, Any]) -> TunedNumbers:
-    """Return the numbers of a level, which JSON holds as lists."""
-    return TunedNumbers(
-        start_loss=tuple(level["start_loss"]),
-        best_loss=tuple(level["best_loss"]),
-        best_epoch=tuple(level["best_epoch"]),
-        epochs=level["epochs"],
-        stopped_at_cap=tuple(level["stopped_at_cap"]),
-        failed=level["failed"],
-        # A checkpoint of an earlier version has none.
-        path={
-            name: tuple(InformationPoint(*point) for point in points)
-            for name, points in level.get("path", {}).items()
-        },
-        own_share=level.get("own_share", {}),
-    )
 
 
 def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:

@@ -175,7 +175,7 @@ class TunedNumbers:
     epochs: int
     stopped_at_cap: tuple[str, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
-    path: Mapping[str, Sequence[InformationPoint]] = field(default_factory=dict)
+    path: Mapping[str, tuple[InformationPoint, ...]] = field(default_factory=dict)
     own_share: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from iak.pipeline.tuning.checkpoint import (
     content_digest,
     remove_checkpoint,
 )
+from iak.pipeline.tuning.information import InformationPoint
 from iak.pipeline.tuning.tune import Tuned
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel
 from tests.unit.workers import CPU, on_threads
@@ -76,6 +78,22 @@ def test_the_newest_is_read_and_the_one_before_it_is_kept(two):
 
 def test_a_checkpoint_names_its_kernels(two):
     assert checkpoint_in(two).load()[0].names == ("a", "b")
+
+
+def test_metadata_is_spelled_as_earlier_versions_spelled_it(tmp_path):
+    point = InformationPoint("matching", 1, 1e-5, 2.0, None)
+    begun = dataclasses.replace(tuned(2), best_loss=[0.4, math.inf], path={"a": (point,)})
+    checkpoint_in(tmp_path).save([tuned(1)], begun)
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        written = file.metadata()["tuning"]
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    document = {
+        "format": 3, "snapshot": "log", "finished": 1,
+        "levels": [dataclasses.asdict(level.numbers()) for level in (tuned(1), begun)],
+        "names": [("a", "b"), ("a", "b")],
+    }  # fmt: skip
+    assert written == json.dumps(document | {"content": content_digest(tensors, document)})
+    assert checkpoint_in(tmp_path).load()[1].numbers == begun.numbers()
 
 
 def test_without_a_checkpoint_nothing_is_said(tmp_path):
