@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from iak.schemas.base import Column, Spec, Value, with_names, without_repeats
+from iak.schemas.base import Column, JsonObject, Spec, Value, with_names, without_repeats
 from iak.schemas.numbers import Units
 
 
@@ -16,6 +16,13 @@ class ModuleBaseSpec(Spec):
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=200)]
     """The function, as `package.module:name`. It takes nothing and returns the module
     (pipeline/model/adopted.py says what that has). Every worker imports it."""
+    source: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9a-f]{64}$", exclude_if=lambda source: source is None),
+    ] = None
+    """SHA-256 of the source file of the factory. Absent: the one that the base was adopted with.
+    Another source is refused, so name a changed one here to allow it. Kernels stay those that they
+    are, and activations are computed again."""
     names: Annotated[
         dict[str, Value], AfterValidator(with_names), Field(exclude_if=lambda names: not names)
     ] = {}
@@ -29,6 +36,11 @@ class ModuleBaseSpec(Spec):
     """Names in the weights that are not read, such as those of an optimiser. One that ends in a dot
     stands for all names that begin so. Any other name is refused that is no weight of the
     module."""
+
+    @property
+    def meaning(self) -> JsonObject:
+        """Return what makes it this base. Its source may change, and its weights were named."""
+        return self.model_dump(mode="json", include={"kind", "factory"})
 
     @model_validator(mode="after")
     def _prefixes_stand_for_prefixes(self) -> Self:
@@ -67,6 +79,11 @@ class GivenBaseSpec(Spec):
     version: Value = ""
     """Name of the model behind the columns. Change it when that model changes: kernels correct the
     model that they were tuned on, and are refused on another one."""
+
+    @property
+    def meaning(self) -> JsonObject:
+        """Return what makes it this base, which is all of it."""
+        return self.model_dump(mode="json")
 
     @property
     def columns(self) -> tuple[str, ...]:

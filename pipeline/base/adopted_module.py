@@ -2,7 +2,8 @@
 
 The manifest has the SHA-256 of the weights and of the factory's source file. Changed source may
 compute something else from the same weights, so it is refused. To use changed source, adopt the
-base again: `iak adopt` compares what the module predicts with the scores that the log has.
+base again: `iak adopt` compares what the module predicts with the scores that the log has. Or name
+its SHA-256 in the catalogue, which compares nothing.
 """
 
 import hashlib
@@ -54,7 +55,14 @@ def build_module(factory: str) -> tuple[nn.Module, str]:
     return module, hashlib.sha256(source).hexdigest()
 
 
-def open_module(folder: Path, manifest: BaseManifest, factory: str, *, tasks: int) -> AdoptedModel:
+def open_module(
+    folder: Path,
+    manifest: BaseManifest,
+    factory: str,
+    *,
+    tasks: int,
+    allowed_source: str | None = None,
+) -> AdoptedModel:
     """Return the frozen module of a published base.
 
     Args:
@@ -62,18 +70,21 @@ def open_module(folder: Path, manifest: BaseManifest, factory: str, *, tasks: in
         manifest: its manifest.
         factory: `package.module:name` of the function that builds the module.
         tasks: tasks that it predicts.
+        allowed_source: SHA-256 of the source that builds it instead of the one that the base was
+            adopted with; None for that one.
 
     Raises:
-        BadRequest: the factory's source changed, or it cannot build the module.
+        BadRequest: the factory's source is another one, or it cannot build the module.
         Corrupt: the weights are not those that were published.
     """
     module, source = build_module(factory)
-    adopted_source = manifest.spec.get(SOURCE)
-    if source != adopted_source:
+    wanted = allowed_source or str(manifest.spec.get(SOURCE))
+    if source != wanted:
+        origin = "base.source allows" if allowed_source else "the base was adopted with"
         raise BadRequest(
-            f"the source of base.factory={factory} has SHA-256 {source[:12]}, the base was adopted "
-            f"with {str(adopted_source)[:12]}. Restore that source, or adopt the base again with "
-            "this one"
+            f"the source of base.factory={factory} has SHA-256 {source[:12]}, {origin} "
+            f"{wanted[:12]}. Restore that source, or adopt the base again with this one. Where you "
+            f'know that it computes the same, allow it by source = "{source}" in [base]'
         )
     load_published(module.state_dict(), folder, manifest)
     return AdoptedModel(module, tasks=tasks)

@@ -123,7 +123,9 @@ def _made_elsewhere(published: PublishedBase) -> GivenModel | AdoptedModel | Non
     base, folder, manifest = published.catalog.base, published.folder, published.manifest
     if isinstance(base, ModuleBaseSpec):
         tasks = len(published.catalog.tasks)
-        return adopted_module.open_module(folder, manifest, base.factory, tasks=tasks)
+        return adopted_module.open_module(
+            folder, manifest, base.factory, tasks=tasks, allowed_source=published.allowed_source
+        )
     return None if base is None else open_given(folder, manifest, published.catalog)
 
 

@@ -41,7 +41,7 @@ from iak.schemas.base import JsonObject
 from iak.schemas.feature import meaning_of, table_of
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
-from iak.schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of
+from iak.schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of, sha256_of
 
 FOLDER = "base"
 """Folder of the base in the run folder that published it."""
@@ -65,6 +65,18 @@ class PublishedBase:
     """Sizes of the model; the default ones where the log's columns are the base."""
     uri: str | None = None
     """Where the base lies on an object store, of which `folder` is a local copy; None elsewhere."""
+
+    allowed_source: str | None = None
+    """SHA-256 of the source that builds its module, where a catalogue allows another one than the
+    base was adopted with."""
+
+    @property
+    def cache_key(self) -> str:
+        """Return a digest of what computes activations: the base, and a source that was allowed."""
+        fingerprint = self.manifest.fingerprint
+        if self.allowed_source is None:
+            return fingerprint
+        return sha256_of({"base": fingerprint, "source": self.allowed_source})
 
     @property
     def location(self) -> str:
@@ -378,15 +390,21 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
         *([OF_BASE] if _statistics(published) != _statistics(wanted) else []),
         *(
             what
-            for what in ("tasks", "tables", "base")
+            for what in ("tasks", "tables")
             if getattr(published, what) != getattr(wanted, what)
         ),
+        *(["base"] if _made_elsewhere(published) != _made_elsewhere(wanted) else []),
     ]
     if differing:
         raise BadRequest(
             f"the catalogue's {', '.join(differing)} differ from those of the base at "
             f"{base.folder}; use its own catalogue, or pre-train or adopt a base for this one"
         )
+
+
+def _made_elsewhere(catalog: Catalog) -> JsonObject | None:
+    """Return what makes a base that was made elsewhere this one; None where none is."""
+    return None if catalog.base is None else catalog.base.meaning
 
 
 def _meanings(catalog: Catalog) -> list[JsonObject]:

@@ -322,7 +322,7 @@ def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
         specs = [spec.model_dump(mode="json") for spec in catalog.fresh_of("base")]
         document["fresh"] = [encoding.fresh.id, specs, list(catalog.number_names)]
     if catalog.base is not None:
-        document["base"] = catalog.base.model_dump(mode="json")
+        document["base"] = catalog.base.meaning
     digest.update(json.dumps(document, sort_keys=True).encode())
     for arrays in (encoding.vocabularies, encoding.boundaries):
         for name in sorted(arrays):

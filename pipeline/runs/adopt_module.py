@@ -106,6 +106,11 @@ def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
     if unknown := sorted(set(spec.scores) - set(titles)):
         raise BadRequest(f"scores names unknown tasks {unknown}; there are {titles}")
     module, source = adopted_module.build_module(base.factory)
+    if base.source not in (None, source):
+        raise BadRequest(
+            f"the source of base.factory={base.factory} has SHA-256 {source}, and base.source "
+            f"names {base.source}. Restore that source, or leave base.source out to adopt this one"
+        )
     refuse_unknown_layers(spec, module)
     _load_weights(spec, base, module.state_dict())
     return AdoptedModel(module, tasks=len(titles)), source

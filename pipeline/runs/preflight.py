@@ -6,12 +6,12 @@ read documents only, no weights.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from iak.pipeline.base import optimizer_state, precision, published_base
+from iak.pipeline.base import adopted_module, optimizer_state, precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.events import Notice, Report
@@ -21,6 +21,7 @@ from iak.pipeline.registry.bases import open_base
 from iak.pipeline.sharding.quantised import row_bytes
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.feature import table_of
+from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import sha256_of
@@ -200,7 +201,15 @@ def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> 
     opened = open_base(path)
     published_base.check_same_schema(opened, catalog)
     precision.check(opened.manifest, tables)
-    return opened
+    return _with_source(opened, catalog)
+
+
+def _with_source(opened: PublishedBase, catalog: Catalog) -> PublishedBase:
+    """Return a base that is built by the source which the catalogue names, if it names one."""
+    base, adopted = catalog.base, opened.manifest.spec.get(adopted_module.SOURCE)
+    if not isinstance(base, ModuleBaseSpec) or base.source in (None, adopted):
+        return opened
+    return replace(opened, allowed_source=base.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ class ActivationWriter:
         return cls(
             cache=ActivationCache(config.folder, run=config.run, uri=config.uri),
             scope=activations_scope(
-                manifest.fingerprint, tables, kernel, live.standard, config.precision
+                base.published.cache_key, tables, kernel, live.standard, config.precision
             ),
             standard=live.standard.to(base.worker.device),
             precision=config.precision,

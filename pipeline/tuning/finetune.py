@@ -478,7 +478,7 @@ def _standardised_base(
         The base, and where its standardisation comes from.
     """
     reads_x = work.kernel.reads == "hx"
-    key = standard_key(work.base.manifest.fingerprint, work.tables, work.kernel)
+    key = standard_key(work.base.cache_key, work.tables, work.kernel)
     stored = _stored_standard(cache, key, worker) if work.live is None else None
     if work.live is not None:
         standard, origin = work.live.standard, "live kernels"
@@ -535,27 +535,25 @@ def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
     return joined(parts, source.reader.catalog)
 
 
-def _parts_of_base(
-    fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec
-) -> dict[str, object]:
+def _parts_of_base(base: str, tables: FrozenTablesSpec, kernel: KernelSpec) -> dict[str, object]:
     """Return everything that activations depend on besides rows and standardisation."""
     stored = tables.model_dump(include={"precision", "precisions", "products"})
-    return {"base": fingerprint, "tables": stored, **kernel.model_dump(include={"reads", "narrow"})}
+    return {"base": base, "tables": stored, **kernel.model_dump(include={"reads", "narrow"})}
 
 
-def standard_key(fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec) -> str:
+def standard_key(base: str, tables: FrozenTablesSpec, kernel: KernelSpec) -> str:
     """Return the cache's key of the standardisation.
 
     Args:
-        fingerprint: fingerprint of the base.
+        base: `PublishedBase.cache_key` of the base.
         tables: precision of its tables, and the type of the trunk's products.
         kernel: settings of kernels, of which the inputs count.
     """
-    return key_of(what="standard", **_parts_of_base(fingerprint, tables, kernel))
+    return key_of(what="standard", **_parts_of_base(base, tables, kernel))
 
 
 def activations_scope(
-    fingerprint: str,
+    base: str,
     tables: FrozenTablesSpec,
     kernel: KernelSpec,
     standard: Standardizer,
@@ -564,7 +562,7 @@ def activations_scope(
     """Return the cache's scope of activations: a digest of what they depend on besides rows.
 
     Args:
-        fingerprint: fingerprint of the base.
+        base: `PublishedBase.cache_key` of the base.
         tables: precision of its tables, and the type of the trunk's products.
         kernel: settings of kernels, of which the inputs count.
         standard: standardisation under which they are stored.
@@ -572,7 +570,7 @@ def activations_scope(
     """
     key = key_of(
         what="activations",
-        **_parts_of_base(fingerprint, tables, kernel),
+        **_parts_of_base(base, tables, kernel),
         standard=digest_of(*standard.tensors().values()),
         precision=precision,
     )
@@ -630,7 +628,7 @@ def _tuning_rows(
         source,
         base,
         scope=activations_scope(
-            work.base.manifest.fingerprint,
+            work.base.cache_key,
             work.tables,
             work.kernel,
             base.standard,

@@ -1,6 +1,7 @@
 """A plain-torch DLRM, trained by a loop that knows nothing of this project, as a base."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -158,3 +159,33 @@ def test_other_bytes_of_the_weights_are_refused(root):
             open_module(base)
     finally:
         weights.write_bytes(kept)
+
+
+FACTORY = "from tests.plain_dlrm import build as made\n\n\ndef build():\n    return made()\n"
+
+
+def test_an_allowed_source_computes_activations_of_its_own(root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shop_model.py").write_text(FACTORY)
+
+    def tuned(name, **base):
+        catalog = dlrm_catalog(base={"kind": "torch", "factory": "shop_model:build"} | base)
+        if name == "base":
+            return adopt(root, tmp_path / name, catalog)
+        asked = {"catalog": "dlrm.toml", "data_root": str(root), "run_dir": tmp_path / name}
+        asked |= {"base": tmp_path / "base", "pooled": STAGE, "domain": STAGE, "workers": 1}
+        return tune_night(FinetuneSpec.model_validate(asked), catalog, ProcessLauncher())
+
+    tuned("base")
+    assert tuned("first").tuning.cache.rows_computed > 0
+    (tmp_path / "shop_model.py").write_text(FACTORY + "# changed\n")
+    with pytest.raises(BadRequest, match="Where you know that it computes the same, allow it by"):
+        tuned("refused")
+    source = hashlib.sha256((tmp_path / "shop_model.py").read_bytes()).hexdigest()
+    allowed = tuned("allowed", source=source).tuning.cache
+    assert allowed.rows_read == 0 < allowed.rows_computed
+    again = tuned("again", source=source).tuning.cache
+    assert again.rows_read == allowed.rows_computed
+    (tmp_path / "shop_model.py").write_text(FACTORY)
+    with pytest.raises(BadRequest, match=r"base\.source allows"):
+        tuned("another", source=source)

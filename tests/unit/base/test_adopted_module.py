@@ -2,10 +2,13 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from iak.pipeline.base.adopted_module import build_module
+from iak.pipeline.base.adopted_module import SOURCE, build_module, open_module
+from iak.pipeline.base.module_weights import write_weights
 from iak.pipeline.errors import BadRequest
 from tests import plain_dlrm
 
@@ -28,3 +31,22 @@ def test_the_source_of_a_factory_is_that_of_its_file():
     module, source = build_module("tests.plain_dlrm:build")
     assert isinstance(module, plain_dlrm.Adopted)
     assert source == hashlib.sha256(Path(plain_dlrm.__file__).read_bytes()).hexdigest()
+
+
+def test_the_source_that_is_allowed_opens_the_base_and_no_other_one(tmp_path):
+    module, source = build_module("tests.plain_dlrm:build")
+    entry = write_weights(module.state_dict(), tmp_path)
+
+    def opened(adopted, allowed=None):
+        manifest = SimpleNamespace(files=(entry,), spec={SOURCE: adopted})
+        return open_module(
+            tmp_path, manifest, "tests.plain_dlrm:build", tasks=1, allowed_source=allowed
+        )
+
+    for model in (opened(source), opened("0" * 64, allowed=source)):
+        weights = model.module.state_dict()
+        assert all(torch.equal(weights[n], w) for n, w in module.state_dict().items())
+    with pytest.raises(BadRequest, match=f'allow it by source = "{source}" in'):
+        opened("0" * 64)
+    with pytest.raises(BadRequest, match=r"base\.source allows 111111111111\. Restore"):
+        opened(source, allowed="1" * 64)

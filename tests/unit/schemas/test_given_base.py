@@ -92,3 +92,27 @@ def test_a_base_without_towers_has_the_document_that_it_had_before_there_were_an
     assert (
         given_catalog(base={**BASE, "towers": []}).model_dump(mode="json")["base"]["towers"] == []
     )
+
+
+def test_a_base_is_the_same_under_another_source_and_other_names_of_weights():
+    base = DOCUMENT["base"]
+    same = dlrm_catalog(base=base | {"source": "0" * 64, "names": {"a.": ""}, "ignore": ["b"]})
+    assert same.base.meaning == dlrm_catalog().base.meaning
+    other = dlrm_catalog(base=base | {"factory": "shop_model:build"})
+    assert other.base.meaning != same.base.meaning
+    assert dlrm_catalog().base.model_dump() == base
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        {"names": {"a.": "b"}},
+        {"names": {"a": ""}},
+        {"names": {"a": "b."}},
+        {"ignore": ["a", "a"]},
+        {"source": "3f7a"},
+    ],
+)
+def test_settings_of_a_module_that_contradict_themselves_are_refused(base):
+    with pytest.raises(ValidationError, match=f"{next(iter(base))}"):
+        dlrm_catalog(base=DOCUMENT["base"] | base)
