@@ -8,7 +8,13 @@ import pytest
 from iak.jobs.path_settings import check_paths, paths_of, setting_of
 from iak.pipeline.errors import BadRequest
 from iak.schemas.base import Spec
-from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite
+from iak.schemas.paths import (
+    FileOrFolderToRead,
+    FileToRead,
+    FileToWrite,
+    FolderToRead,
+    FolderToWrite,
+)
 
 
 class Inner(Spec):
@@ -22,6 +28,7 @@ class Asked(Spec):
 
     log: FolderToRead | None = None
     plan: FileToRead | None = None
+    weights: FileOrFolderToRead | None = None
     out: FolderToWrite | None = None
     picture: FileToWrite | None = None
     cache: Inner = Inner()
@@ -63,6 +70,8 @@ def test_paths_that_are_what_they_are_for_pass_and_nothing_is_made(place):
         ("log", "dangling", "is a link to"),
         ("plan", "folder", "is a folder, expected a file"),
         ("plan", "absent", "does not exist; expected a file"),
+        ("weights", "absent", "does not exist; expected a file or a folder"),
+        ("weights", "dangling", "is a link to"),
         ("out", "file", "is a file, expected a folder"),
         ("out", "file/below", "is a file"),
         ("out", "dangling", "is a link to"),
@@ -73,6 +82,21 @@ def test_a_path_of_another_kind_is_refused_by_its_setting(place, setting, name, 
     message = refused(**{setting: place / name})
     assert message.startswith(f"{setting}={place / name}")
     assert says in message
+
+
+def test_a_path_may_be_either_where_either_is_read(place):
+    check_paths(Asked(weights=place / "file"))
+    check_paths(Asked(weights=place / "folder"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"), [("weights", "a file or a folder"), ("plan", "a file"), ("log", "a fol")]
+)
+def test_what_lies_in_a_registry_or_on_a_store_is_refused_where_a_disk_is_read(setting, wanted):
+    in_registry = refused(**{setting: Path("registry:/shop@champion")})
+    assert f"is a reference into a registry; expected {wanted}" in in_registry
+    on_store = refused(**{setting: Path("s3://bucket/weights")})
+    assert f"is on an object store; expected {wanted}" in on_store
 
 
 def test_a_setting_inside_others_is_named_with_them(place):

@@ -13,6 +13,7 @@ from iak.schemas.paths import PICTURES, Role
 
 ROLES = {
     "FileToRead": Role(is_folder=False, is_written=False),
+    "FileOrFolderToRead": Role(is_folder=None, is_written=False),
     "FolderToRead": Role(is_folder=True, is_written=False),
     "FileToWrite": Role(is_folder=False, is_written=True),
     "FolderToWrite": Role(is_folder=True, is_written=True),
