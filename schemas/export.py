@@ -1,13 +1,14 @@
 """Define `iak export`: its settings, and the documents of the folders that it writes."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from iak.schemas.base import Spec
 from iak.schemas.feature import FeatureSpec
 from iak.schemas.job import EvaluatedTablesSpec, ModelSpec, Precision
+from iak.schemas.log import TimeUnit
 from iak.schemas.manifest import Sha256
 from iak.schemas.paths import BaseToRead, BundlesToRead, FolderToWrite, NamedPath
 
@@ -113,6 +114,81 @@ class ExportedKernel(Spec):
     """Whether it predicts; else the gate held it, and what is above it predicts."""
 
 
+class ExportedRate(Spec):
+    """One rate of fresh statistics: whose labels count, and from when on they are known."""
+
+    index: NonNegativeInt
+    """Index of the rate. A table of counts has its known labels, then its positive ones."""
+    lag: PositiveInt
+    """Days between a row and the newest day whose labels it may read."""
+
+
+class ExportedCounts(Spec):
+    """Rates and counts of a key, as `[[fresh]]` of kind `counts` declares them."""
+
+    kind: Literal["counts"] = "counts"
+    chains: tuple[tuple[tuple[str, ...], ...], ...]
+    """Each key whose numbers are read, as its columns, with its ancestors before it."""
+    windows: tuple[PositiveInt | None, ...]
+    """Days that count; None for all."""
+    rates: tuple[ExportedRate, ...]
+    prior: float
+    """Rows that the parent's rate counts for."""
+
+
+class ExportedLifts(Spec):
+    """How often an item met those of a history, as `[[fresh]]` of kind `co_occurrence` says."""
+
+    kind: Literal["co_occurrence"] = "co_occurrence"
+    item: str
+    """Column of the row's item."""
+    history: str
+    """Column of its history."""
+    last: PositiveInt
+    """Items of the history that count, from its end."""
+    padding: int | str | None
+    """Value that fills short histories up."""
+    pairs: str
+    """Name of the table that counts an item with an item of its history."""
+    others: str
+    """Name of the table that counts the items of histories."""
+    rate: ExportedRate
+    prior: float
+    """Pairs that are added to the observed and to the expected count."""
+
+
+class ExportedState(Spec):
+    """The counts of one night: a file of the bank."""
+
+    last: int | None
+    """Last day that was counted, in days since 1970-01-01; None where periods are folds."""
+    sha256: Sha256
+    """SHA-256 of the file."""
+
+
+class ExportedStatistics(Spec):
+    """The fresh statistics that a bank's kernels read, and how a row is looked up in them."""
+
+    reads: tuple[Annotated[ExportedCounts | ExportedLifts, Field(discriminator="kind")], ...]
+    """The statistics, in the order in which encoders read them."""
+    date_key: str | None
+    """Column of a row's day; a row without it reads what is newest."""
+    event_time: str | None
+    """Column of a row's time, where no column has its day."""
+    event_time_unit: TimeUnit
+    """Unit of a time that is a number."""
+    time_zone: str
+    """Zone in which a time's day is cut."""
+    fold_by: str | None
+    """Column that decides a row's fold in a log without days; None where that is its identity."""
+    row_id: str | None
+    """Column of a row's identity; None where it is the row's number."""
+    states: tuple[ExportedState, ...]
+    """One for each `statistics-N.safetensors`."""
+    state_of_kernel: tuple[NonNegativeInt, ...]
+    """Index of each kernel's state."""
+
+
 class BankDocument(Spec):
     """`bank.json`: the kernels of `bank.safetensors`, in the order of their slots."""
 
@@ -127,6 +203,8 @@ class BankDocument(Spec):
     """Whether all kernels have one standardisation, which is then stored once."""
     sha256: Sha256
     """SHA-256 of `bank.safetensors`."""
+    statistics: ExportedStatistics | None = None
+    """The fresh statistics that the kernels read; None where they read none."""
 
 
 class PeftKernel(Spec):

@@ -13,7 +13,7 @@ day would read. A row of a log without days reads the counts of all folds but it
 Shapes: B rows, S statistics, C counted numbers, m items of all histories together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -29,6 +29,7 @@ from iak.pipeline.fresh.timeline import Counts
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, Window, rate_names, rates_of
 from iak.schemas.fresh import Keys as Columns
 from iak.schemas.log import Catalog
+from iak.schemas.task import TaskSpec
 
 Floats = npt.NDArray[np.float64]
 _DAY = timedelta(days=1)
@@ -75,14 +76,6 @@ class _Lookup:
             np.minimum(periods_B, self.state.last + 1, out=periods_B)
         return periods_B
 
-    def lag(self, rate: str) -> int:
-        """Return the days after which all labels that a rate counts are ripe, at least 1."""
-        tasks = self.catalog.tasks
-        own = next(t for t in tasks if rate in (t.title, t.entire_space_title))
-        # A conversion counts the click's labels too.
-        needed = [own, *(t for t in tasks if own.kind == "conversion" and t.kind == "click")]
-        return 1 + max(-(-(t.matures_after or timedelta()) // _DAY) for t in needed)
-
     def labels(self, columns: Columns, window: Window, rate: str) -> tuple[Floats, Floats]:
         """Count the known and the positive labels of each row's key in a window; both are (B,).
 
@@ -92,7 +85,7 @@ class _Lookup:
             rate: name of the rate, whose labels count.
         """
         index = 2 * rate_names(self.catalog.tasks).index(rate)
-        lag = self.lag(rate)
+        lag = lag_of(rate, self.catalog.tasks)
         table = key_column(columns)
         counts_BC = self._until(table, columns, lag)
         if window != "all":
@@ -111,6 +104,19 @@ class _Lookup:
             keys_B, periods_B = self.keys(columns), self.periods()
             self._counts[name] = readable_counts(self.state, table, keys_B, periods_B, lag)
         return self._counts[name]
+
+
+def lag_of(rate: str, tasks: Sequence[TaskSpec]) -> int:
+    """Return the days after which all labels that a rate counts are ripe, at least 1."""
+    own = next(t for t in tasks if rate in (t.title, t.entire_space_title))
+    # A conversion counts the click's labels too.
+    needed = [own, *(t for t in tasks if own.kind == "conversion" and t.kind == "click")]
+    return 1 + max(-(-(t.matures_after or timedelta()) // _DAY) for t in needed)
+
+
+def rate_of(spec: CoOccurrenceSpec, tasks: Sequence[TaskSpec]) -> str:
+    """Return the name of the rate whose positive rows count pairs."""
+    return spec.task or tasks[0].title
 
 
 def readable_counts(
@@ -155,8 +161,9 @@ def _lifts(spec: CoOccurrenceSpec, lookup: _Lookup) -> Iterator[Floats]:
 
     A hit is an item of the history that was counted at least once with the row's item.
     """
-    rate = spec.task or lookup.catalog.tasks[0].title
-    state, lag, periods_B = lookup.state, lookup.lag(rate), lookup.periods()
+    tasks = lookup.catalog.tasks
+    rate = rate_of(spec, tasks)
+    state, lag, periods_B = lookup.state, lag_of(rate, tasks), lookup.periods()
     history = lookup.rows.column(list_column(spec))
     history = history.combine_chunks() if isinstance(history, pa.ChunkedArray) else history
     bounds = history.offsets.to_numpy()

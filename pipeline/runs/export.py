@@ -75,7 +75,7 @@ def _write(
     if bundles is not None:
         bank = folder if spec.only == "bank" else folder / BANK
         bank.mkdir(exist_ok=True)
-        write_bank(bank, bundles, base_fingerprint=fingerprint)
+        write_bank(bank, bundles, opened, catalog)
 
 
 def _check_free(out: Path) -> None:

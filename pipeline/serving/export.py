@@ -1,7 +1,7 @@
 """Write a base and its kernels as a folder that `runtime.py` predicts from.
 
     export.json  encoding.safetensors  dense.safetensors  tables/NAME.safetensors
-    bank/bank.json  bank/bank.safetensors
+    bank/bank.json  bank/bank.safetensors  bank/statistics-N.safetensors
     iak_runtime.py                        a copy of runtime.py
 
 A kernel's weights are inputs of the runtime. So a night's bank is written alone, and the base is
@@ -21,6 +21,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import put_file
 from iak.pipeline.publish.bundle_set import BundleSet
 from iak.pipeline.serving import runtime
+from iak.pipeline.serving.export_statistics import write_statistics
 from iak.pipeline.sharding.base_weights import DENSE_PATH
 from iak.pipeline.sharding.quantised import to_bytes
 from iak.pipeline.sharding.rectangles import FileEntry, Source, opened, save_tensors, verify_file
@@ -117,26 +118,19 @@ def write_base(
     put_file(folder / RUNTIME, Path(runtime.__file__).read_bytes())
 
 
-def write_bank(folder: Path, bundles: BundleSet, *, base_fingerprint: str) -> None:
-    """Write kernels as one file and its document.
+def write_bank(folder: Path, bundles: BundleSet, base: PublishedBase, catalog: Catalog) -> None:
+    """Write kernels as one file and its document, and the fresh statistics that they read.
 
     Args:
         folder: an empty folder.
         bundles: the kernels. Held ones are written too: they decide the reason of their rows.
-        base_fingerprint: the base that they were tuned on.
-
-    Raises:
-        BadRequest: the kernels read fresh statistics.
+        base: the base that they were tuned on.
+        catalog: catalogue of the rows that will be predicted.
     """
-    if bundles.states:
-        raise BadRequest(
-            "these kernels read fresh statistics, which an export does not hold. Predict with "
-            "`iak serve`, or tune kernels without [[fresh]]"
-        )
     _, digest = _write(folder, BANK_WEIGHTS, _bank_weights(bundles))
     slots = zip(bundles.names, bundles.versions, bundles.verdicts, strict=True)
     document = BankDocument(
-        base_fingerprint=base_fingerprint,
+        base_fingerprint=base.manifest.fingerprint,
         kernels=tuple(
             ExportedKernel(domain=name, version=version, published=verdict.publish)
             for name, version, verdict in slots
@@ -144,6 +138,9 @@ def write_bank(folder: Path, bundles: BundleSet, *, base_fingerprint: str) -> No
         reads_x=bundles.reads_x,
         is_shared=bundles.shared is not None,
         sha256=digest,
+        statistics=write_statistics(
+            folder, bundles, catalog.model_copy(update={"tasks": base.catalog.tasks})
+        ),
     )
     put_file(folder / BANK_DOCUMENT, document.model_dump_json(indent=1))
 
@@ -159,10 +156,13 @@ def _bank_weights(bundles: BundleSet) -> dict[str, Tensor]:
     if bundles.shared is not None:
         standard = bundles.shared.tensors()
     else:
-        stacked = {
-            "mean": bundles.mean_KA, "scale": bundles.scale_KA, "narrow": bundles.narrow_KNX,
+        standard = {"mean": bundles.mean_KA, "scale": bundles.scale_KA}
+        if bundles.narrow_KNX is not None:
+            standard["narrow"] = bundles.narrow_KNX
+    if bundles.fresh_mean_KS is not None and bundles.fresh_scale_KS is not None:
+        standard = {
+            **standard, "fresh_mean": bundles.fresh_mean_KS, "fresh_scale": bundles.fresh_scale_KS,
         }  # fmt: skip
-        standard = {name: tensor for name, tensor in stacked.items() if tensor is not None}
     return weights | {f"standard.{name}": tensor.clone() for name, tensor in standard.items()}
 
 

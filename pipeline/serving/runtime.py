@@ -4,6 +4,7 @@
 
     export.json  encoding.safetensors  dense.safetensors  tables/NAME.safetensors
     bank/bank.json  bank/bank.safetensors                  (bank/ only where there are kernels)
+    bank/statistics-N.safetensors                          (only where kernels read statistics)
 
     import iak_runtime
     model = iak_runtime.load("export")
@@ -24,8 +25,11 @@ import math
 import numbers
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +56,19 @@ MAX_COPIED = 4096
 MIN_OUTPUTS = 12
 """Outputs of a product from which a row's result does not depend on the other rows (MKL)."""
 LARGEST = float(np.finfo(np.float32).max)
+FOLDS, FOLD_SALT = 8, 0xF0_1D
+"""Folds of a log without days, as data/fresh_keys.py cuts them."""
+NEWEST = 2**31 - 1
+"""Day of a row without one: later than all counts."""
+UPPER = np.uint64(0xFFFFFFFF00000000)
+"""Half of a pair's key that is its item's."""
+EPOCH = date(1970, 1, 1).toordinal()
+DAY_MICROS = 86_400_000_000
+MAX_MICROS = 4_000 * 365 * DAY_MICROS
+"""Times further from 1970 are cut to this, which a datetime can represent."""
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MASK = 2**64 - 1
+_STANDARD = ("mean", "scale")
 _WHOLE = re.compile(r"-?\d+")
 
 Columns = Mapping[str, Sequence[Any]]
@@ -118,6 +134,21 @@ def keys_of(values: Sequence[Any], column: str) -> Keys:
     return mix(np.array(words, np.uint64))
 
 
+def crossed(columns: Sequence[Sequence[Any]], names: Sequence[str]) -> Keys:
+    """Return one key for the values of some columns together; a null is a value of its own.
+
+    Args:
+        columns: the columns, at least one.
+        names: their names, for messages.
+    """
+    keys = np.zeros(len(columns[0]), np.uint64)
+    for values, name in zip(columns, names, strict=True):
+        is_null = np.array([value is None for value in values], np.bool_)
+        own = np.where(is_null, np.uint64(0), keys_of(values, name))
+        keys = combine(keys, own)
+    return keys
+
+
 # ------------------------------------------------ ids and numbers, as data/features.py
 
 
@@ -169,7 +200,8 @@ class Encoder:
             return np.where(np.isnan(values), NULL_ROW, ids).astype(np.int64), _ones(len(values))
         table = self.table_of(feature)
         if feature["kind"] == "cross":
-            keys = self._crossed(feature, rows)
+            names = feature["columns"]
+            keys = crossed([rows[name] for name in names], names)
             return self._rows_of_keys(table, keys), _ones(len(keys))
         name = feature["column"] or feature["name"]
         column = rows[name]
@@ -206,14 +238,6 @@ class Encoder:
             bound = min(feature["clip"], bound)
         values = np.clip(values, -bound, bound)
         return np.where(np.isnan(values), 0.0, values).astype(np.float32)
-
-    def _crossed(self, feature: Mapping[str, Any], rows: Columns) -> Keys:
-        keys = np.zeros(len(rows[feature["columns"][0]]), np.uint64)
-        for name in feature["columns"]:
-            is_null = np.array([value is None for value in rows[name]], np.bool_)
-            own = np.where(is_null, np.uint64(0), keys_of(rows[name], name))
-            keys = combine(keys, own)
-        return keys
 
     def _look_up(self, table: str, values: Sequence[Any], column: str) -> Ids:
         is_null = np.array([value is None for value in values], np.bool_)
@@ -404,6 +428,283 @@ class Towers:
         return (hidden_BTD.relu() * self.w2_TD).sum(dim=-1) + self.b2_T
 
 
+# ------------------------------------------------ fresh statistics, as fresh/inputs.py
+
+
+class Timeline:
+    """Counts of the keys of one table, as running sums over days or folds."""
+
+    def __init__(self, tensors: Weights, table: str) -> None:
+        """Take the table's arrays, as fresh/timeline.py lays them out."""
+        names = ("keys", "places", "sums", "bounds")
+        keys, cells, sums, bounds = (tensors[f"{table}/{name}"].numpy() for name in names)
+        self._keys_U, self._cells_n, self._sums_nC = keys.view(np.uint64), cells, sums
+        self.first, self.periods = (int(bound) for bound in bounds)
+
+    def through(self, keys_B: Keys, periods_B: Ids) -> Ids:
+        """Return the counts of each key up to a period, which is included, (B, C)."""
+        counts_BC = np.zeros((len(keys_B), self._sums_nC.shape[1]), np.int64)
+        if not len(self._keys_U):
+            return counts_BC
+        index_B = np.minimum(np.searchsorted(self._keys_U, keys_B), len(self._keys_U) - 1)
+        start_B = index_B * self.periods
+        last_B = start_B + np.minimum(periods_B - self.first, self.periods - 1)
+        entry_B = np.searchsorted(self._cells_n, last_B, side="right") - 1
+        # The entry belongs to another key where this one was not counted so early, or never.
+        is_counted_B = (self._keys_U[index_B] == keys_B) & (periods_B >= self.first)
+        is_counted_B &= (entry_B >= 0) & (self._cells_n[entry_B] >= start_B)
+        counts_BC[is_counted_B] = self._sums_nC[entry_B[is_counted_B]]
+        return counts_BC
+
+
+class State:
+    """What one night counted."""
+
+    def __init__(self, path: Path, last: int | None) -> None:
+        """Map a file of counts.
+
+        Args:
+            path: the file.
+            last: last day that was counted, in days since 1970; None where periods are folds.
+        """
+        tensors = _mapped(path)
+        tables = {name.rpartition("/")[0] for name in tensors}
+        self._tables = {table: Timeline(tensors, table) for table in tables}
+        self._last = last
+
+    def readable(self, table: str, keys_B: Keys, periods_B: Ids, lag: int) -> Ids:
+        """Return the counts that rows may read, (B, C): until `lag` days before, or other folds."""
+        timeline = self._tables[table]
+        if self._last is not None:
+            return timeline.through(keys_B, np.minimum(periods_B, self._last + 1) - lag)
+        end_B = np.full(len(keys_B), timeline.first + timeline.periods, np.int64)
+        own_BC = timeline.through(keys_B, periods_B) - timeline.through(keys_B, periods_B - 1)
+        return timeline.through(keys_B, end_B) - own_BC
+
+
+class Statistics:
+    """The fresh statistics that a bank's kernels read."""
+
+    def __init__(self, folder: Path, document: Mapping[str, Any]) -> None:
+        """Map the counts, each file after a check of its digest.
+
+        Args:
+            folder: folder of the bank.
+            document: `statistics` of `bank.json`.
+
+        Raises:
+            BadExport: a file is missing or was changed.
+        """
+        self._document = document
+        self._reads: list[dict[str, Any]] = document["reads"]
+        self._states = []
+        for index, entry in enumerate(document["states"]):
+            path = folder / f"statistics-{index}.safetensors"
+            _check_digest(path, entry["sha256"])
+            self._states.append(State(path, entry["last"]))
+
+    @property
+    def columns(self) -> dict[str, bool]:
+        """Return the columns that are read, and whether each of them may be missing."""
+        document = self._document
+        required = [name for read in self._reads for name in _columns_of(read)]
+        optional = [document[name] for name in ("date_key", "event_time", "fold_by", "row_id")]
+        return {name: True for name in optional if name} | dict.fromkeys(required, False)
+
+    def of(self, rows: Columns, slots: Sequence[int], filled: int) -> Tensor:
+        """Return each row's statistics by the counts of its kernel's night, (B, S).
+
+        Args:
+            rows: the columns, without what fills the batch up.
+            slots: kernel of each row. One without a kernel has zeros, which nobody reads.
+            filled: rows of the filled batch.
+        """
+        s_BS = torch.zeros(filled, sum(map(_width_of, self._reads)))
+        of_kernel = [*self._document["state_of_kernel"], None]  # the last one is BASE_SLOT's
+        for index, state in enumerate(self._states):
+            own = [row for row, slot in enumerate(slots) if of_kernel[slot] == index]
+            if own:
+                some = {name: [rows[name][row] for row in own] for name in self.columns}
+                lookup = Lookup(some, self._periods(some, own), state)
+                columns = [column for read in self._reads for column in lookup.statistics(read)]
+                s_BS[own] = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+        return s_BS
+
+    def _periods(self, rows: Columns, numbers: Sequence[int]) -> Ids:
+        """Return the day of each row, later than all counts where it has none; or its fold."""
+        document = self._document
+        if name := document["date_key"]:
+            days = [_day_of_date(value) for value in rows[name]]
+        elif name := document["event_time"]:
+            unit, zone = document["event_time_unit"], document["time_zone"]
+            days = [day_of_time(value, name, unit=unit, zone=zone) for value in rows[name]]
+        else:
+            return self._folds(rows, numbers)
+        return np.array([NEWEST if day is None else day for day in days], np.int64)
+
+    def _folds(self, rows: Columns, numbers: Sequence[int]) -> Ids:
+        """Return the fold of each row of a log without days."""
+        file_key = keys_of(["rows"], "")
+        identity = combine(np.repeat(file_key, len(numbers)), np.array(numbers, np.uint64))
+        for name in (self._document["row_id"], self._document["fold_by"]):
+            if name:
+                is_null = np.array([value is None for value in rows[name]], np.bool_)
+                identity = np.where(is_null, identity, keys_of(rows[name], name))
+        salted = combine(identity, np.full(len(identity), np.uint64(FOLD_SALT)))
+        share_B = (salted >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return (share_B * FOLDS).astype(np.int64)
+
+
+class Lookup:
+    """Some rows, whose statistics are computed from the counts of one night."""
+
+    def __init__(self, rows: Columns, periods_B: Ids, state: State) -> None:
+        """Take the rows.
+
+        Args:
+            rows: columns of the rows.
+            periods_B: their days or folds.
+            state: the counts.
+        """
+        self._rows, self._periods_B, self._state = rows, periods_B, state
+        # Several rates and windows read the same keys and counts.
+        self._known_keys: dict[tuple[str, ...], Keys] = {}
+        self._known_counts: dict[tuple[str, int], Ids] = {}
+
+    def statistics(self, read: Mapping[str, Any]) -> list[Floats]:
+        """Return the numbers of one `[[fresh]]`."""
+        return self._rates(read) if read["kind"] == "counts" else self._lifts(read)
+
+    def _rates(self, read: Mapping[str, Any]) -> list[Floats]:
+        """Return smoothed log-odds and the log of one plus the labels, by key, window and rate."""
+        columns = []
+        for chain in read["chains"]:
+            for window in read["windows"]:
+                for rate in read["rates"]:
+                    known_B, positive_B = self._labels((), None, rate)
+                    share_B = (positive_B + 1) / (known_B + 2)
+                    for key in chain:
+                        known_B, positive_B = self._labels(key, window, rate)
+                        share_B = (positive_B + read["prior"] * share_B) / (known_B + read["prior"])
+                    columns += [np.log(share_B / (1 - share_B)), np.log1p(known_B)]
+        return columns
+
+    def _lifts(self, read: Mapping[str, Any]) -> list[Floats]:
+        """Return sum, maximum and mean of the lift over each history, and the share of hits."""
+        rate, prior, name = read["rate"], read["prior"], read["history"]
+        lists = [_last_values(values, read, name) for values in self._rows[name]]
+        lengths_B = np.array([len(values) for values in lists], np.int64)
+        row_m = np.repeat(np.arange(len(lists)), lengths_B)
+        others_m = crossed([[value for values in lists for value in values]], [name])
+        items_m, periods_m = self._keys((read["item"],))[row_m], self._periods_B[row_m]
+        pairs_m = (items_m & UPPER) | (combine(items_m, others_m) >> np.uint64(32))
+        count = self._state.readable
+        pair_m = count(read["pairs"], pairs_m, periods_m, rate["lag"])[:, 0]
+        other_m = count(read["others"], others_m, periods_m, rate["lag"])[:, 0]
+        _, item_B = self._labels((read["item"],), None, rate)
+        _, all_B = self._labels((), None, rate)
+        expected_m = item_B[row_m] * other_m / np.maximum(all_B, 1)[row_m]
+        lift_m = np.log((pair_m + prior) / (expected_m + prior))
+        most_B = np.full(len(lists), -np.inf)
+        np.maximum.at(most_B, row_m, lift_m)
+        sum_B, hits_B = (
+            np.bincount(row_m, weights=weights, minlength=len(lists)).astype(np.float64)
+            for weights in (lift_m, pair_m > 0)
+        )
+        divisor_B = np.maximum(lengths_B, 1)
+        most_B = np.where(np.isfinite(most_B), most_B, 0.0)
+        return [sum_B, most_B, sum_B / divisor_B, hits_B / divisor_B]
+
+    def _labels(
+        self, key: Sequence[str], window: int | None, rate: Mapping[str, int]
+    ) -> tuple[Floats, Floats]:
+        """Return the known and the positive labels of each row's key in a window of days."""
+        first, counts_BC = 2 * rate["index"], self._counts(key, rate["lag"])
+        if window is not None:
+            counts_BC = counts_BC - self._counts(key, rate["lag"] + window)
+        return counts_BC[:, first].astype(np.float64), counts_BC[:, first + 1].astype(np.float64)
+
+    def _counts(self, key: Sequence[str], lag: int) -> Ids:
+        """Return the counts of each row's key until `lag` days before its day."""
+        name = (f"s.key.{'+'.join(key)}", lag)
+        if name not in self._known_counts:
+            self._known_counts[name] = self._state.readable(
+                name[0], self._keys(key), self._periods_B, lag
+            )
+        return self._known_counts[name]
+
+    def _keys(self, columns: Sequence[str]) -> Keys:
+        """Return the key of each row; zero where there is no column."""
+        names = tuple(columns)
+        if names not in self._known_keys:
+            values = [self._rows[name] for name in names]
+            nothing = np.zeros(len(self._periods_B), np.uint64)
+            self._known_keys[names] = crossed(values, names) if names else nothing
+        return self._known_keys[names]
+
+
+def _columns_of(read: Mapping[str, Any]) -> list[str]:
+    """Return the columns whose values one `[[fresh]]` counts."""
+    if read["kind"] == "co_occurrence":
+        return [read["item"], read["history"]]
+    return [name for chain in read["chains"] for key in chain for name in key]
+
+
+def _width_of(read: Mapping[str, Any]) -> int:
+    """Return the numbers of one `[[fresh]]`."""
+    if read["kind"] == "co_occurrence":
+        return 4
+    return 2 * len(read["chains"]) * len(read["windows"]) * len(read["rates"])
+
+
+def _day_of_date(value: Any) -> int | None:  # noqa: ANN401 - a value of a row
+    """Return the day of an ISO 8601 date since 1970-01-01; None where there is none."""
+    text = (value or "").strip()
+    try:
+        return date.fromisoformat(text).toordinal() - EPOCH
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.toordinal() - EPOCH if moment.time() == time.min else None
+
+
+def day_of_time(value: Any, column: str, *, unit: str, zone: str) -> int | None:  # noqa: ANN401
+    """Return the day since 1970-01-01 that the clocks of a zone show at a time.
+
+    Args:
+        value: a number in `unit`, a datetime, or a date; None gives None.
+        column: name of its column, for the message.
+        unit: unit of a number: s, ms, us or ns.
+        zone: zone in which days are cut. A datetime without a zone is a wall clock in it.
+
+    Raises:
+        BadRows: the value is no time.
+    """
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(ZoneInfo(zone))
+    if isinstance(value, date):
+        return value.toordinal() - EPOCH
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise BadRows(f"column {column} holds {value!r}; expected a number in {unit}, or a time")
+    if not math.isfinite(value):
+        return None
+    if unit == "ns" and isinstance(value, numbers.Integral):
+        # A double cannot represent the nanoseconds since 1970 of a day in this century.
+        value, unit = math.trunc(Fraction(int(value), 1000)), "us"
+    seconds = float(value) / PER_SECOND[unit]
+    micros = int(np.clip(seconds * 1e6, -MAX_MICROS, MAX_MICROS))
+    if zone != "UTC":
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+        offset = moment.astimezone(ZoneInfo(zone)).utcoffset()
+        micros += 0 if offset is None else offset // timedelta(microseconds=1)
+    return micros // DAY_MICROS
+
+
 # ------------------------------------------------ kernels, as iak/predictor.py
 
 
@@ -495,6 +796,8 @@ class Bank:
         self.w = _read(file)
         self._reads_x, self._is_shared = document["reads_x"], document["is_shared"]
         self.kernels: list[dict[str, Any]] = document["kernels"]
+        described = document.get("statistics")
+        self.statistics = Statistics(folder, described) if described else None
         self._prepare(towers)
         self.slots = {kernel["domain"]: slot for slot, kernel in enumerate(self.kernels)}
 
@@ -540,8 +843,17 @@ class Bank:
                 return slot, None if slot == own else NO_KERNEL if own == BASE_SLOT else HELD
         return BASE_SLOT, NO_KERNEL if own == BASE_SLOT else HELD
 
-    def logits(self, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
-        """Return `logits_BT`, each row's by the kernel in its slot, or the base's without one."""
+    def logits(
+        self, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor, s_BS: Tensor | None = None
+    ) -> Tensor:
+        """Return `logits_BT`, each row's by the kernel in its slot, or the base's without one.
+
+        Args:
+            h_BH: the base's representation.
+            x_BX: inputs of the trunk.
+            slots_B: kernel of each row, `BASE_SLOT` for none.
+            s_BS: fresh statistics of the rows; None where the kernels read none.
+        """
         rows, towers = SortedRows(slots_B), self._towers
         if not rows.slots:
             return towers(h_BH)
@@ -550,6 +862,10 @@ class Bank:
             a_RA = self._standardised_once(h_BH, x_BX).index_select(0, rows.index)
         else:
             a_RA = self._standardised(h_RH, x_BX.index_select(0, rows.index), rows)
+        if s_BS is not None:
+            mean_RS, scale_RS = (rows.spread(self.w[f"standard.fresh_{n}"]) for n in _STANDARD)
+            s_RS = s_BS.index_select(0, rows.index) - mean_RS
+            a_RA = torch.cat([a_RA, s_RS / scale_RS], dim=1)
         within_RX, skip_RT = self._added(h_RH, a_RA, rows)
         within_BX, skip_BT = (rows.put_back(part, len(h_BH)) for part in (within_RX, skip_RT))
         shift_BTD = within_BX.unflatten(1, (towers.tasks, towers.hidden))
@@ -569,7 +885,7 @@ class Bank:
         """Return the inputs of rows sorted by kernel, each by its own standardisation."""
         units = h_BH.shape[1]
         a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
-        mean_BA, scale_BA = (rows.spread(self.w[f"standard.{n}"]) for n in ("mean", "scale"))
+        mean_BA, scale_BA = (rows.spread(self.w[f"standard.{n}"]) for n in _STANDARD)
         a_BA = (a_BA - mean_BA) / scale_BA
         if "standard.narrow" not in self.w:
             return a_BA
@@ -643,10 +959,10 @@ class Model:
         Raises:
             BadRows: a column is missing, or a value cannot be read.
         """
-        columns, count = self._columns(rows)
+        bank = self._bank  # once, because `load_bank` may replace it meanwhile
+        columns, count = self._columns(rows, bank)
         if not count:
             return self._answers([], np.zeros((0, 2, len(self._document["tasks"]))), [], [])
-        bank = self._bank  # once, because `load_bank` may replace it meanwhile
         domains, routes, slots = self._routes(columns, count, bank)
         filled = {n: [*v, *[v[-1]] * (-count % FULL_ROWS)] for n, v in columns.items()}
         h_BH, x_BX = self._represent(filled)
@@ -655,11 +971,13 @@ class Model:
         else:
             slots_B = torch.full((len(h_BH),), BASE_SLOT)
             slots_B[:count] = torch.tensor(slots)
-            logits_BT = bank.logits(h_BH, x_BX, slots_B)
+            statistics = bank.statistics
+            s_BS = statistics.of(columns, slots, len(h_BH)) if statistics else None
+            logits_BT = bank.logits(h_BH, x_BX, slots_B, s_BS)
         p_BST = self._probabilities(logits_BT.double())[:count]
         return self._answers(domains, p_BST, routes, self._breaches(columns, count))
 
-    def _columns(self, rows: Columns) -> tuple[dict[str, list[Any]], int]:
+    def _columns(self, rows: Columns, bank: Bank | None) -> tuple[dict[str, list[Any]], int]:
         """Return every column that is read, as a list, and the number of rows."""
         document = self._document
         keys = (*document["domain_keys"], *document["parent_keys"])
@@ -668,6 +986,8 @@ class Model:
         for feature in self.encoder.features:
             names = feature.get("columns") or [feature["column"] or feature["name"]]
             needed |= {n: needed.get(n, True) and feature["optional"] for n in names}
+        if bank is not None and bank.statistics is not None:
+            needed = bank.statistics.columns | needed  # a feature knows whether it may miss its own
         lengths = {n: len(rows[n]) for n in needed if n in rows}
         if len(set(lengths.values())) > 1:
             raise BadRows(f"columns differ in length: {lengths}; give one value for each row")
@@ -791,6 +1111,8 @@ def _text(value: Any, column: str) -> str | None:  # noqa: ANN401 - a value of a
     """Return the value of a key as text, as Arrow writes it."""
     if value is None or isinstance(value, str):
         return value
+    if type(value) is date:
+        return value.isoformat()
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, numbers.Integral):

@@ -57,24 +57,30 @@ def write_base(folder):
     return published(folder, "crosses")[0]
 
 
-def write_bundles(folder, base, names=BUNDLES, *, seed=0, mean=1):
-    """Write kernels whose every weight differs from its start; `mean` seeds their standardizer."""
+def write_bundles(folder, base, names=BUNDLES, *, seed=0, mean=1, statistics=None, width=0):
+    """Write kernels whose every weight differs from its start; `mean` seeds their standardizer.
+
+    With `statistics`, the file of a state, they read `width` fresh statistics as well.
+    """
     heads = FrozenBase.load(base, TABLES, ResolvedPlacement(), ALONE).heads
     inputs = heads.tasks * heads.width + _x_units(base)
-    shape = KernelShape.on(heads, KERNEL, inputs=inputs)
+    shape = KernelShape.on(heads, KERNEL, inputs=inputs + width)
     for number, name in enumerate(names):
         domain, is_published = BUNDLES[name]
         kernel = moved_kernel(seed + number, shape)
         tensors = {n: w for n, w in kernel.items() if not n.startswith("probe")}
         tensors |= {f"{STANDARD}mean": normal(inputs, seed=mean)}
         tensors |= {f"{STANDARD}scale": 1 + normal(inputs, seed=2).abs()}
+        if statistics is not None:
+            tensors |= {f"{STANDARD}fresh_mean": normal(width, seed=3)}
+            tensors |= {f"{STANDARD}fresh_scale": 1 + normal(width, seed=4).abs()}
         manifest = base.manifest
         write_bundle(
             folder, tensors, domain=domain, base_fingerprint=manifest.fingerprint,
             schema_hash=manifest.schema_hash, data_window={},
             spec={"kernel": KERNEL.model_dump(mode="json")}, versions={},
             verdict=Verdict(publish=is_published, reason="", rows=0),
-            created_at=datetime(2026, 11, 20, 3, tzinfo=UTC),
+            created_at=datetime(2026, 11, 20, 3, tzinfo=UTC), statistics=statistics,
         )  # fmt: skip
     write_index(folder)
     return folder

@@ -81,14 +81,14 @@ def exported(folder, base, bundles, tables=TABLES, catalog=CATALOG):
     folder.mkdir(parents=True)
     export.write_base(folder, base, catalog, tables)
     if bundles is not None:
-        write_bank(folder / "bank", base, bundles)
+        write_bank(folder / "bank", base, bundles, catalog)
     return runtime.load(folder)
 
 
-def write_bank(folder, base, bundles):
+def write_bank(folder, base, bundles, catalog=CATALOG):
     folder.mkdir()
     found = bundle_set(base, bundles)
-    export.write_bank(folder, found, base_fingerprint=base.manifest.fingerprint)
+    export.write_bank(folder, found, base, catalog)
 
 
 def answers(scorer, rows):
@@ -242,7 +242,8 @@ def test_another_bank_is_swapped_in_without_the_base(tmp_path, base, night, rows
 def test_a_bank_of_another_base_is_refused(tmp_path, pair, night, base):
     folder = tmp_path / "bank"
     folder.mkdir()
-    export.write_bank(folder, bundle_set(base, night), base_fingerprint="0" * 64)
+    other = SimpleNamespace(manifest=SimpleNamespace(fingerprint="0" * 64), catalog=base.catalog)
+    export.write_bank(folder, bundle_set(base, night), other, CATALOG)
     with pytest.raises(runtime.BadExport, match=f"kernels of base {'0' * 64}"):
         pair[1].load_bank(folder)
 
@@ -322,13 +323,6 @@ def test_what_the_runtime_cannot_express_is_refused_with_the_reason(base):
     for words, (refused, tables) in cases.items():
         with pytest.raises(BadRequest, match=words):
             export.check_exportable(refused, tables)
-
-
-def test_kernels_with_fresh_statistics_are_refused(tmp_path, base):
-    with pytest.raises(BadRequest, match="fresh statistics"):
-        export.write_bank(
-            tmp_path, SimpleNamespace(states=("one",)), base_fingerprint=base.manifest.fingerprint
-        )
 
 
 def test_constants_are_those_of_the_package():

@@ -1,0 +1,165 @@
+"""An export reads the same fresh statistics as the package, to the last bit."""
+
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iak.pipeline.data import hashing
+from iak.pipeline.data.fresh_keys import as_of_now, fresh_columns
+from iak.pipeline.fresh.inputs import statistics_of
+from iak.pipeline.fresh.state import STATISTICS, definition_of
+from iak.pipeline.publish.bundle import StatisticsFile
+from iak.pipeline.serving import runtime
+from iak.pipeline.serving.export_statistics import write_statistics
+from iak.schemas.log import SplitSpec
+from iak.schemas.manifest import StatisticsEntry
+from tests.builders import DAYS
+from tests.unit.fresh.small import LAST, dated_catalog, drawn, state_of, undated_catalog
+from tests.unit.serving.shop import shop_catalog, write_base, write_bundles, write_shop
+from tests.unit.serving.test_export import answers, assert_same, exported, scorer
+
+DATED = dated_catalog()
+TIMED = dated_catalog(
+    log__date_key=None, log__partition_keys=["region"], log__time_zone="Asia/Shanghai"
+)
+SLOW = dated_catalog(
+    tasks=[
+        {"label": "click", "kind": "click", "matures_after": "P1D"},
+        {"label": "order", "kind": "conversion"},
+    ]
+)
+UNDATED, SLICED = undated_catalog(), undated_catalog(log__slice_by="user_id")
+NUMBERED = undated_catalog(log__row_id=None)
+CATALOGS = {
+    "day": DATED, "time": TIMED, "slow labels": SLOW, "fold": UNDATED, "fold of a user": SLICED,
+    "fold of a row's number": NUMBERED,
+}  # fmt: skip
+NIGHTS = 2
+"""Nights whose kernels predict together, each by counts of its own."""
+
+
+def states_of(catalog, seed):
+    last = LAST if catalog in (DATED, TIMED, SLOW) else None
+    parts = [[drawn(60, seed)], [drawn(40, seed + 1), drawn(20, seed + 2)]]
+    return tuple(state_of(own, catalog, last) for own in parts)
+
+
+def looked_up(folder, catalog, states, rows, slots):
+    """What the runtime makes of rows, after everything went through files."""
+    bundles = SimpleNamespace(states=states, state_K=(1, 0, 1))
+    document = write_statistics(folder, bundles, catalog).model_dump_json()
+    statistics = runtime.Statistics(folder, json.loads(document))
+    columns = {name: rows.column(name).to_pylist() for name in statistics.columns}
+    return statistics.of(columns, slots, len(slots) + 3).numpy()
+
+
+def expected(catalog, states, rows, slots):
+    identity = hashing.keys_of_positions(hashing.key_of_text("rows"), 0, len(rows))
+    if catalog.log.row_id:
+        identity = hashing.keys_of(rows.column("event_id"))
+    keys = pa.table(as_of_now(fresh_columns(rows, identity, catalog)))
+    both = [statistics_of(keys, state, catalog) for state in states]
+    state_of_kernel = (1, 0, 1, None)
+    found = np.zeros((len(slots) + 3, both[0].shape[1]), np.float32)
+    for row, slot in enumerate(slots):
+        if state_of_kernel[slot] is not None:
+            found[row] = both[state_of_kernel[slot]][row]
+    return found
+
+
+@pytest.mark.parametrize("name", CATALOGS)
+@given(seed=st.integers(0, 50), count=st.integers(1, 40), data=st.data())
+@settings(max_examples=15)
+def test_the_statistics_of_rows_are_those_of_the_package(tmp_path_factory, name, seed, count, data):
+    catalog, rows = CATALOGS[name], drawn(count, seed + 9)
+    states = states_of(catalog, seed)
+    slots = data.draw(st.lists(st.integers(-1, 2), min_size=count, max_size=count))
+    folder = tmp_path_factory.mktemp("bank")
+    found = looked_up(folder, catalog, states, rows, slots)
+    wanted = expected(catalog, states, rows, slots)
+    np.testing.assert_array_equal(found.view(np.int32), wanted.view(np.int32))
+
+
+def test_a_row_without_a_day_reads_what_is_newest(tmp_path):
+    rows, states = drawn(20, 3), states_of(DATED, 0)
+    slots = [0] * len(rows)
+    dated = rows.set_column(rows.schema.get_field_index("dt"), "dt", pa.array(["2027-01-01"] * 20))
+    without = rows.set_column(rows.schema.get_field_index("dt"), "dt", pa.nulls(20, pa.string()))
+    both = [looked_up(tmp_path, DATED, states, some, slots) for some in (dated, without)]
+    np.testing.assert_array_equal(*both)
+
+
+def test_counts_that_were_changed_are_refused(tmp_path):
+    bundles = SimpleNamespace(states=states_of(DATED, 0), state_K=(0, 1))
+    document = write_statistics(tmp_path, bundles, DATED).model_dump(mode="json")
+    path = tmp_path / "statistics-1.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(runtime.BadExport, match=r"statistics-1\.safetensors has SHA-256"):
+        runtime.Statistics(tmp_path, document)
+
+
+def test_kernels_without_statistics_write_none(tmp_path):
+    assert write_statistics(tmp_path, SimpleNamespace(states=()), DATED) is None
+    assert not list(tmp_path.iterdir())
+
+
+SHANGHAI = timezone(timedelta(hours=8))
+DAY_1 = date.fromisoformat(DAYS[0]).toordinal() - date(1970, 1, 1).toordinal()
+MIDNIGHT_S = DAY_1 * 86_400 - 8 * 3_600
+"""The first second of the first day in Shanghai."""
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "day"),
+    [
+        (MIDNIGHT_S, "s", DAY_1),
+        (MIDNIGHT_S - 1, "s", DAY_1 - 1),
+        (MIDNIGHT_S * 1_000 - 1, "ms", DAY_1 - 1),
+        (MIDNIGHT_S * 10**9, "ns", DAY_1),
+        (MIDNIGHT_S * 10**9 - 1_000, "ns", DAY_1 - 1),
+        (float(MIDNIGHT_S), "s", DAY_1),
+        (datetime.fromtimestamp(MIDNIGHT_S, UTC), "s", DAY_1),
+        (datetime.fromtimestamp(MIDNIGHT_S, SHANGHAI), "s", DAY_1),
+        (datetime.fromisoformat(DAYS[0] + " 23:59:59"), "s", DAY_1),  # the clock of the zone
+        (date.fromisoformat(DAYS[0]), "s", DAY_1),
+        (None, "s", None),
+        (float("nan"), "s", None),
+        (1e300, "s", 1_460_000),  # further than a calendar goes
+    ],
+)
+def test_a_time_is_on_the_day_that_clocks_of_the_zone_show(value, unit, day):
+    found = runtime.day_of_time(value, "time", unit=unit, zone="Asia/Shanghai")
+    assert found == day
+
+
+@pytest.mark.parametrize("value", ["noon", True, [1]])
+def test_what_is_no_time_is_refused_with_its_column(value):
+    with pytest.raises(runtime.BadRows, match=r"column time holds .* expected a number in s"):
+        runtime.day_of_time(value, "time", unit="s", zone="UTC")
+
+
+def test_an_export_with_statistics_predicts_as_the_scorer_does(tmp_path):
+    fresh = {"fresh": [{"keys": ["item_id"], "windows": ["P1D", "all"]}, {"keys": ["scene"]}]}
+    known = shop_catalog(**fresh)
+    rows, base = write_shop(tmp_path), write_base(tmp_path / "base")
+    state = state_of([rows.combine_chunks().to_batches()[0]], known)
+    state.write(tmp_path / STATISTICS)
+    entry = StatisticsEntry(definition=definition_of(known), state=state.id)
+    night = write_bundles(
+        tmp_path / "bundles", base, width=len(known.fresh_names),
+        statistics=StatisticsFile(path=tmp_path / STATISTICS, entry=entry),
+    )  # fmt: skip
+    catalog = known.to_score(SplitSpec())
+    found = scorer(base, night, catalog=catalog)
+    model = exported(tmp_path / "out", base, night, catalog=catalog)
+    assert_same(model, found, rows)
+    # Without their days the rows read newer counts, and so the answers are others.
+    columns = rows.drop_columns("dt").to_pydict()
+    later = model.predict(columns)["p.ctr"]
+    assert (later != answers(found, rows).column("p.ctr").to_numpy()).any()
