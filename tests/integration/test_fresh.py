@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -13,9 +14,12 @@ from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import list_bundles, read_manifest
 from iak.pipeline.runs.explain_rows import explain_rows
+from iak.pipeline.runs.export import export
 from iak.pipeline.runs.load import parse_catalog
 from iak.pipeline.runs.predict import predict
+from iak.pipeline.serving import runtime
 from iak.schemas.explaining import ExplainSpec
+from iak.schemas.export import ExportSpec
 from iak.schemas.scoring import PredictSpec
 from tests.integration.small_log import SHIPPED, write_log
 
@@ -134,16 +138,22 @@ def test_kernels_that_serve_stay_as_they_are_when_a_catalogue_gets_statistics(pl
         )
 
 
-def test_a_prediction_reads_what_an_evaluation_reads(place, fresh):
+@pytest.fixture(scope="module")
+def predicted(place, fresh):
+    """The scores of all rows by the kernels of `fresh`."""
     assert fresh[0].kernels
-    found = evaluated(place, "e-fresh", place / "fresh.toml", place / "fresh")
     spec = PredictSpec.model_validate(
         {"catalog": place / "fresh.toml", "data_root": str(place / "log"), "workers": 1,
          "device": "cpu", "base": place / "base", "bundles": place / "fresh",
          "run_dir": place / "p-fresh", "tables": {"precision": "fp32"}}
     )  # fmt: skip
     done = predict(spec, parse_catalog(place / "fresh.toml"), ProcessLauncher())
-    scores = pq.read_table(done.predictions).to_pydict()
+    return pq.read_table(done.predictions)
+
+
+def test_a_prediction_reads_what_an_evaluation_reads(place, predicted):
+    found = evaluated(place, "e-fresh", place / "fresh.toml", place / "fresh")
+    scores = predicted.to_pydict()
     by_row = dict(zip(scores["row"], scores["p.ctr"], strict=True))
     expected = zip(
         found.column("row").to_pylist(), found.column("own.iak_published.ctr").to_pylist(),
@@ -151,6 +161,24 @@ def test_a_prediction_reads_what_an_evaluation_reads(place, fresh):
     )  # fmt: skip
     for row, probability in expected:
         assert by_row[row] == pytest.approx(probability, abs=1e-6)
+
+
+def test_an_export_predicts_what_a_prediction_reads(place, predicted):
+    spec = ExportSpec.model_validate(
+        {"catalog": place / "fresh.toml", "base": place / "base", "bundles": place / "fresh",
+         "out": place / "exported", "tables": {"precision": "fp32"}}
+    )  # fmt: skip
+    export(spec, parse_catalog(place / "fresh.toml"))
+    keys = pa.schema({"region": pa.string(), "dt": pa.string()})
+    log = ds.dataset(place / "log" / "events", partitioning=ds.partitioning(keys, flavor="hive"))
+    rows = log.to_table().slice(0, 2_000)
+    answers = runtime.load(place / "exported").predict(rows.to_pydict())
+    by_id = dict(
+        zip(*(predicted.column(name).to_pylist() for name in ("id", "p.ctr")), strict=True)
+    )
+    expected = np.array([by_id[str(id)] for id in rows.column("event_id").to_pylist()])
+    assert set(answers["kernel"]) - {"base"}
+    np.testing.assert_array_equal(answers["p.ctr"], expected)
 
 
 def test_an_explanation_reads_the_statistics_that_its_kernel_reads(place, fresh):
