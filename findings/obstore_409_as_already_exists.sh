@@ -20,6 +20,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
+print("version: obstore", obstore.__version__)
 requests = []
 
 
@@ -45,8 +46,11 @@ try:
     obstore.put(store, "commit", b"mine", mode="create")
 except AlreadyExistsError as error:
     print(f"{len(requests)} request, answered 409: {str(error).splitlines()[0][:90]}")
-    sys.exit(0 if len(requests) == 1 else 1)
+    if len(requests) != 1:
+        sys.exit(f"the behaviour changed: {len(requests)} requests")
+    print("as described")
 except Exception as error:
-    print(f"another error now: {type(error).__name__}")
-sys.exit(1)
+    sys.exit(f"the behaviour changed: {type(error).__name__}")
+else:
+    sys.exit("the behaviour changed: nothing was raised")
 PYTHON

@@ -66,12 +66,15 @@ def importers(name, wrap):
     return [role for role, name in ROLES.items() if f"ray::{name}" in titles]
 
 
+print("version: ray", ray.__version__)
 ROLES = {"the controller": "TrainController", "the worker": "RayTrainWorker"}
 plain = importers("as-it-is", lambda value: value)
 print("config as it is: imported by", " and ".join(plain))
 put = importers("behind-put", ray.put)
 print("config behind ray.put: imported by", " and ".join(put))
-sys.exit(0 if plain == list(ROLES) and put == ["the worker"] else 1)
+if plain != list(ROLES) or put != ["the worker"]:
+    sys.exit("the behaviour changed")
+print("as described")
 PYTHON
 cd "$folder"
 RAY_USAGE_STATS_ENABLED=0 RAY_TRAIN_V2_ENABLED=1 "$folder/venv/bin/python" -W ignore run.py "$folder" 2> "$folder/errors" \

@@ -4,9 +4,9 @@ Workers append their progress to `progress.jsonl` in the run folder, which the c
 grows. Worker 0 leaves the result. `_failures.py` decides whether an error on a worker ends the run.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from iak.jobs._failures import (
@@ -23,6 +23,7 @@ from iak.pipeline.files import put_file
 from iak.pipeline.launcher import Launch, Result, Work
 from iak.pipeline.process import Worker, wait_for_all
 from iak.pipeline.progress import PROGRESS, following, worker_report
+from iak.pipeline.repeated import Repeated
 from iak.pipeline.storage.store_counter import OF_PROCESS
 from iak.schemas.traffic import StoreTraffic
 
@@ -71,19 +72,12 @@ def _reporting_stores(report: Report) -> Iterator[None]:
 
     So what a killed worker had exchanged is known too, but for its last second.
     """
-    stop = threading.Event()
-
-    def keep_reporting() -> None:
-        while not stop.wait(_STORES_EVERY_S):
-            _report_stores(report)
-
-    thread = threading.Thread(target=keep_reporting, daemon=True)
-    thread.start()
+    reports = Repeated("stores", partial(_report_stores, report))
+    reports.start(_STORES_EVERY_S)
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
+        reports.stop()
         _report_stores(report)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.commits import newest_generation
 from iak.pipeline.registry.resolve import ResolvedAlias, resolve_moved
-from iak.pipeline.serving.repeated import Repeated
+from iak.pipeline.repeated import Repeated
 from iak.pipeline.serving.service import Service
 from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Alias

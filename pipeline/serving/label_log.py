@@ -16,8 +16,8 @@ from iak.pipeline.data.ripeness import unripe
 from iak.pipeline.data.snapshot import Partition, Snapshot
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.repeated import Repeated
 from iak.pipeline.serving.calibration import ServedCalibration
-from iak.pipeline.serving.repeated import Repeated
 from iak.schemas.log import Catalog
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import threading
 
-from iak.pipeline.serving.repeated import Repeated
+from iak.pipeline.repeated import Repeated
 
 
 def test_it_calls_again_and_again_until_it_is_stopped():
