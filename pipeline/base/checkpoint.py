@@ -15,27 +15,65 @@ that was read from the damaged one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from iak.pipeline.base.checkpoint_folders import complete, folder_of, put_checkpoint
+from iak.pipeline.base.train_state import TrainState
 from iak.pipeline.errors import Corrupt
 from iak.pipeline.files import empty_folder, not_permitted, put_file, remove_path
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.process import Worker
 from iak.pipeline.sealed import SEAL, check_seal, parsed, seal, spelled
 from iak.pipeline.sharding import adagrad_state, base_weights
-from iak.pipeline.sharding.rectangles import entries_of, opened, save_tensors, together, verify_file
+from iak.pipeline.sharding.rectangles import (
+    FileEntry,
+    opened,
+    save_tensors,
+    together,
+    verify_file,
+)
 from iak.schemas.base import JsonObject
 
 STATE = "state.json"
 CHECKPOINT_FORMAT = 2
 """Format 1 has no digest of its state, and is read without one."""
 ADAM = "adam.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointDocument:
+    """`state.json`: the files of a checkpoint, and the state of each worker that wrote it."""
+
+    step: int = 0
+    """Steps that are done; 0 in a checkpoint of format 1, which names them in its folder alone."""
+    weights: list[FileEntry]
+    """Tables and dense weights."""
+    momentum: list[FileEntry]
+    """Adagrad's accumulators."""
+    adam: FileEntry
+    """The dense optimiser's tensors."""
+    workers: list[TrainState]
+    """By rank."""
+
+    def as_json(self) -> JsonObject:
+        """Return the document as JSON values, in the current format."""
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "step": self.step,
+            "weights": [asdict(entry) for entry in self.weights],
+            "momentum": [asdict(entry) for entry in self.momentum],
+            "adam": asdict(self.adam),
+            "workers": [state.as_json() for state in self.workers],
+        }
+
+
+_DOCUMENT = TypeAdapter(CheckpointDocument)
 
 
 def list_complete(folder: Path, *, worker: Worker) -> list[Path]:
@@ -46,10 +84,9 @@ def list_complete(folder: Path, *, worker: Worker) -> list[Path]:
 
 def save(
     folder: Path,
-    step: int,
     model: nn.Module,
     adam: Mapping[str, Tensor],
-    meta: JsonObject,
+    state: TrainState,
     *,
     worker: Worker,
 ) -> None:
@@ -57,28 +94,27 @@ def save(
 
     Args:
         folder: folder of the run's checkpoints.
-        step: steps that are done; it names the checkpoint.
         model: sharded, its tables trained.
         adam: the dense optimiser's tensors, the same on every worker.
-        meta: plain data of this worker. The checkpoint contains that of every worker.
+        state: this worker's state, whose step names the checkpoint. The checkpoint contains that of
+            every worker.
         worker: this process.
     """
-    path = folder_of(folder, step)
+    path = folder_of(folder, state.step)
     part = path.with_name(f".{path.name}.part")
     make_folder(part, worker)
     weights = base_weights.write_base_weights(model, part, worker)
     accumulators = adagrad_state.write_accumulators(model, part, worker)
-    metas: list[JsonObject] = [{} for _ in range(worker.world)]
-    dist.all_gather_object(metas, meta)
+    states = [state] * worker.world
+    dist.all_gather_object(states, state)
     if worker.rank == 0:
-        document = {
-            "format": CHECKPOINT_FORMAT,
-            "step": step,
-            "weights": [asdict(entry) for entry in weights],
-            "momentum": [asdict(entry) for entry in accumulators],
-            "adam": asdict(save_tensors(adam, part, ADAM)),
-            "workers": metas,
-        }
+        document = CheckpointDocument(
+            step=state.step,
+            weights=weights,
+            momentum=accumulators,
+            adam=save_tensors(adam, part, ADAM),
+            workers=states,
+        )
         write_state(part, document)
     gather(part, worker)
     if worker.rank == 0:
@@ -101,12 +137,12 @@ def gather(folder: Path, worker: Worker) -> None:
     barrier(worker)
 
 
-def write_state(folder: Path, document: JsonObject) -> None:
+def write_state(folder: Path, document: CheckpointDocument) -> None:
     """Write a checkpoint's document, the last of its files."""
-    put_file(folder / STATE, spelled(seal(document), allow_nan=True))
+    put_file(folder / STATE, spelled(seal(document.as_json()), allow_nan=True))
 
 
-def read_state(folder: Path) -> JsonObject:
+def read_state(folder: Path) -> CheckpointDocument:
     """Read a checkpoint's document.
 
     Raises:
@@ -130,7 +166,7 @@ def read_state(folder: Path) -> JsonObject:
         ) from error
     except (OSError, ValueError) as error:
         raise Corrupt(f"{path} is not what was written: {error}") from error
-    return current_document(
+    current = current_document(
         document,
         kind="checkpoint",
         current=CHECKPOINT_FORMAT,
@@ -138,6 +174,10 @@ def read_state(folder: Path) -> JsonObject:
         remedy=f"Finish that run with the version that started it, or remove {folder.parent}",
         migrations={0: unchanged, 1: unchanged},
     )
+    try:
+        return _DOCUMENT.validate_python(current)
+    except ValueError as error:
+        raise Corrupt(f"{path} is not a checkpoint's document: {error}") from error
 
 
 def _check_step(folder: Path, document: JsonObject) -> None:
@@ -148,7 +188,7 @@ def _check_step(folder: Path, document: JsonObject) -> None:
 
 def resume(
     paths: Sequence[Path], model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
-) -> tuple[list[JsonObject], list[str]]:
+) -> tuple[list[TrainState], list[str]]:
     """Fill the model and the optimisers from the newest sound checkpoint; a collective call.
 
     Newer checkpoints that are damaged are removed, so that only sound ones count for `KEEP`.
@@ -169,7 +209,7 @@ def resume(
     problems: list[str] = []
     for number, path in enumerate(paths):
         try:
-            metas, lines = load(path, model, adam, worker=worker)
+            states, lines = load(path, model, adam, worker=worker)
         except Corrupt as error:
             problems.append(f"checkpoint {path.name} is damaged: {error}")
             continue
@@ -180,7 +220,7 @@ def resume(
             )
         for damaged in paths[:number] if worker.rank == 0 else ():
             worker.files.call_on_driver(remove_path, damaged)
-        return metas, [*problems, *lines]
+        return states, [*problems, *lines]
     folder = paths[0].parent
     listing = "\n".join(f"  {line}" for line in problems)
     raise Corrupt(
@@ -192,7 +232,7 @@ def resume(
 
 def load(
     folder: Path, model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
-) -> tuple[list[JsonObject], list[str]]:
+) -> tuple[list[TrainState], list[str]]:
     """Fill the model and the optimisers in place from one checkpoint; a collective call.
 
     Args:
@@ -202,7 +242,7 @@ def load(
         worker: this process.
 
     Returns:
-        The plain data of each worker that wrote it, by rank; and a line for each part of the
+        The state of each worker that wrote it, by rank; and a line for each part of the
         optimisers' state that starts at zero.
 
     Raises:
@@ -211,10 +251,9 @@ def load(
         Corrupt: a file is missing or not what was written. All reach every worker.
     """
     document = together(lambda: read_state(folder), worker)[worker.rank]
-    weights, momentum = (entries_of(document[part]) for part in ("weights", "momentum"))
-    (entry,) = entries_of([document["adam"]])
-    base_weights.read_base_weights(model, folder, weights, worker)
-    lines = adagrad_state.read_accumulators(model, folder, momentum, worker)
+    entry = document.adam
+    base_weights.read_base_weights(model, folder, document.weights, worker)
+    lines = adagrad_state.read_accumulators(model, folder, document.momentum, worker)
 
     def read_adam() -> None:
         verify_file(folder, entry)
@@ -223,7 +262,7 @@ def load(
                 tensor.copy_(file.get_tensor(name))
 
     together(read_adam, worker)
-    return document["workers"], lines
+    return document.workers, lines
 
 
 def optimizer_tensors(

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from torch import nn
 from iak.pipeline.base import checkpoint, optimizer_state, published_base
 from iak.pipeline.base.best_weights import BestWeights, read_best
 from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.train_state import TrainState, restored_state
 from iak.pipeline.base.validation import Validation, validate
 from iak.pipeline.collectives import total
 from iak.pipeline.data import features
@@ -41,11 +42,10 @@ from iak.pipeline.sharding.shard import (
     set_tables_lr,
     shard,
 )
-from iak.schemas.base import JsonObject
 from iak.schemas.job import BaseOptimSpec, ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
-from iak.schemas.training import TaskQuality, TrainingResult, TunedTowers
+from iak.schemas.training import TrainingResult, TunedTowers
 
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
@@ -91,36 +91,6 @@ class PretrainWork:
     """`per_task` trains each task's tower to its own best validation afterwards."""
 
 
-@dataclass(slots=True)
-class TrainState:
-    """Progress of a run so far. A checkpoint contains it, by the names of these fields."""
-
-    step: int = 0
-    """Steps that are done."""
-    cursor: Cursor = field(default_factory=Cursor)
-    """Where this worker reads on."""
-    best_loss: float = math.inf
-    best_step: int = -1
-    """Step of the best validation; 0 for the parent, before the first step; -1 for none yet."""
-    waited: int = 0
-    """Validations since the best one."""
-    validations: int = 0
-    rows: int = 0
-    """Rows that all workers trained on."""
-    labelled: list[int] = field(default_factory=list)
-    """Rows trained on that have the label, by task."""
-    child_loss: float = math.inf
-    """Best validation loss after at least one step."""
-    parent_loss: float | None = None
-    """Validation loss of the base that is continued, before the first step; None without one."""
-    best_tasks: tuple[TaskQuality, ...] = ()
-    """Each task on validation rows, at the best step."""
-    is_over: bool = False
-    """Whether patience is spent."""
-    loaded: list[str] = field(default_factory=list)
-    """A line for each part that was not loaded unchanged, from a base or a checkpoint."""
-
-
 class Pretraining:
     """One worker's training, from the first batch to the best weights on disk."""
 
@@ -151,7 +121,7 @@ class Pretraining:
         self.valid = reader_of(work, validation_split(work), worker)
         self.steps_per_epoch = self.train.steps(self.local_rows)
         self.steps = self.steps_per_epoch * work.epochs
-        self.state = TrainState()
+        self.state = TrainState(steps_per_epoch=self.steps_per_epoch)
         self._load()
 
     def _sharded_model(self) -> ShardedModel:
@@ -414,18 +384,17 @@ class Pretraining:
 
     def _save(self) -> None:
         """Write a checkpoint; a collective call."""
-        meta = meta_of(self.state, self.steps_per_epoch)
         folder = self.work.run_dir / CHECKPOINTS
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
-        checkpoint.save(folder, self.state.step, self.model, adam, meta, worker=self.worker)
+        checkpoint.save(folder, self.model, adam, self.state, worker=self.worker)
 
     def _load(self) -> None:
         """Load the newest sound checkpoint of this run, else the base that it continues, if any."""
         paths = checkpoint.list_complete(self.work.run_dir / CHECKPOINTS, worker=self.worker)
         if paths:
             adam = checkpoint.optimizer_tensors(self.adam, self.dense)
-            metas, lines = checkpoint.resume(paths, self.model, adam, worker=self.worker)
-            self.state, moved = restored_state(metas, self.steps_per_epoch, self.worker)
+            written, lines = checkpoint.resume(paths, self.model, adam, worker=self.worker)
+            self.state, moved = restored_state(written, self.steps_per_epoch, self.worker)
             self.report(TrainingResumed(self.state.step))
             self._note_loaded([*lines, *moved])
         elif self.work.from_base is not None:
@@ -466,52 +435,6 @@ class Pretraining:
         for line in lines if self.worker.rank == 0 else ():
             _log.warning("%s", line)
             self.report(NotLoaded(line))
-
-
-def meta_of(state: TrainState, steps_per_epoch: int) -> JsonObject:
-    """Return the state of a worker as plain data, as a checkpoint contains it.
-
-    Args:
-        state: progress of the run.
-        steps_per_epoch: steps of an epoch of this run.
-    """
-    tasks = [quality.model_dump() for quality in state.best_tasks]
-    return asdict(state) | {"best_tasks": tasks, "steps_per_epoch": steps_per_epoch}
-
-
-def restored_state(
-    metas: Sequence[JsonObject], steps_per_epoch: int, worker: Worker
-) -> tuple[TrainState, list[str]]:
-    """Restore this worker's state from the states in a checkpoint.
-
-    A cursor is a position in one worker's share of the log. With another number of workers the
-    shares differ. Such a run keeps all that was learned, and starts the unfinished epoch again.
-
-    Args:
-        metas: state of each worker that wrote the checkpoint, by rank.
-        steps_per_epoch: steps of an epoch of this run.
-        worker: this process.
-
-    Returns:
-        The state, and a line where the epoch starts again.
-    """
-    # A worker beyond those that wrote takes the first one's state. Only the cursors differ.
-    meta = dict(metas[worker.rank if worker.rank < len(metas) else 0])
-    per_epoch = meta.pop("steps_per_epoch")
-    tasks = tuple(map(TaskQuality.model_validate, meta.get("best_tasks", ())))
-    state = TrainState(**meta | {"cursor": Cursor(**meta["cursor"]), "best_tasks": tasks})
-    if len(metas) == worker.world:
-        return state, []
-    epoch, begun = divmod(state.step, per_epoch)
-    state.step = epoch * steps_per_epoch
-    # The selection stays: reading compares it, and refuses a log that changed since.
-    state.cursor = Cursor(epoch=epoch, selection=state.cursor.selection)
-    line = f"{len(metas)} workers wrote the checkpoint, {worker.world} go on"
-    if begun:
-        line += (
-            f"; epoch {epoch} starts again, and with it {begun} steps' rows are trained on twice"
-        )
-    return state, [line]
 
 
 def local_rows(work: PretrainWork, worker: Worker) -> int:

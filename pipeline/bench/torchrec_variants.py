@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from iak.pipeline.base import published_base
-from iak.pipeline.base.trainer import Pretraining, TrainState, learning_rates
+from iak.pipeline.base.train_state import TrainState
+from iak.pipeline.base.trainer import Pretraining, learning_rates
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.bench.setup import BenchSetup, pretrain_work, renamed
 from iak.pipeline.data.batch import Batch, to_batch
@@ -106,7 +107,8 @@ class Continued(Pretraining):
             for state in tables_state(self.model):
                 state.zero_()
         self.adam.state.clear()
-        self.state, self.trajectory = TrainState(), Trajectory()
+        self.state = TrainState(steps_per_epoch=self.steps_per_epoch)
+        self.trajectory = Trajectory()
 
     def continue_training(self) -> Trajectory:
         """Run (b) to its end, with the reading, steps and schedule of `iak pretrain`."""

@@ -21,7 +21,8 @@ from torch import distributed as dist
 
 from iak.pipeline.base import checkpoint, published_base
 from iak.pipeline.base.checkpoint_folders import complete
-from iak.pipeline.base.trainer import Pretraining, TrainState
+from iak.pipeline.base.train_state import TrainState
+from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import BadRequest

@@ -66,11 +66,11 @@ def is_stored(path):
     head = StoredFolder(open_store(settings["run_dir"])).head()
     return head is not None and path in head.files
 
-def save_and_die(folder, step, *rest, **how):
-    save(folder, step, *rest, **how)
-    while not is_stored(f"checkpoints/step-{step:08d}/state.json"):
+def save_and_die(folder, model, adam, state, **how):
+    save(folder, model, adam, state, **how)
+    while not is_stored(f"checkpoints/step-{state.step:08d}/state.json"):
         time.sleep(0.05)
-    if step == 20:
+    if state.step == 20:
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint.save = save_and_die

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.base.trainer import Pretraining, TrainState
+from iak.pipeline.base.train_state import TrainState
+from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.data.reader import Cursor
 from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.errors import Diverged

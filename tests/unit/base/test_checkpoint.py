@@ -2,26 +2,35 @@
 
 import json
 import math
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iak.pipeline.base.checkpoint import (
-    CHECKPOINT_FORMAT,
     STATE,
+    CheckpointDocument,
     list_complete,
     read_state,
     write_state,
 )
 from iak.pipeline.base.checkpoint_folders import complete
+from iak.pipeline.base.train_state import TrainState
+from iak.pipeline.data.reader import Cursor
 from iak.pipeline.errors import Corrupt, NotPermitted, OtherFormat
+from iak.pipeline.sealed import seal, spelled
+from iak.pipeline.sharding.rectangles import FileEntry
 from tests.unit.workers import on_threads
 
-DOCUMENT = {
-    "format": CHECKPOINT_FORMAT, "step": 400, "weights": [{"path": "dense.safetensors"}],
-    "workers": [{"best_loss": math.inf, "cursor": {"epoch": 1}}],
-}  # fmt: skip
+DENSE = FileEntry(
+    path="dense.safetensors", table=None, row_offset=0, rows=0, col_offset=0, cols=0, dtype="",
+    sha256="0" * 64, bytes=9,
+)  # fmt: skip
+DOCUMENT = CheckpointDocument(
+    step=400, weights=[DENSE], momentum=[], adam=replace(DENSE, path="adam.safetensors"),
+    workers=[TrainState(step=400, cursor=Cursor(epoch=1), steps_per_epoch=399)],
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -33,8 +42,22 @@ def place(tmp_path):
 
 
 def test_it_comes_back_infinity_and_all(place):
-    found = read_state(place)
-    assert {name: found[name] for name in DOCUMENT} == DOCUMENT
+    assert read_state(place) == DOCUMENT
+    assert read_state(place).workers[0].best_loss == math.inf
+
+
+def test_it_is_written_under_the_names_that_earlier_versions_read(place):
+    document = json.loads((place / STATE).read_text())
+    assert document.keys() == {
+        "format", "step", "weights", "momentum", "adam", "workers", "sha256",
+    }  # fmt: skip
+    assert document["adam"] == asdict(DOCUMENT.adam)
+    assert document["workers"] == [{
+        "step": 400, "steps_per_epoch": 399, "best_loss": math.inf, "best_step": -1, "waited": 0,
+        "validations": 0, "rows": 0, "labelled": [], "child_loss": math.inf, "parent_loss": None,
+        "best_tasks": [], "is_over": False, "loaded": [],
+        "cursor": {"epoch": 1, "file": "", "group": 0, "row": 0, "selection": "", "worker": ""},
+    }]  # fmt: skip
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -58,13 +81,15 @@ def test_one_of_another_step_is_refused(place):
 
 @pytest.mark.parametrize("format_", [{}, {"format": 1}], ids=["none", "1"])
 def test_one_from_before_digests_is_read_as_it_is(place, format_):
-    document = {"weights": [], "workers": []} | format_
+    state = {"step": 400, "cursor": {"epoch": 1, "file": "a"}, "steps_per_epoch": 9}
+    document = {"weights": [], "momentum": [], "adam": asdict(DENSE), "workers": [state]} | format_
     (place / STATE).write_text(json.dumps(document))
-    assert read_state(place)["workers"] == []
+    (worker,) = read_state(place).workers
+    assert worker == TrainState(step=400, cursor=Cursor(epoch=1, file="a"), steps_per_epoch=9)
 
 
 def test_one_of_a_newer_version_is_refused(place):
-    write_state(place, DOCUMENT | {"format": 99})
+    (place / STATE).write_bytes(spelled(seal(DOCUMENT.as_json() | {"format": 99}), allow_nan=True))
     with pytest.raises(OtherFormat, match="written by a newer version"):
         read_state(place)
 

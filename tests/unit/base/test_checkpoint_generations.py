@@ -1,7 +1,7 @@
 """Each of two checkpoints comes back bit for bit; damage to the newest takes a run to the other."""
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from iak.pipeline.base import checkpoint
 from iak.pipeline.base.checkpoint import optimizer_tensors
 from iak.pipeline.base.checkpoint_folders import KEEP, complete
+from iak.pipeline.base.train_state import TrainState
+from iak.pipeline.data.reader import Cursor
 from iak.pipeline.errors import Corrupt
 from iak.pipeline.sharding import adagrad_state
 from iak.pipeline.sharding.shard import dense_state, local_shards
@@ -45,7 +47,7 @@ class State:
         memories = [torch.rand(shape.rows, generator=draw) for shape in SHAPES]
         self.model.remembered = [Remembered(self.model, memories)]
         self.adam = {"w.exp_avg": torch.rand(3, generator=draw), "w.step": torch.tensor(2.0)}
-        self.meta = {"cursor": {"epoch": self.seed}}
+        self.progress = TrainState(cursor=Cursor(epoch=self.seed), steps_per_epoch=100)
 
     def tensors(self):
         """Every tensor that a checkpoint holds, by what it is."""
@@ -72,7 +74,7 @@ def _memory_of_whole_tables():
 def save(folder, state, step):
     on_threads(
         lambda w: checkpoint.save(
-            folder, step, state.model, state.adam, state.meta, worker=w
+            folder, state.model, state.adam, replace(state.progress, step=step), worker=w
         ),
         1,
     )  # fmt: skip
@@ -110,7 +112,7 @@ def names(folder):
 
 def test_the_newest_comes_back_bit_for_bit_and_nothing_is_told(folder):
     state = State(9)
-    assert resume(folder, state) == ([NEWEST.meta], [])
+    assert resume(folder, state) == ([replace(NEWEST.progress, step=400)], [])
     assert state.is_as(NEWEST)
     assert not state.is_as(BEFORE)
 
@@ -146,9 +148,9 @@ def test_where_any_file_of_the_newest_is_damaged_the_one_before_comes_back(
     files = sorted((folder / "step-00000400").glob(pattern))
     damage(files[which % len(files)], at)
     state = State(9)
-    metas, told = resume(folder, state)
+    written, told = resume(folder, state)
     assert state.is_as(BEFORE)
-    assert metas == [BEFORE.meta]
+    assert written == [replace(BEFORE.progress, step=200)]
     assert told[0].startswith("checkpoint step-00000400 is damaged: ")
     assert told[1].startswith("the run goes on from step-00000200, the checkpoint before")
     assert names(folder) == ["step-00000200"], "a damaged one takes no sound one's place"

@@ -5,7 +5,9 @@ import tomllib
 
 import pytest
 
-from iak.pipeline.base.trainer import Pretraining, restored_state
+from iak.pipeline.base.train_state import TrainState, restored_state
+from iak.pipeline.base.trainer import Pretraining
+from iak.pipeline.data.reader import Cursor
 from iak.pipeline.errors import BadLog
 from iak.pipeline.process import process_group
 from iak.pipeline.sharding.shard import digest_model
@@ -64,9 +66,9 @@ def test_other_workers_take_an_epoch_up_from_its_start_and_on_the_same_rows(tmp_
     write_log(tmp_path / "events", [("ningbo", "2026-10-01", [150])])
     with process_group(0, 1, backend="gloo") as worker:
         training = Pretraining(work_of(tmp_path), worker=worker, report=print)
-        cursor = {"epoch": 0, "file": "a", "selection": "b" * 64, "worker": "0 of 2"}
-        meta = {"step": 3, "cursor": cursor, "steps_per_epoch": 2}
-        moved, _ = restored_state([meta, meta], training.steps_per_epoch, worker)
+        cursor = Cursor(epoch=0, file="a", selection="b" * 64, worker="0 of 2")
+        written = TrainState(step=3, cursor=cursor, steps_per_epoch=2)
+        moved, _ = restored_state([written] * 2, training.steps_per_epoch, worker)
         assert (moved.cursor.epoch, moved.cursor.file) == (1, "")
         training.state = moved
         with pytest.raises(BadLog, match="changed since the checkpoint"):
