@@ -1,13 +1,17 @@
-"""Compute sums and maxima over all workers. With one worker they are the values themselves.
+"""Collect values, sums and maxima of all workers. With one worker they are the values themselves.
 
 Each is a collective call: every worker makes it, in the same order.
 """
+
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from iak.pipeline.process import Worker
+
+T = TypeVar("T")
 
 
 def most(value: int, worker: Worker) -> int:
@@ -27,6 +31,20 @@ def greatest(values: tuple[int, ...], worker: Worker) -> tuple[int, ...]:
     largest = torch.tensor(values, device=worker.device)
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return tuple(largest.tolist())
+
+
+def gathered(value: T, worker: Worker) -> list[T]:
+    """Return the value of each worker, in the order of workers; a collective call.
+
+    Args:
+        value: this worker's value, which is pickled on its way.
+        worker: this process.
+    """
+    if worker.world == 1:
+        return [value]
+    values: list[T | None] = [None] * worker.world
+    dist.all_gather_object(values, value)
+    return cast("list[T]", values)
 
 
 def total(values: Tensor, worker: Worker) -> Tensor:

@@ -7,6 +7,7 @@ Shapes: n rows of this worker, B of them, A units of a row's activations, S stat
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from iak.pipeline.activations.buffer import Activations
 from iak.pipeline.activations.cache import ActivationCache, key_of
 from iak.pipeline.activations.standardizer import KernelInputs
-from iak.pipeline.collectives import total
+from iak.pipeline.collectives import gathered, total
 from iak.pipeline.data.splits import Selection
 from iak.pipeline.fresh.counts import Tables, count_file, table_widths
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.past import Past
-from iak.pipeline.fresh.state import State, definition_of
-from iak.pipeline.fresh.timeline import Entries, RunningSum
+from iak.pipeline.fresh.state import State, definition_of, sums_of
+from iak.pipeline.fresh.timeline import Entries
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 
@@ -98,18 +98,12 @@ def count_past(
         for selection in past.selections
         for file in sorted({index for index, _, _ in selection.groups})
     ]
-    own = files[worker.rank :: worker.world]
-    sums = {name: RunningSum() for name in table_widths(catalog)}
-    for selection, file in own:
-        # One file after the other: memory grows with distinct keys and days, and not with rows.
+    sums = sums_of(catalog)
+    # One file after the other: memory grows with the keys and days of a file, and not with the log.
+    for selection, file in files[worker.rank :: worker.world]:
         for name, entries in _count_file(selection, file, catalog, cache).items():
             sums[name].add(entries)
-    counted = {name: found.total() for name, found in sums.items() if found.parts}
-    parts: list[Tables] = [counted]
-    if worker.world > 1:
-        parts = [{}] * worker.world
-        dist.all_gather_object(parts, counted)
-    return State.of([part for part in parts if part], catalog, past.last)
+    return State.of(sums, catalog, past.last, partial(gathered, worker=worker))
 
 
 def _count_file(

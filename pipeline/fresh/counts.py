@@ -18,7 +18,7 @@ from iak.pipeline.data.hashing import Keys, combine
 from iak.pipeline.data.parquet import RawRows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.splits import Selection
-from iak.pipeline.fresh.timeline import Counts, Entries, Periods, RunningSum, merge, most_counted
+from iak.pipeline.fresh.timeline import Counts, Entries, Periods, RunningSum, merge
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, rate_names
 from iak.schemas.log import Catalog
 from iak.schemas.task import TaskSpec
@@ -65,23 +65,6 @@ def key_bounds(catalog: Catalog) -> dict[str, int]:
                 name = key_column(columns)
                 bounds[name] = max(bounds.get(name, 0), spec.most_keys)
     return bounds
-
-
-def within_bound(entries: Entries, most: int | None) -> Entries:
-    """Return the entries of the keys with most rows, as many as a table may have.
-
-    Keys are ranked by their numbers of rows, whatever the labels. These are the rows of the rate
-    that has most of them, since a conversion's rate has clicked rows alone. A key that is left out
-    reads the rate of its parent.
-
-    Args:
-        entries: merged entries of a table of keys.
-        most: keys that it may have; None for all.
-    """
-    if most is None or not len(entries):
-        return entries
-    known_nR = entries.counts_nC[:, 0::2]
-    return most_counted(entries, most, known_nR[:, known_nR.sum(axis=0).argmax()])
 
 
 def count_file(selection: Selection, file: int, catalog: Catalog) -> Tables:

@@ -7,7 +7,7 @@ settings that change what a number means.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from safetensors import numpy as safetensors_numpy
 from iak.pipeline.data.fresh_keys import FOLDS
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import not_permitted
-from iak.pipeline.fresh.counts import Tables, key_bounds, table_widths, within_bound
-from iak.pipeline.fresh.timeline import Entries, Timeline, merge
+from iak.pipeline.fresh.counts import key_bounds, table_widths
+from iak.pipeline.fresh.table_sum import Gather, TableSum, alone, timeline_of
+from iak.pipeline.fresh.timeline import Timeline
 from iak.schemas.fresh import DEFAULT_MAX_KEYS, CountsSpec, FreshSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import sha256_of
@@ -66,6 +67,11 @@ def _meaning(spec: FreshSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude={"use", *(["most_keys"] if is_default else [])})
 
 
+def sums_of(catalog: Catalog) -> dict[str, TableSum]:
+    """Return the empty sum of every table that a catalogue counts."""
+    return {name: TableSum(width) for name, width in table_widths(catalog).items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class State:
     """The counts of a night by table."""
@@ -77,22 +83,25 @@ class State:
     timelines: Mapping[str, Timeline]
 
     @classmethod
-    def of(cls, counted: Sequence[Tables], catalog: Catalog, last: int | None) -> "State":
-        """Return the sum of counts, in any order.
+    def of(
+        cls,
+        counted: Mapping[str, TableSum],
+        catalog: Catalog,
+        last: int | None,
+        gather: Gather = alone,
+    ) -> "State":
+        """Return the sum of all workers' counts, in any order of files; a collective call.
 
         Args:
-            counted: counts of some files by table, one for each worker or file.
+            counted: what this worker counted of each table, as `sums_of` begins it.
             catalog: the log's catalogue.
             last: last day that was counted; None in a log without days.
+            gather: collects from all workers.
         """
-        timelines, bounds = {}, key_bounds(catalog)
-        # A table without any entry still has its width.
-        for name, width in table_widths(catalog).items():
-            nothing = Entries(
-                np.empty(0, np.uint64), np.empty(0, np.int32), np.empty((0, width), np.int64)
-            )
-            summed = merge([nothing, *(tables[name] for tables in counted)])
-            timelines[name] = Timeline.of(within_bound(summed, bounds.get(name)))
+        bounds = key_bounds(catalog)
+        timelines = {
+            name: timeline_of(own, bounds.get(name), gather) for name, own in counted.items()
+        }
         return cls(definition=definition_of(catalog), last=last, timelines=timelines)
 
     @property

@@ -61,6 +61,11 @@ class RunningSum:
     parts: list[Entries] = field(default_factory=list)
     """The sum so far, then what waits."""
 
+    @property
+    def size(self) -> int:
+        """Return the number of entries of all parts; a pair may occur in each of them."""
+        return sum(map(len, self.parts))
+
     def add(self, entries: Entries) -> None:
         """Add a part."""
         self.parts.append(entries)
@@ -74,30 +79,6 @@ class RunningSum:
         """Return the sum, sorted by key and period; at least one part was added."""
         self.parts = [merge(self.parts)]
         return self.parts[0]
-
-
-def most_counted(entries: Entries, most: int, sizes_n: npt.NDArray[np.int64]) -> Entries:
-    """Return the entries of the keys with the largest sums of sizes; of equal sums, smaller keys.
-
-    Args:
-        entries: merged entries.
-        most: keys that are kept.
-        sizes_n: size of each entry. It must not depend on labels.
-    """
-    if not len(entries):
-        return entries
-    is_new_n = np.append(True, entries.keys_n[1:] != entries.keys_n[:-1])
-    starts_U = np.flatnonzero(is_new_n)
-    if len(starts_U) <= most:
-        return entries
-    totals_U = np.add.reduceat(sizes_n, starts_U)
-    # A stable sort leaves equal keys in their rising order.
-    kept_U = np.zeros(len(starts_U), np.bool_)
-    kept_U[np.argsort(-totals_U, kind="stable")[:most]] = True
-    is_kept_n = kept_U[np.cumsum(is_new_n) - 1]
-    return Entries(
-        entries.keys_n[is_kept_n], entries.periods_n[is_kept_n], entries.counts_nC[is_kept_n]
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,6 +126,36 @@ class Timeline:
             first=first,
             periods=periods,
         )
+
+    @classmethod
+    def joined(cls, parts: "list[Timeline]") -> "Timeline":
+        """Return one timeline of several, whose keys ascend from part to part.
+
+        Args:
+            parts: at least one. The list is emptied, so that no number is in memory twice for long.
+        """
+        counted = [part for part in parts if len(part.keys_U)]
+        if len(counted) < 2:
+            return (counted or parts)[0]
+        parts.clear()
+        first = min(part.first for part in counted)
+        periods = max(part.first + part.periods for part in counted) - first
+        width = counted[0].sums_nC.shape[1]
+        keys_U = np.empty(sum(len(part.keys_U) for part in counted), np.uint64)
+        cells_n = np.empty(sum(len(part.cells_n) for part in counted), np.int64)
+        sums_nC = np.empty((len(cells_n), width), np.int64)
+        key = entry = 0
+        counted.reverse()
+        while counted:
+            part = counted.pop()
+            index_n, period_n = np.divmod(part.cells_n, part.periods)
+            keys_U[key : key + len(part.keys_U)] = part.keys_U
+            cells_n[entry : entry + len(index_n)] = (
+                (index_n + key) * periods + period_n + (part.first - first)
+            )
+            sums_nC[entry : entry + len(index_n)] = part.sums_nC
+            key, entry = key + len(part.keys_U), entry + len(index_n)
+        return cls(keys_U=keys_U, cells_n=cells_n, sums_nC=sums_nC, first=first, periods=periods)
 
     def through(self, keys_B: Keys, periods_B: npt.NDArray[np.int64]) -> Counts:
         """Return the counts of each key up to a period, which is included, (B, C).

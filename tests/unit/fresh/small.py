@@ -10,7 +10,7 @@ from iak.pipeline.data.fresh_keys import fresh_columns
 from iak.pipeline.data.parquet import RawRows
 from iak.pipeline.fresh.counts import count_rows
 from iak.pipeline.fresh.inputs import statistics_of
-from iak.pipeline.fresh.state import State
+from iak.pipeline.fresh.state import State, sums_of
 from tests.builders import DAYS, REGIONS, batch_of, draw_rows, small_catalog
 
 FRESH = (
@@ -56,8 +56,17 @@ def raw_of(rows):
     return RawRows(rows=rows, identity=hashing.keys_of(rows.column("event_id")))
 
 
+def counted(parts, catalog):
+    """What one worker counted of parts of a log."""
+    sums = sums_of(catalog)
+    for rows in parts:
+        for name, entries in count_rows(raw_of(rows), catalog).items():
+            sums[name].add(entries)
+    return sums
+
+
 def state_of(parts, catalog, last=LAST):
-    return State.of([count_rows(raw_of(rows), catalog) for rows in parts], catalog, last)
+    return State.of(counted(parts, catalog), catalog, last)
 
 
 def keys_of(rows, catalog):

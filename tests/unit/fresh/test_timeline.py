@@ -1,6 +1,7 @@
 """Counts by key and period: merged as integers, and summed over any range of periods."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.fresh import timeline as timelines
-from iak.pipeline.fresh.timeline import Entries, RunningSum, Timeline, merge, most_counted
+from iak.pipeline.fresh.timeline import Entries, RunningSum, Timeline, merge
 
 ENTRY = st.tuples(st.integers(0, 6), st.integers(-3, 4), st.integers(0, 5))
 
@@ -47,20 +48,6 @@ def test_a_running_sum_is_the_merge_of_its_parts_however_few_wait(parts, most):
         assert np.array_equal(getattr(running.total(), field), getattr(whole, field))
 
 
-@given(found=st.lists(ENTRY, max_size=40), most=st.integers(1, 8))
-def test_the_keys_that_are_kept_are_those_with_most_and_keep_all_their_periods(found, most):
-    whole = merge([entries(found)])
-    kept = most_counted(whole, most, whole.counts_nC[:, 0])
-    totals = Counter()
-    for key, _, count in found:
-        totals[key] += count
-    wanted = sorted(totals, key=lambda key: (-totals[key], key))[:most]
-    assert sorted(set(kept.keys_n.tolist())) == sorted(wanted)
-    is_wanted = np.isin(whole.keys_n, np.array(wanted, np.uint64))
-    assert np.array_equal(kept.counts_nC, whole.counts_nC[is_wanted])
-    assert np.array_equal(kept.periods_n, whole.periods_n[is_wanted])
-
-
 @given(found=st.lists(ENTRY, max_size=40))
 def test_a_timeline_sums_each_key_up_to_any_period(found):
     timeline = Timeline.of(merge([entries(found)]))
@@ -76,3 +63,18 @@ def test_a_timeline_is_read_back_from_its_arrays():
     again = Timeline.from_arrays(timeline.arrays())
     keys_B, periods_B = np.array([1, 3, 3], np.uint64), np.array([2, 0, 9])
     assert again.through(keys_B, periods_B)[:, 0].tolist() == [5, 1, 2]
+
+
+@given(found=st.lists(ENTRY, max_size=40), cuts=st.lists(st.integers(0, 6), max_size=3))
+def test_timelines_of_ranges_of_keys_join_to_the_timeline_of_all(found, cuts):
+    whole = merge([entries(found)])
+    bounds = [0, *sorted(cuts), 99]
+    parts = [
+        Timeline.of(Entries(whole.keys_n[rows], whole.periods_n[rows], whole.counts_nC[rows]))
+        for low, high in pairwise(bounds)
+        for rows in [(whole.keys_n >= low) & (whole.keys_n < high)]
+    ]
+    joined = Timeline.joined(parts).arrays()
+    for name, array in Timeline.of(whole).arrays().items():
+        assert array.dtype == joined[name].dtype
+        assert np.array_equal(array, joined[name]), name
