@@ -10,6 +10,7 @@ from iak.schemas.chain import Service
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import Sha256
 from iak.schemas.record import Machine
+from iak.schemas.shadow import Exceeded, ScoreChange, ShadowLimits
 from iak.schemas.traffic import NightTraffic
 from iak.schemas.tuning import CodeDiagnostics, TrainingPoint
 from iak.schemas.verdict import Verdict
@@ -176,6 +177,32 @@ class RefreshResult(Spec):
     """Domains that had a kernel on the base before, and have none on the new one yet."""
 
 
+class NightShadow(Spec):
+    """Replay of the newest days through what serves and through tonight's kernels.
+
+    It is repeated without the kernels that exceeded a limit, until the others exceed none.
+    """
+
+    first: date
+    """First day whose rows are replayed."""
+    last: date
+    against: Literal["live", "base"]
+    """What tonight's kernels are compared with: the live kernels, or the base where none serves."""
+    limits: ShadowLimits
+    rows: NonNegativeInt
+    """Rows that both predict."""
+    replays: NonNegativeInt
+    """Number of passes, one more for each time that kernels were held."""
+    latency: float
+    """Time of the candidate's pass over the live one's, in the last replay."""
+    changes: list[ScoreChange]
+    """Changes over all rows in the last replay, by task."""
+    exceeded: list[Exceeded]
+    """Limits that did not hold, in any replay."""
+    held: dict[str, str]
+    """Domain whose kernel is not promoted -> why."""
+
+
 class TuningCost(Spec):
     """What a night's tuning took, under the names of the night's record."""
 
@@ -229,6 +256,8 @@ class NightRecord(Spec):
     unseen: dict[str, float] = {}
     """Table -> share of the window's ids that the base does not know."""
     refresh: RefreshResult | None = None
+    shadow: NightShadow | None = None
+    """Null where no replay was asked for, or where the gate published no kernel."""
     is_scratch_night: bool = False
     """Whether kernels were also tuned from scratch."""
     timings_s: dict[str, float] = {}

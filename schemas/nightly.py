@@ -15,6 +15,7 @@ from iak.schemas.feature import Name
 from iak.schemas.job import TuningSpec, WorkersSpec
 from iak.schemas.numbers import Count, CountOrZero, Days, Margin, Money, Number, Rows, Share, Whole
 from iak.schemas.paths import BaseToRead, FolderToWrite, NamedPath, PlaceToWrite, RegistryToWrite
+from iak.schemas.shadow import ShadowGateSpec
 
 JobServer = Annotated[str, Field(pattern=r"^(local|https?://[^/@\s]+/?)$")]
 """`local`, or the address of a Ray job server."""
@@ -260,6 +261,7 @@ class NightlySpec(Spec):
     """Every so many nights, kernels also start from scratch and are compared with those that
     started from the live ones; 0 never."""
     refresh: RefreshSpec | None = None
+    shadow: ShadowGateSpec | None = None
     keep: KeepSpec = KeepSpec()
     notify: NotifySpec = NotifySpec()
     cost: CostSpec = CostSpec()

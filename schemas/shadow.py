@@ -29,15 +29,34 @@ class ShadowLimits(Spec):
     labelled rows."""
 
 
+ReplayedShare = Annotated[Number, Field(gt=0, le=1)]
+"""A share of a log's rows, above 0."""
+
+
+class ShadowGateSpec(ShadowLimits):
+    """Which replay a night's kernels must pass before they are promoted. Absent: none."""
+
+    mean_change: Share | None = 0.05
+    """Largest mean change of a task's probability in a domain, up or down."""
+    days: Count = 1
+    """Newest days of the log, up to the night's date, whose rows are replayed."""
+    share: ReplayedShare = 1.0
+    """Share of these rows, by the catalogue's slice key. One of at most `window.gate` replays rows
+    that kernels were not tuned on."""
+
+
 class ShadowSpec(ChosenRowsSpec):
     """Replay rows of a log through live and candidate kernels, and compare what they answer."""
 
-    live: BundlesToRead
-    """Bundles that serve: a folder, or `registry:PLACE@champion`."""
+    live: BundlesToRead | None = None
+    """Bundles that serve: a folder, or `registry:PLACE@champion`; the base alone when absent."""
     candidate: BundlesToRead
     """Bundles that may serve next, on the same base: a folder, or `registry:PLACE@candidate`."""
     split: SplitName | None = None
-    """Split of the catalogue whose rows are replayed, in the place of `dates` and `where`."""
+    """Split of the catalogue whose rows are replayed, in the place of `dates`, `where` and `share`.
+    """
+    share: ReplayedShare = 1.0
+    """Share of the rows that is replayed, by the catalogue's slice key."""
     labels: bool = True
     """Compare AUC and calibration too; false for a log whose columns of labels are not there
     yet."""
@@ -49,9 +68,10 @@ class ShadowSpec(ChosenRowsSpec):
 
     @model_validator(mode="after")
     def _rows_are_chosen_once(self) -> Self:
-        if self.split and (self.dates or self.where):
+        if self.split and (self.dates or self.where or self.share < 1):
             raise ValueError(
-                f"split={self.split} names the rows, and so do dates or where; give one of them"
+                f"split={self.split} names the rows, and so do dates, where or share; give one of "
+                "them"
             )
         return self
 
@@ -62,6 +82,9 @@ class ScoreChange(Spec):
     domain: str
     """The rows' domain; `pooled` for all rows together."""
     task: str
+    candidate_kernel: str | None = None
+    """Domain of the candidate's kernel that predicts these rows, or `base`; null where they have
+    several."""
     rows: NonNegativeInt
     mean: float
     """Mean change of the probability."""
@@ -120,7 +143,7 @@ class ShadowDocument(Spec):
     format: Literal[1] = 1
     base_fingerprint: str
     live: str
-    """What the setting named."""
+    """What the setting named; `base` where it was absent."""
     candidate: str
     """What the setting named."""
     rows: NonNegativeInt

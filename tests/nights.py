@@ -10,6 +10,7 @@ from iak.schemas.night import (
     DomainNight,
     DriftLine,
     NightRecord,
+    NightShadow,
     PartitionDay,
     Scores,
     TaskWindow,
@@ -108,6 +109,22 @@ def a_night(day=LAST, *, domains=40, seed=1, number=14):
         versions={"iak": "0.1.0", "torch": "2.13.0", "ray": "2.60.0"},
         machine={"cores": 32, "processor": "AMD EPYC 9654", "memory_gib": 251},
     )
+
+
+def a_replay(day=LAST, task="ctr", **changes):
+    """A replay of a night that held one kernel, and passed without it."""
+    change = {
+        "domain": "pooled", "task": task, "rows": 1_204_331, "mean": 0.0021,
+        "mean_absolute": 0.0063, "quantiles": {}, "rank_correlation": 0.9713, "groups": 80_100,
+        "delta_auc": 0.0012, "live_calibration": 1.012, "candidate_calibration": 1.004,
+    }  # fmt: skip
+    over = {"limit": "mean_change", "domain": "city=wuxi", "task": task, "seen": 0.0312}
+    fields = {
+        "first": day, "last": day, "against": "live", "limits": {"mean_change": 0.02},
+        "rows": 1_204_331, "replays": 2, "latency": 1.01, "changes": [change],
+        "exceeded": [over | {"allowed": 0.02}], "held": {"city=wuxi": "held by the replay"},
+    }  # fmt: skip
+    return NightShadow.model_validate(fields | changes)
 
 
 def _windows(day):

@@ -32,6 +32,8 @@ MAX_BAD_DAYS = 10
 """Days of single partitions that the page lists."""
 MAX_DAYS = 42
 """Newest days of the log that are drawn."""
+MAX_EXCEEDED = 20
+"""Limits of a replay that did not hold, which the page lists."""
 _COMPARED: tuple[Method, ...] = ("base", "candidate")
 """Methods whose AUC the page compares."""
 _WAYS = {
@@ -80,6 +82,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         evidence_note=EVIDENCE,
         drift=drift_bars(record.drift),
         unseen=bars_of({table: share for table, share in record.unseen.items() if share}, percent),
+        max_exceeded=MAX_EXCEEDED,
         days=days_chart(days[-MAX_DAYS:]) if days else None,
         phases=bars_of(record.timings_s, duration),
         costs=_costs(record),

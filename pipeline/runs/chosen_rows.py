@@ -27,8 +27,8 @@ class ScorerOfSetting:
     """The base with the kernels of one setting, such as `bundles=` or `against=`."""
 
     scorer: Scorer
-    bundles: Path
-    """Folder of the kernels, verified."""
+    bundles: Path | None
+    """Folder of the kernels, verified; None where the base predicts alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ def open_chosen_rows(
     spec: ChosenRowsSpec,
     catalog: Catalog,
     scored: Catalog,
-    bundles: Mapping[str, Path],
+    bundles: Mapping[str, Path | None],
     report: Report,
     *,
     with_labels: bool = False,
@@ -57,7 +57,8 @@ def open_chosen_rows(
         spec: settings of base, tables and log.
         catalog: the log's catalogue.
         scored: the same catalogue without labels, and with the rows as its split `score`.
-        bundles: setting -> the bundles that it names. An alias is resolved once, here.
+        bundles: setting -> the bundles that it names; None for the base alone. An alias is resolved
+            once, here.
         report: gets the files and rows of the log.
         with_labels: whether the view reads the columns of labels too.
 
@@ -70,9 +71,7 @@ def open_chosen_rows(
         process_group(0, 1, backend="gloo", threads=1) as worker,
     ):
         folders = {
-            setting: bundles_folder(
-                bundles_now(path, opened, Path(scratch), setting=setting), opened, setting=setting
-            ).path
+            setting: path and _verified_folder(path, opened, Path(scratch), setting)
             for setting, path in bundles.items()
         }
         read = scored.model_copy(update={"tasks": catalog.tasks}) if with_labels else scored
@@ -88,3 +87,9 @@ def open_chosen_rows(
             for setting, folder in folders.items()
         }
         yield ChosenRows(view=view, base=opened, scorers=scorers)
+
+
+def _verified_folder(path: Path, opened: PublishedBase, scratch: Path, setting: str) -> Path:
+    """Return the folder of the bundles that a setting names, its index verified."""
+    now = bundles_now(path, opened, scratch, setting=setting)
+    return bundles_folder(now, opened, setting=setting).path

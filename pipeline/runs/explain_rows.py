@@ -51,6 +51,7 @@ def explain_rows(
         by_setting = {
             setting: explain(opened.scorer, rows, opened.bundles)
             for setting, opened in chosen.scorers.items()
+            if opened.bundles is not None  # each setting names some
         }
     return ExplanationsDocument(
         base_fingerprint=chosen.base.manifest.fingerprint,

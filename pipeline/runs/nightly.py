@@ -47,6 +47,7 @@ from iak.pipeline.runs.nightly_records import (
 )
 from iak.pipeline.runs.nightly_refresh import base_age_days, base_days, refresh_base
 from iak.pipeline.runs.nightly_retention import apply_retention
+from iak.pipeline.runs.nightly_shadow import replay_night
 from iak.pipeline.runs.nightly_traffic import TrafficCounter
 from iak.pipeline.runs.nightly_tuning import finetune_spec, refuse_changed_log, tune_once, tuning_of
 from iak.pipeline.runs.record import (
@@ -64,6 +65,7 @@ from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import reference_text
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import Commit
+from iak.schemas.shadow import ShadowGateSpec
 from iak.schemas.tuning import KernelResult, TuningResult
 
 
@@ -367,8 +369,11 @@ class _Night:
             tuning = tuning_of(tuned)
             self._warn_of_ancestors(tuning)
             kernels = {kernel.domain: kernel for kernel in tuning.kernels}
+            decided = ChainsOfNight.of(tuning.kernels)
+            if self.spec.shadow is not None and self.record.shadow is None:
+                self._replay(self.spec.shadow, decided)
             with self._phase("promote", "promoting what the gate published"):
-                promoted = self._promote(ChainsOfNight.of(tuning.kernels))
+                promoted = self._promote(decided)
             outcomes = NightOutcomes(
                 kernels=kernels,
                 candidates=promoted.candidates,
@@ -442,10 +447,32 @@ class _Night:
         # Without chains: these kernels are compared with the night's, and are no evidence of them.
         return tune_once(spec, plan.catalog, self.launcher, self._report)
 
+    def _replay(self, asked: ShadowGateSpec, decided: ChainsOfNight) -> None:
+        """Replay the newest days, and record which kernels are held because of it.
+
+        Only once: a resumed night may have promoted kernels, which then serve.
+        """
+        with self._phase("shadow", "replaying the newest days"):
+            replayed = replay_night(
+                self.spec,
+                asked,
+                self.plan,
+                finished_run(night_folder(self.spec.nights, self.record) / TUNE),
+                withdrawn=decided.withdrawn,
+                scratch_in=night_folder(self._locked.folder, self.record),
+                report=self._report,
+            )
+        self._write(shadow=replayed)
+
     def _promote(self, decided: ChainsOfNight) -> NightPromotion:
         """Move the pointers, from what the registry was when the night was planned."""
-        run = finished_run(night_folder(self.spec.nights, self.record) / TUNE)
-        return promote_night(open_store(self.spec.registry), run, self._expected(), decided)
+        return promote_night(
+            open_store(self.spec.registry),
+            finished_run(night_folder(self.spec.nights, self.record) / TUNE),
+            self._expected(),
+            decided,
+            held_by_replay=self.record.shadow.held if self.record.shadow else {},
+        )
 
     def _chains(self) -> NightChains:
         """Return the evidence on every domain's chain when the night was planned."""

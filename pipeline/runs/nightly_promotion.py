@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.publish.bundle import read_bundle, read_manifest
@@ -22,7 +23,8 @@ class NightPromotion:
     promoted: tuple[str, ...] = ()
     """Domains whose new kernel serves."""
     held: Mapping[str, str] = field(default_factory=dict)
-    """Domains whose pointer another writer moved while the night ran, with the reason."""
+    """Domains whose kernel the gate published and that is not promoted, with the reason: a replay
+    held it, or another writer moved the pointer while the night ran."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Domains whose bundle is damaged, with the reason."""
     candidates: Mapping[str, str] = field(default_factory=dict)
@@ -32,7 +34,12 @@ class NightPromotion:
 
 
 def promote_night(
-    store: Store, run: Run, expected: Commit | None, decided: ChainsOfNight
+    store: Store,
+    run: Run,
+    expected: Commit | None,
+    decided: ChainsOfNight,
+    *,
+    held_by_replay: Mapping[str, str] = MappingProxyType({}),
 ) -> NightPromotion:
     """Promote the kernels that the gate published. A failed domain stops no other domain.
 
@@ -43,6 +50,7 @@ def promote_night(
         run: the night's tuning.
         expected: the registry's newest commit when the night was planned.
         decided: chains after the night, and kernels that are to serve no longer.
+        held_by_replay: domain whose kernel is not to be promoted -> why. Its chain stays as it is.
 
     Raises:
         Corrupt: the run's index is not what the run wrote.
@@ -54,7 +62,8 @@ def promote_night(
     candidates = {folder: bundle_digest(manifest) for folder, manifest in manifests.items()}
     published = [e.folder for e in index.bundles if e.published]
     moving = [*published, *decided.withdrawn]
-    held = _moved_meanwhile(store, moving, candidates, expected, decided.withdrawn)
+    held = {folder: held_by_replay[n] for folder, n in names.items() if n in held_by_replay}
+    held |= _moved_meanwhile(store, moving, candidates, expected, decided.withdrawn)
     failed = _damaged(run.bundles, index, published)
     excluded = {*held, *failed}
     decided = _without(decided, excluded)

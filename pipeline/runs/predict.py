@@ -150,8 +150,16 @@ def _predict(
     return scoring
 
 
-def to_score(spec: PredictSpec | ChosenRowsSpec, catalog: Catalog) -> Catalog:
+def to_score(
+    spec: PredictSpec | ChosenRowsSpec, catalog: Catalog, *, share: float = 1.0
+) -> Catalog:
     """Return the catalogue without labels, and with the rows that are predicted as its split.
+
+    Args:
+        spec: names the rows by their dates and values.
+        catalog: the log's catalogue.
+        share: share of these rows, by the slice key. They are the rows of the highest hashes, which
+            a night's gate has, so that its kernels were not tuned on them.
 
     Raises:
         BadRequest: the log has no dates to choose rows by.
@@ -162,7 +170,8 @@ def to_score(spec: PredictSpec | ChosenRowsSpec, catalog: Catalog) -> Catalog:
             f"dates={spec.dates[0]} to {spec.dates[1]}: the catalogue of log '{log.name}' names no "
             "date_key and no event_time. Leave dates out, or choose rows by where=COLUMN=VALUE"
         )
-    return catalog.to_score(SplitSpec(dates=spec.dates, where=spec.admitted))
+    rows = SplitSpec(dates=spec.dates, where=spec.admitted, slice=(1 - share, 1))
+    return catalog.to_score(rows)
 
 
 def score_work(

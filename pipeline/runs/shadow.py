@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import parquet
+from iak.pipeline.data.domains import BASE
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
@@ -65,7 +66,7 @@ def shadow(spec: ShadowSpec, catalog: Catalog, report: Report = silent) -> Shado
     is_other = pc.not_equal(table.column(f"{LIVE}_kernel"), table.column(f"{CANDIDATE}_kernel"))
     return ShadowDocument(
         base_fingerprint=chosen.base.manifest.fingerprint,
-        live=reference_text(spec.live),
+        live=reference_text(spec.live) if spec.live else BASE,
         candidate=reference_text(spec.candidate),
         rows=len(table),
         not_predicted=len(whole) - len(table),
@@ -80,7 +81,7 @@ def shadow(spec: ShadowSpec, catalog: Catalog, report: Report = silent) -> Shado
 def _to_replay(spec: ShadowSpec, catalog: Catalog) -> Catalog:
     """Return the catalogue without labels, and with the rows that are replayed as its split."""
     if spec.split is None:
-        return to_score(spec, catalog)
+        return to_score(spec, catalog, share=spec.share)
     if spec.split not in catalog.splits:
         raise BadRequest(
             f"split={spec.split}: the catalogue of log '{catalog.log.name}' declares "

@@ -108,13 +108,21 @@ def score_changes(
     has_users = "user" in table.schema.names
     # Ranks are compared within users, or over all rows where the log names no user.
     groups = table.column("user").to_numpy() if has_users else np.zeros(len(table), np.int64)
+    kernels = table.column(f"{CANDIDATE}_kernel")
     return [
         _change(task.name, domain, _sides(table, task.name, rows), groups[rows]).model_copy(
-            update=quality.get((domain, task.name), {})
+            update={"candidate_kernel": kernel} | quality.get((domain, task.name), {})
         )
         for domain, rows in cuts.items()
+        for kernel in [_only(kernels.take(rows))]
         for task in tasks
     ]
+
+
+def _only(names: pa.ChunkedArray) -> str | None:
+    """Return the one name that all rows have; None where they have several."""
+    distinct = names.unique().to_pylist()
+    return str(distinct[0]) if len(distinct) == 1 else None
 
 
 def _sides(table: pa.Table, task: str, rows: Ints) -> tuple[Floats, Floats]:

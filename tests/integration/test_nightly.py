@@ -235,6 +235,43 @@ def test_a_gate_that_holds_everything_moves_nothing_and_counts_the_night(place, 
     assert record.registry_after == 1
 
 
+def test_a_replay_lets_kernels_through_that_change_little_and_holds_the_others(place, tmp_path):
+    first = run(spec(place, tmp_path, shadow={"mean_change": 1.0}), SIXTH)
+    assert (first.shadow.against, first.shadow.held, first.shadow.replays) == ("base", {}, 1)
+    assert first.shadow.rows > 0
+    assert {change.task for change in first.shadow.changes} == {"ctr", "ctcvr", "cvr"}
+    before = champions(first)
+    assert set(before) == TRAINED
+
+    strict = spec(place, tmp_path, shadow={"mean_change": 0.0, "min_rows": 1})
+    second = run(strict, SEVENTH)
+    assert second.shadow.against == "live"
+    assert set(second.shadow.held) == TRAINED
+    assert (second.exit_code, champions(second)) == (4, before)
+    assert {name for name, outcome in outcomes(second).items() if outcome == "held"} == TRAINED
+    (held,) = (d for d in second.domains if d.decision.name == "region=a")
+    assert held.sentence == second.shadow.held["region=a"]
+    assert "held by the replay: mean change of" in held.sentence
+    assert "Replay before the promotion" in Path(second.page).read_text()
+    assert not list(Path(second.page).parent.glob(".shadow-*"))
+
+
+def test_a_night_that_was_killed_at_its_promotion_is_judged_by_its_first_replay(place, tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    asked = spec(place, tmp_path, shadow={"mean_change": 1.0})
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, SIXTH, at_promotion(stop))
+    (before,) = read_nights(asked.nights).records
+    events = []
+    record = run(asked, SIXTH, events.append)
+    assert record.shadow == before.shadow is not None
+    phases = {event.phase for event in events if isinstance(event, PhaseStarted)}
+    assert "promote" in phases
+    assert "shadow" not in phases
+
+
 def test_after_the_deadline_what_is_ready_is_promoted_and_the_rest_is_held(place, tmp_path):
     asked = spec(place, tmp_path, schedule={"deadline": "05:30", "time_zone": "Asia/Shanghai"})
     long_ago = NightRequest(night=SEVENTH, clock=lambda: datetime(2026, 10, 8, 1, tzinfo=UTC))

@@ -15,7 +15,7 @@ from iak.pipeline.report.pages import write_index, write_pages
 from iak.schemas.night import RefreshResult
 from iak.schemas.record import Machine
 from iak.schemas.traffic import NightTraffic
-from tests.nights import LAST, NEEDED, a_night, some_nights
+from tests.nights import LAST, NEEDED, a_night, a_replay, some_nights
 from tests.unit.report.pages import Page, assert_alone
 
 
@@ -191,6 +191,7 @@ def _with_names(record, name):
             "drift": [record.drift[0].model_copy(update={"name": name})],
             "days": [record.days[0].model_copy(update={"reason": name, "state": "shrunken"})],
             "windows": [record.windows[0].model_copy(update={"task": name})],
+            "shadow": a_replay(task=name),
             "unseen": {name: 0.1},
             "timings_s": {name: 3.0},
             "notices": [name],
@@ -245,6 +246,20 @@ def test_a_page_of_very_many_domains_stays_within_bounds(tmp_path):
     text = night_page(record, [a_night(LAST - timedelta(days=1), domains=800)], tmp_path)
     assert "500 of 801 domains are shown" in Page(text).text
     assert len(text.encode()) < 1_300_000
+
+
+def test_a_replay_says_what_changed_and_which_limit_did_not_hold(page, tmp_path):
+    assert "Replay before the promotion" not in page.text
+    record = a_night(domains=2).model_copy(update={"shadow": a_replay()})
+    text = Page(night_page(record, [], tmp_path)).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "tonight's kernels against the live ones: 1 kernel held, and 2 passes" in text
+    assert "ctr+0.00210.971+0.00121.0121.004" in text
+    assert "mean_changecity=wuxictr0.03120.0200" in text
+    passed = a_replay(against="base", exceeded=[], held={}, replays=1)
+    record = record.model_copy(update={"shadow": passed})
+    text = Page(night_page(record, [], tmp_path)).text
+    assert "against the base alone: 1 pass." in text
+    assert "Limits that did not hold" not in text
 
 
 def test_the_cost_names_what_went_between_machines_where_anything_did(page, tmp_path):

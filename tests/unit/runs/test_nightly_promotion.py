@@ -45,6 +45,20 @@ def test_a_damaged_bundle_leaves_its_pointer_and_its_chain(store, tmp_path):
     assert set(head(store).chains) == {"pooled"}
 
 
+def test_a_kernel_that_a_replay_held_leaves_its_pointer_and_its_chain(store, tmp_path):
+    promote(store, night(tmp_path / "n1"))
+    before = head(store)
+    run = night(tmp_path / "n2", seed=1)
+    decided = ChainsOfNight(chains={FOLDER: chain(2), "pooled": chain(2, domain={})})
+    why = {ROME_NAME: "held by the replay"}
+    for _ in range(2):  # an interrupted promotion is repeated
+        done = promote_night(store, run, before, decided, held_by_replay=why)
+        assert done.held == why
+        assert set(done.promoted) == set(NAMES) - {ROME_NAME}
+        assert served(head(store))[ROME_NAME] == served(before)[ROME_NAME]
+        assert set(head(store).chains) == {"pooled"}
+
+
 def test_a_pointer_that_moved_since_the_night_was_planned_stays(store, tmp_path):
     promote(store, night(tmp_path / "n1"))
     promote(store, night(tmp_path / "n2", seed=1))

@@ -88,6 +88,28 @@ def test_the_change_is_that_of_two_predictions_of_the_log(place, base, predictio
         assert candidate.column(f"p.{row.task}")[index].as_py() == row.candidate
 
 
+def test_without_live_kernels_the_candidate_is_compared_with_the_base(place, base, predictions):
+    found = shadow(spec_of(place, base, live=None), catalog())
+    assert found.live == "base"
+    _, candidate = predictions
+    by_base = candidate.filter(pc.equal(candidate.column("kernel").cast("string"), "base"))
+    assert found.other_kernel == found.rows - len(by_base)
+    by_kernel = {c.domain: c.candidate_kernel for c in found.changes}
+    assert by_kernel.pop("pooled") is None, "rows have several kernels"
+    for domain, kernel in by_kernel.items():
+        rows = candidate.filter(pc.equal(candidate.column("domain"), domain))
+        assert set(rows.column("kernel").cast("string").to_pylist()) - {None} == {kernel}
+
+
+def test_a_share_replays_some_rows_and_a_larger_one_the_same_and_more(place, base):
+    def rows(share):
+        found = shadow(spec_of(place, base, share=share, moved=999), catalog())
+        return {row.row for row in found.moved}
+
+    assert 0 < len(rows(0.3)) < len(rows(0.6)) < len(rows(1.0))
+    assert rows(0.3) < rows(0.6) < rows(1.0)
+
+
 def test_a_condition_and_a_split_choose_rows(place, base):
     some = shadow(spec_of(place, base, where=[f"region={HANGZHOU}"]), catalog())
     whole = shadow(spec_of(place, base, split="test"), catalog())
@@ -115,6 +137,8 @@ def test_a_split_that_is_not_declared_is_named(place, base):
 def test_rows_are_chosen_by_a_split_or_by_conditions_not_by_both(place, base):
     with pytest.raises(ValidationError, match="give one of them"):
         spec_of(place, base, split="test", where=["region=a"])
+    with pytest.raises(ValidationError, match="give one of them"):
+        spec_of(place, base, split="test", share=0.5)
 
 
 def change(**changes):

@@ -55,6 +55,8 @@ def test_times_of_toml_become_times():
         ({"schedule": {"time_zone": "Asia/Atlantis"}}, "schedule.time_zone"),
         ({"schedule": {"if_busy": "kill"}}, "schedule.if_busy"),
         ({"refresh": {"from_rates": 0}}, "refresh.from_rates"),
+        ({"shadow": {"mean_change": 2}}, "shadow.mean_change"),
+        ({"shadow": {"mean_change": 0.1, "share": 0}}, "shadow.share"),
         ({"cost": {"currency": "dollars"}}, "cost.currency"),
         ({"deploy": {"image": "iak; rm -rf /"}}, "deploy.image"),
         ({"deploy": {"namespace": "Iak"}}, "deploy.namespace"),
