@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -32,7 +32,9 @@ from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.base import JsonObject
 from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec, WorkerJobSpec
 from iak.schemas.log import Catalog
+from iak.schemas.prediction import EvaluationResult
 from iak.schemas.synth import SynthJobSpec
+from iak.schemas.tuning import KernelResult, TuningRunResult
 
 S = TypeVar("S", bound=WorkerJobSpec)
 
@@ -96,11 +98,11 @@ def _show(spec: DemoSpec, runs: Mapping[str, Path], seconds: float) -> int:
     assert judged is not None, "the demo has just evaluated"
     rows = _stored(runs["evaluate"])
     by = {(r.method, r.domain): r for r in rows if r.task == "ctr"}
-    verdicts = {k["domain"]: k for k in tuned.result["kernels"]}
+    tuning = tuned.result_as(TuningRunResult)
+    kernels = {kernel.domain: kernel for kernel in tuning.kernels}
     lines = []
     for domain in (d for m, d in by if m == IAK):
-        verdict = verdicts.get(domain)
-        decision = "-" if verdict is None else _decision(verdict)
+        decision = _decision(kernels[domain]) if domain in kernels else "-"
         lines.append(
             (
                 domain,
@@ -118,14 +120,16 @@ def _show(spec: DemoSpec, runs: Mapping[str, Path], seconds: float) -> int:
         ("domain", "rows", "base AUC", "tuned AUC", "oracle AUC", "delta [95 %]", "gate"),
         lines,
     )
-    result = judged.result
-    share, gap = result["reachable_share"], result["base_gap"]
+    result = judged.result_as(EvaluationResult)
+    share, gap = result.reachable_share, result.base_gap
+    assert share is not None, "the demo's log is planted"
+    assert gap is not None, "the demo's log is planted"
     show_facts(
         f"share of the reachable gain: {share:.3f}",
         {
-            "after the gate": number(result["reachable_share_published"], 3),
+            "after the gate": number(result.reachable_share_published, 3),
             "base_gap": f"{gap:+.4f} AUC (a fair base stays below 0.01)",
-            "tables and trunk": f"unchanged, digest {tuned.result['digest'][:16]}",
+            "tables and trunk": f"unchanged, digest {tuning.digest[:16]}",
             "published": f"{runs['finetune'] / 'bundles'}",
             "records": f"{spec.run_dir}/*/record.json",
             "metrics": f"{runs['evaluate'] / 'metrics.json'}",
@@ -135,11 +139,11 @@ def _show(spec: DemoSpec, runs: Mapping[str, Path], seconds: float) -> int:
     return 0 if gap <= 0.01 else 1
 
 
-def _decision(verdict: Mapping[str, Any]) -> str:
-    gate = verdict["gate"]
-    if not verdict["published"]:
-        return f"held: {verdict['reason']}"
-    return f"published: {gate['gain']:+.4f} nats/row, at least {gate['gain_low']:+.4f}"
+def _decision(kernel: KernelResult) -> str:
+    gate = kernel.gate
+    if not kernel.published:
+        return f"held: {kernel.reason}"
+    return f"published: {gate.gain:+.4f} nats/row, at least {gate.gain_low:+.4f}"
 
 
 def _stored(run_dir: Path) -> list[MetricRow]:

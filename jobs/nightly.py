@@ -357,7 +357,7 @@ def init(spec: NightlyInitSpec) -> int:
         raise BadRequest(f"out={out} exists; name another file, or give overwrite=true")
     catalog = load_catalog(spec.catalog)
     base = open_base(spec.base)
-    data_root = spec.data_root or base.manifest.spec.get("data_root")
+    data_root = spec.data_root or base.manifest.settings.data_root
     if not data_root:
         raise BadRequest(
             f"the base {spec.base} does not say where its log lies; give data_root=FOLDER"

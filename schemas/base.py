@@ -99,6 +99,15 @@ class SparseSpec(Spec):
         return {key: value for key, value in handler(self).items() if key not in unset}
 
 
+class View(Spec):
+    """Some fields of a document, for a reader that needs no others.
+
+    It reads a document of any version, and is never written.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class ResultSpec(Spec):
     """What a job measured, as its run's record has it under `result`."""
 

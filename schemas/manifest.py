@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from iak.schemas.base import JsonObject, SparseSpec, Spec
-from iak.schemas.job import Precision
+from iak.schemas.base import JsonObject, SparseSpec, Spec, View
+from iak.schemas.job import KernelSpec, ModelSpec, Precision
 from iak.schemas.log_snapshot import DataWindow, LogSnapshot
 from iak.schemas.verdict import Verdict
 
@@ -99,8 +99,25 @@ class BaseMetric(SparseSpec):
     reason: str = ""
 
 
+class BaseSettings(View):
+    """The settings of the run that made a base, as far as readers of the base need them."""
+
+    model: ModelSpec | None = None
+    """Sizes of the model; null for a base that was made elsewhere."""
+    factory_source: str | None = None
+    """SHA-256 of the source file that built an adopted module; null for any other base."""
+    from_: str | None = Field(default=None, alias="from")
+    """Where the base lay that it continues; null for one that was trained from the beginning."""
+    data_root: str | None = None
+    """Folder or URI below which its log lay."""
+
+
 class BaseManifest(Spec):
-    """A published base: safetensors shards, and what they were made from."""
+    """A published base: safetensors shards, and what they were made from.
+
+    Catalogue and settings stay as they were written, because the fingerprint covers them.
+    `PublishedBase.catalog` and `settings` read them as types.
+    """
 
     kind: Literal["iak-base"] = "iak-base"
     format: Literal[2] = 2
@@ -127,6 +144,15 @@ class BaseManifest(Spec):
     """What each precision of the tables costs, on the base's own validation rows."""
     created_at: AwareDatetime
 
+    @property
+    def settings(self) -> BaseSettings:
+        """Return the settings that readers of a base need.
+
+        Raises:
+            ValueError: this version refuses one of them.
+        """
+        return BaseSettings.model_validate(self.spec)
+
 
 class StatisticsEntry(Spec):
     """The fresh statistics that a kernel reads."""
@@ -138,7 +164,11 @@ class StatisticsEntry(Spec):
 
 
 class BundleManifest(Spec):
-    """A published kernel with its adapters: one domain's, or the pooled one."""
+    """A published kernel with its adapters: one domain's, or the pooled one.
+
+    Its settings stay as they were written, because its digest covers them. `kernel` reads those of
+    the kernel as a type.
+    """
 
     kind: Literal["iak-bundle"] = "iak-bundle"
     format: Literal[2] = 2
@@ -166,6 +196,15 @@ class BundleManifest(Spec):
     created_at: AwareDatetime
     manifest_sha256: Sha256
     """`sha256_of` this document without this field."""
+
+    @property
+    def kernel(self) -> KernelSpec:
+        """Return the settings of the kernel.
+
+        Raises:
+            ValueError: there are none, or this version refuses one of them.
+        """
+        return KernelSpec.model_validate(self.spec.get("kernel"))
 
     @model_serializer(mode="wrap")
     def _without_statistics(self, handler: SerializerFunctionWrapHandler) -> JsonObject:

@@ -1,11 +1,11 @@
 """Define the record that a run or a benchmark leaves."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
-from iak.schemas.base import JsonObject, SparseSpec, Spec
+from iak.schemas.base import JsonObject, SparseSpec, Spec, View
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import Sha256
 
@@ -14,6 +14,7 @@ RECORD_FORMAT = 3
 2: written before the settings of the placement had their own entry, `placement`."""
 SEALED_FROM = 2
 """First format whose records hold their own digest."""
+R = TypeVar("R", bound=BaseModel)
 
 
 class Output(Spec):
@@ -40,8 +41,49 @@ class Machine(SparseSpec):
     """Name and version of the operating system."""
 
 
+class CacheSettings(View):
+    """The settings of a run's activation cache that readers of its record need."""
+
+    folder: str | None = None
+    """Null for the folder beside the base."""
+
+
+class RunSettings(View):
+    """The settings of a run, of any verb, that readers of its record need."""
+
+    base: str | None = None
+    """Where its base lies; null where it reads none."""
+    bundles: str | None = None
+    live: str | None = None
+    """Where the kernels lie that served when it began."""
+    workers: PositiveInt = 1
+    cache: CacheSettings = CacheSettings()
+
+
+class _LogColumns(View):
+    user: str | None = None
+
+
+class _CatalogColumns(View):
+    log: _LogColumns = _LogColumns()
+
+
+def user_column(catalog: JsonObject) -> str | None:
+    """Return the column that names the user; None where the catalogue names none.
+
+    Args:
+        catalog: a catalogue of any version, as a record or a manifest has it.
+    """
+    return _CatalogColumns.model_validate(catalog).log.user or None
+
+
 class RunRecord(Spec):
-    """`record.json`: what ran, on which inputs, and with which results."""
+    """`record.json`: what ran, on which inputs, and with which results.
+
+    Settings, catalogue and result stay as they were written, because digests cover them and because
+    their types are those of the verb and version that ran. `settings` and `result_as` read them as
+    types.
+    """
 
     format: Literal[3] = 3
     """Number of this document's format."""
@@ -80,6 +122,23 @@ class RunRecord(Spec):
     """Times the run was started, resumes included."""
     record_sha256: Sha256 | None = None
     """SHA-256 of this document without this field; None in one of an older format."""
+
+    @property
+    def settings(self) -> RunSettings:
+        """Return the settings that readers of a record need, of whichever verb ran."""
+        return RunSettings.model_validate(self.spec)
+
+    def result_as(self, kind: type[R]) -> R:
+        """Return the result as a document that has some of its fields.
+
+        Args:
+            kind: type of the document. Fields of the result that it lacks are left out.
+
+        Raises:
+            ValueError: a field that it needs is missing, or has another type.
+        """
+        names = {field.alias or name for name, field in kind.model_fields.items()}
+        return kind.model_validate({n: v for n, v in self.result.items() if n in names})
 
 
 class Target(Spec):

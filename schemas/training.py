@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import JsonObject, ResultSpec, Spec
+from iak.schemas.base import JsonObject, ResultSpec, Spec, View
 from iak.schemas.manifest import PrecisionEntry
 from iak.schemas.table_placement import TablePlacement
 
@@ -85,6 +85,13 @@ class TrainingResult(ResultSpec):
     """Every task's tower; empty unless `early_stop` is `per_task`."""
     precisions: tuple[PrecisionEntry, ...] = ()
     """What lower precision costs the best weights; empty where the parent is best."""
+
+
+class PublishedBaseResult(View):
+    """What a pre-training published, as its record has it under `result`."""
+
+    not_published: str | None = None
+    """Why no base was published; None where one was."""
 
 
 class UsedSettings(Spec):

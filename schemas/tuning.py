@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt
 
-from iak.schemas.base import JsonObject, ResultSpec, SparseSpec, Spec
+from iak.schemas.base import JsonObject, ResultSpec, SparseSpec, Spec, View
 from iak.schemas.chain import ChainVerdict
 from iak.schemas.prediction import UntunedDomain
 from iak.schemas.table_placement import TablePlacement
@@ -172,6 +172,12 @@ class TuningResult(ResultSpec):
     def as_json(self) -> JsonObject:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class TunedBase(View):
+    """The base that kernels were tuned on, as the record of their run has it under `result`."""
+
+    base_fingerprint: str | None = None
 
 
 class TuningRunResult(TuningResult):

@@ -78,7 +78,7 @@ def open_module(
         Corrupt: the weights are not those that were published.
     """
     module, source = build_module(factory)
-    wanted = allowed_source or str(manifest.spec.get(SOURCE))
+    wanted = allowed_source or manifest.settings.factory_source or "unknown"
     if source != wanted:
         origin = "base.source allows" if allowed_source else "the base was adopted with"
         raise BadRequest(

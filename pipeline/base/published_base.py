@@ -37,11 +37,12 @@ from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.growth import Growth
 from iak.pipeline.sharding.rectangles import FileEntry, entries_of
 from iak.pipeline.storage.working_copy import read_copy
-from iak.schemas.base import JsonObject
+from iak.schemas.base import JsonObject, View
 from iak.schemas.feature import meaning_of, table_of
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of, sha256_of
+from iak.schemas.training import PublishedBaseResult
 
 FOLDER = "base"
 """Folder of the base in the run folder that published it."""
@@ -309,7 +310,7 @@ def open_base(path: Path) -> PublishedBase:
     manifest = _checked_manifest(folder, data)
     try:
         catalog = Catalog.model_validate(manifest.catalog)
-        model = ModelSpec.model_validate(manifest.spec["model"] if catalog.base is None else {})
+        model = ModelSpec() if catalog.base else _model_of(manifest)
     except ValueError as error:  # an older version accepted what this one refuses
         raise BadRequest(
             f"{folder / MANIFEST} has a setting that this version refuses: {error}. Use the "
@@ -369,12 +370,23 @@ def _checked_manifest(folder: Path, data: bytes) -> BaseManifest:
     return manifest
 
 
+def _model_of(manifest: BaseManifest) -> ModelSpec:
+    model = manifest.settings.model
+    if model is None:
+        raise ValueError("spec.model is missing, which has the sizes of the model")
+    return model
+
+
+class _FinishedRun(View):
+    result: PublishedBaseResult = PublishedBaseResult()
+
+
 def _no_better_child(run_dir: Path) -> str:
     """Return why a finished run published no base, from its record; empty where it has none."""
     path = run_dir / "record.json"
     try:
-        return str(json.loads(path.read_text())["result"]["not_published"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return _FinishedRun.model_validate_json(path.read_bytes()).result.not_published or ""
+    except (OSError, ValueError):
         return ""
 
 

@@ -254,7 +254,7 @@ def _stacked_set(
     _check_alike(bundles, root)
     names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
-    reads_x = bundles[0].manifest.spec["kernel"]["reads"] == "hx"
+    reads_x = bundles[0].manifest.kernel.reads == "hx"
     ids = list(states)
     return BundleSet(
         names=tuple(_domain_of(b).name for b in bundles),
@@ -345,10 +345,11 @@ def _no_probe(bundles: Sequence[Bundle]) -> dict[str, Tensor]:
 
 def _check_alike(bundles: Sequence[Bundle], root: Path) -> None:
     first = bundles[0].manifest
+    kernel = first.kernel
     for bundle in bundles[1:]:
         manifest = bundle.manifest
         is_alike = manifest.shapes == first.shapes
-        is_alike &= manifest.spec["kernel"] == first.spec["kernel"]
+        is_alike &= manifest.kernel == kernel
         is_alike &= _definition(manifest) == _definition(first)
         if not is_alike:
             raise BadRequest(

@@ -31,7 +31,7 @@ def evaluation_page(
         folder: where the page will lie; links are relative to it.
     """
     tasks = list(dict.fromkeys(row.task for row in rows))
-    result = EvaluationResult.model_validate(record.result)
+    result = record.result_as(EvaluationResult)
     parts = [
         task_part(number, [row for row in rows if row.task == task], result, curves.get(task, {}))
         for number, task in enumerate(tasks)
@@ -47,8 +47,8 @@ def evaluation_page(
         unseen=_unseen(result),
         files=[(name, relative_link(run_dir / name, folder)) for name in _FILES],
         run=str(run_dir),
-        base=str(record.spec.get("base", "")),
-        bundles=str(record.spec.get("bundles") or "none: the base alone"),
+        base=record.settings.base or "",
+        bundles=record.settings.bundles or "none: the base alone",
     )
 
 

@@ -13,6 +13,7 @@ from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.paths import bucket_uri, reference_text
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import bundle_digest
+from iak.schemas.tuning import TunedBase
 
 
 def finished_run(run_dir: Path) -> Run:
@@ -51,12 +52,12 @@ def finished_run(run_dir: Path) -> Run:
 
 def _base_of(record: RunRecord) -> str | None:
     """Return the location of the base that a run read; None where it is no longer there."""
-    text = record.spec.get("base")
+    path, tuned = record.settings.base, record.result_as(TunedBase)
     try:
-        opened = open_base(Path(text)) if text else None
+        opened = open_base(Path(path)) if path else None
     except (PipelineError, OSError):
         return None
-    if opened is None or opened.manifest.fingerprint != record.result.get("base_fingerprint"):
+    if opened is None or opened.manifest.fingerprint != tuned.base_fingerprint:
         return None
     return opened.location
 
@@ -67,7 +68,7 @@ def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
     Empty where tuning started from no live bundle, or where those bundles have changed since.
     """
     pinned = run_dir / PINNED / "live"
-    live = record.spec.get("live")
+    live = record.settings.live
     try:
         named = find_bundles(readable_folder(Path(live))) if live else None
         folder = pinned if pinned.is_dir() else named

@@ -23,7 +23,6 @@ from iak.pipeline.runs.record import RECORD, read_record
 from iak.pipeline.runs.stored_run import ACTIVATIONS
 from iak.pipeline.storage.store import Store, map_concurrently, open_store
 from iak.pipeline.storage.working_copy import local_folder, readable_folder
-from iak.schemas.base import JsonObject
 from iak.schemas.forget import (
     ForgetReport,
     State,
@@ -34,6 +33,7 @@ from iak.schemas.forget import (
 )
 from iak.schemas.log_snapshot import LogSnapshot, ReadFile
 from iak.schemas.paths import bucket_uri, reference_text
+from iak.schemas.record import user_column
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry
 
 _WORST_FIRST: tuple[State, ...] = ("touched", "unknown")
@@ -110,14 +110,18 @@ class _Search:
             return _Matches(None, str(error))
         if record is None:
             return _Matches(None, f"the run folder {run} is gone")
-        named = record.spec.get("cache", {}).get("folder")
-        matches = self.in_snapshot(record.catalog, record.snapshot)
+        named = record.settings.cache.folder
+        matches = self.in_snapshot(user_column(record.catalog), record.snapshot)
         return replace(matches, cache=Path(named) if named else _cache_beside(base))
 
-    def in_snapshot(self, catalog: JsonObject, snapshot: LogSnapshot) -> _Matches:
-        """Return the rows of the users in the files that a snapshot names."""
-        user = catalog.get("log", {}).get("user")
-        if not user:
+    def in_snapshot(self, user: str | None, snapshot: LogSnapshot) -> _Matches:
+        """Return the rows of the users in the files that a snapshot names.
+
+        Args:
+            user: the column that names the user; None where the catalogue names none.
+            snapshot: the files.
+        """
+        if user is None:
             return _Matches(None, "the catalogue names no user column (log.user)")
         if not snapshot.files:
             return _Matches(None, "no record says which files were read")
@@ -222,7 +226,7 @@ def _in_base(path: str | None, fingerprint: str, search: _Search) -> _Matches:
         return _Matches(None, str(error))
     if opened.manifest.fingerprint != fingerprint:
         return _Matches(None, f"{path} is another base now")
-    return search.in_snapshot(opened.manifest.catalog, opened.manifest.snapshot)
+    return search.in_snapshot(opened.catalog.log.user, opened.manifest.snapshot)
 
 
 def _cache(folder: Path, states: Collection[State], *, remove: bool) -> TouchedCache:

@@ -49,7 +49,7 @@ from iak.pipeline.runs.nightly_refresh import base_age_days, base_days, refresh_
 from iak.pipeline.runs.nightly_retention import apply_retention
 from iak.pipeline.runs.nightly_shadow import replay_night
 from iak.pipeline.runs.nightly_traffic import TrafficCounter
-from iak.pipeline.runs.nightly_tuning import finetune_spec, refuse_changed_log, tune_once, tuning_of
+from iak.pipeline.runs.nightly_tuning import finetune_spec, refuse_changed_log, tune_once
 from iak.pipeline.runs.record import (
     AlreadyFinished,
     machine,
@@ -366,7 +366,7 @@ class _Night:
         if trained:
             with self._phase("tune", ""):
                 tuned = self._tune(trained)
-            tuning = tuning_of(tuned)
+            tuning = tuned.result_as(TuningResult)
             self._warn_of_ancestors(tuning)
             kernels = {kernel.domain: kernel for kernel in tuning.kernels}
             decided = ChainsOfNight.of(tuning.kernels)
@@ -410,7 +410,7 @@ class _Night:
             return {}
         try:
             with self._phase("scratch", ""):
-                scratch = tuning_of(self._tune_from_scratch(list(kernels)))
+                scratch = self._tune_from_scratch(list(kernels)).result_as(TuningResult)
         except PipelineError as error:
             self._warn(f"no kernels were tuned from scratch: {error}")
             return {}

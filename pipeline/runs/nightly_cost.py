@@ -1,7 +1,6 @@
 """Compute the cost of a night's tuning, in rows, worker-seconds and money, and of each kernel."""
 
 from iak.pipeline.nightly.outcomes import NightOutcomes
-from iak.pipeline.runs.nightly_tuning import tuning_of
 from iak.schemas.night import DomainNight, NightRecord, TaskWindow, TuningCost
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import RunRecord
@@ -20,11 +19,11 @@ def tuning_cost(
     """
     if tuned is None:
         return None
-    tuning = tuning_of(tuned)
+    tuning = tuned.result_as(TuningResult)
     levels = {d.decision.name: d.decision.level for d in record.domains}
     own = [k.tuning_rows for k in tuning.kernels if levels.get(k.domain) == "domain"]
     every = [k.tuning_rows for k in tuning.kernels]
-    seconds = tuned.timings_s.get("tune", 0.0) * int(tuned.spec.get("workers", 1))
+    seconds = tuned.timings_s.get("tune", 0.0) * tuned.settings.workers
     # Each row counts once: kernels above the domains are tuned on the same rows.
     rows = sum(own) or max(every, default=0)
     cached, computed = tuning.cache.rows_read, tuning.cache.rows_computed

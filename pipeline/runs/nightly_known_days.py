@@ -33,20 +33,21 @@ def _lineage(base: PublishedBase) -> tuple[list[PublishedBase], str | None]:
     """Return a base and those that it continues, and a notice where one cannot be opened."""
     lineage = [base]
     while parent := lineage[-1].manifest.parent:
-        opened = _opened(lineage[-1].manifest.spec.get("from"))
+        path = lineage[-1].manifest.settings.from_
+        opened = _opened(path)
         if opened is None or opened.manifest.fingerprint != parent:
             return lineage, (
                 f"the base continues base {parent[:16]}, which does not lie where it was any "
-                f"more: {lineage[-1].manifest.spec.get('from')}. Days of the windows that only "
-                "that one was trained on are not known, so the gate may measure too small a gain"
+                f"more: {path or 'unknown'}. Days of the windows that only that one was trained on "
+                "are not known, so the gate may measure too small a gain"
             )
         lineage.append(opened)
     return lineage, None
 
 
-def _opened(place: object) -> PublishedBase | None:
-    """Return the base at a place that a manifest names; None where none can be opened."""
+def _opened(path: str | None) -> PublishedBase | None:
+    """Return the base at a path that a manifest names; None where none can be opened."""
     try:
-        return open_base(Path(place)) if isinstance(place, str) else None
+        return open_base(Path(path)) if path is not None else None
     except PipelineError:
         return None

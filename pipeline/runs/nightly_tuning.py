@@ -20,7 +20,6 @@ from iak.schemas.job import FinetuneSpec
 from iak.schemas.log import Catalog
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import RunRecord
-from iak.schemas.tuning import TuningResult
 
 
 def tune_once(
@@ -123,9 +122,3 @@ def finetune_spec(
     if parent is not None and parent.live:
         settings["live_base"] = parent.base_path
     return spec_with_presets(FinetuneSpec, "finetune", plan.catalog, settings)
-
-
-def tuning_of(record: RunRecord) -> TuningResult:
-    """Return what a finished `iak finetune` measured."""
-    names = {field.alias or name for name, field in TuningResult.model_fields.items()}
-    return TuningResult.model_validate({n: v for n, v in record.result.items() if n in names})

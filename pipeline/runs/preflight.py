@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from iak.pipeline.base import adopted_module, optimizer_state, precision, published_base
+from iak.pipeline.base import optimizer_state, precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.events import Notice, Report
@@ -206,7 +206,7 @@ def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> 
 
 def _with_source(opened: PublishedBase, catalog: Catalog) -> PublishedBase:
     """Return a base that is built by the source which the catalogue names, if it names one."""
-    base, adopted = catalog.base, opened.manifest.spec.get(adopted_module.SOURCE)
+    base, adopted = catalog.base, opened.manifest.settings.factory_source
     if not isinstance(base, ModuleBaseSpec) or base.source in (None, adopted):
         return opened
     return replace(opened, allowed_source=base.source)

@@ -56,7 +56,12 @@ from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest, BaseMetric
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.results import PretrainResult
-from iak.schemas.training import TrainingResult, TrainingRunResult, UsedSettings
+from iak.schemas.training import (
+    PublishedBaseResult,
+    TrainingResult,
+    TrainingRunResult,
+    UsedSettings,
+)
 
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
@@ -105,7 +110,7 @@ def _explained(run_dir: Path) -> Iterator[None]:
         yield
     except AlreadyFinished as finished:
         before = read_record(run_dir)
-        reason = before.result.get("not_published") if before else None
+        reason = before.result_as(PublishedBaseResult).not_published if before else None
         raise AlreadyFinished(f"{finished}. {reason}" if reason else str(finished)) from finished
 
 

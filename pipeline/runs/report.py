@@ -23,6 +23,7 @@ from iak.pipeline.runs.metrics import METRICS
 from iak.pipeline.runs.record import RECORD, read_record
 from iak.pipeline.stats.metrics import MetricRow
 from iak.pipeline.stats.reliability import reliability
+from iak.schemas.prediction import EvaluationResult
 
 _ROWS = TypeAdapter(tuple[MetricRow, ...])
 
@@ -49,7 +50,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         )
     path = out or run / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
-    curves = _curves_of_run(run, str(record.result.get("split")))
+    curves = _curves_of_run(run, record.result_as(EvaluationResult).split)
     put_file(path, evaluation_page(record, read_metrics(run), curves, run, path.parent))
     return path
 

@@ -112,4 +112,4 @@ class ActivationWriter:
 def kernel_of(bundles: Path) -> KernelSpec:
     """Return the settings that all kernels of a folder were tuned with."""
     first = read_index(bundles).bundles[0]
-    return KernelSpec.model_validate(read_manifest(bundles / first.folder).spec["kernel"])
+    return read_manifest(bundles / first.folder).kernel

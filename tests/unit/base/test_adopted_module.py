@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from iak.pipeline.base.adopted_module import SOURCE, build_module, open_module
+from iak.pipeline.base.adopted_module import build_module, open_module
 from iak.pipeline.base.module_weights import write_weights
 from iak.pipeline.errors import BadRequest
+from iak.schemas.manifest import BaseSettings
 from tests import plain_dlrm
 
 
@@ -38,7 +39,8 @@ def test_the_source_that_is_allowed_opens_the_base_and_no_other_one(tmp_path):
     entry = write_weights(module.state_dict(), tmp_path)
 
     def opened(adopted, allowed=None):
-        manifest = SimpleNamespace(files=(entry,), spec={SOURCE: adopted})
+        settings = BaseSettings(factory_source=adopted)
+        manifest = SimpleNamespace(files=(entry,), settings=settings)
         return open_module(
             tmp_path, manifest, "tests.plain_dlrm:build", tasks=1, allowed_source=allowed
         )

@@ -11,22 +11,25 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.record import AlreadyFinished
 from iak.schemas.job import DemoSpec
 from iak.schemas.manifest import sha256_of
+from iak.schemas.prediction import EvaluationResult
 from iak.schemas.record import RunRecord
 from tests.unit.report.rows import metric
+from tests.unit.runs.platform import kernel, tuning_run_result
 
-REACHED = {"reachable_share": 0.4321, "reachable_share_published": 0.41, "base_gap": 0.004}
-KERNEL = {
-    "domain": "region=a", "published": True, "reason": "gain",
-    "gate": {"gain": 0.0123, "gain_low": 0.0101},
-}  # fmt: skip
-HELD = {"domain": "region=b", "published": False, "reason": "ctr: AUC falls", "gate": {}}
+REACHED = EvaluationResult(
+    contract={}, digest="d" * 64, unseen={}, reachable_share=0.4321,
+    reachable_share_published=0.41, base_gap=0.004,
+)  # fmt: skip
+GATE = {"publish": True, "reason": "gain", "rows": 10, "gain": 0.0123, "gain_low": 0.0101}
+KERNEL = kernel("region=a", 9) | {"gate": GATE}
+HELD = kernel("region=b", 9) | {"published": False, "reason": "ctr: AUC falls"}
 
 
 def write_run(run_dir, verb, result):
     run_dir.mkdir(parents=True, exist_ok=True)
     record = RunRecord(
-        verb=verb, status="finished", exit_code=0, spec={}, spec_digest="x", result=result,
-        started_at=datetime(2026, 10, 29, tzinfo=UTC),
+        verb=verb, status="finished", exit_code=0, spec={}, spec_digest="x",
+        result=result.as_json(), started_at=datetime(2026, 10, 29, tzinfo=UTC),
     )  # fmt: skip
     document = json.loads(record.model_dump_json(exclude={"record_sha256"}))
     text = json.dumps(document | {"record_sha256": sha256_of(document)})
@@ -51,7 +54,8 @@ def played(monkeypatch, tmp_path):
         return use_case
 
     def evaluated(run_dir, gap=None):
-        write_run(run_dir, "evaluate", REACHED | ({"base_gap": gap} if gap else {}))
+        changes = {"base_gap": gap} if gap else {}
+        write_run(run_dir, "evaluate", REACHED.model_copy(update=changes))
         (run_dir / "metrics.json").write_text(json.dumps(rows))
 
     def run(*, gap=None, finished=(), **asked):
@@ -59,7 +63,7 @@ def played(monkeypatch, tmp_path):
             evaluated(run_dir, gap)
 
         def tuned(run_dir):
-            write_run(run_dir, "finetune", {"kernels": [KERNEL, HELD], "digest": "d" * 64})
+            write_run(run_dir, "finetune", tuning_run_result(kernels=[KERNEL, HELD]))
             if "finetune" in finished:
                 raise AlreadyFinished("it is finished")
 

@@ -9,17 +9,13 @@ from iak.pipeline.errors import BadLog, Corrupt
 from iak.pipeline.events import silent
 from iak.pipeline.runs import nightly_tuning
 from iak.pipeline.runs.nightly_plan import plan_night
-from iak.pipeline.runs.nightly_tuning import (
-    finetune_spec,
-    refuse_changed_log,
-    tune_once,
-    tuning_of,
-)
+from iak.pipeline.runs.nightly_tuning import finetune_spec, refuse_changed_log, tune_once
 from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import RECORD
 from iak.pipeline.sealed import seal, spelled
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import RunRecord
+from iak.schemas.tuning import TuningResult
 from tests.builders import draw_rows, partition, write_file
 from tests.unit.runs.platform import NOW, kernel, tuning_result, write_platform
 
@@ -98,7 +94,7 @@ def test_a_tuning_that_is_finished_is_not_run_again(platform, plan, tmp_path, mo
     monkeypatch.setattr(nightly_tuning, "tune_night", never)
     spec = finetune_spec(platform, plan, ["pooled"], finished(tmp_path / "tune"))
     record = tune_once(spec, plan.catalog, None, silent, verify_log=never)
-    assert [each.domain for each in tuning_of(record).kernels] == ["pooled"]
+    assert [each.domain for each in record.result_as(TuningResult).kernels] == ["pooled"]
 
 
 def test_a_finished_tuning_whose_results_changed_is_refused(platform, plan, tmp_path):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
+from iak.schemas.job import ModelSpec
 from iak.schemas.manifest import BaseManifest, FileEntry, canonical_json, fingerprint_of
 from iak.schemas.training import TaskQuality
 
@@ -53,6 +54,14 @@ def test_a_base_survives_json():
 )
 def test_a_fingerprint_is_of_everything_but_itself_and_the_time(changes, same):
     assert (fingerprint_of(base() | changes) == fingerprint_of(base())) is same
+
+
+def test_the_settings_of_a_base_are_read_without_those_that_nobody_needs():
+    spec = {"model": {"width": 8}, "from": "runs/R0", "data_root": "s3://log", "workers": 2}
+    settings = BaseManifest.model_validate(base(spec=spec)).settings
+    assert settings.model == ModelSpec(width=8)
+    assert (settings.from_, settings.data_root) == ("runs/R0", "s3://log")
+    assert BaseManifest.model_validate(base()).settings.model is None
 
 
 METRICS = [
