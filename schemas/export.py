@@ -177,6 +177,8 @@ class ExportedStatistics(Spec):
     """Column of a row's time, where no column has its day."""
     event_time_unit: TimeUnit
     """Unit of a time that is a number."""
+    event_time_format: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    """How a time is written that is text or digits; see the catalogue's key of this name."""
     time_zone: str
     """Zone in which a time's day is cut."""
     fold_by: str | None

@@ -71,8 +71,21 @@ class ListSpec(Spec):
     """Only the last this many values are kept."""
     padding: Annotated[Whole, Field(ge=-(2**63), le=2**63 - 1)] | Value | None = None
     """Id that fills short lists up; it is dropped before the last values are taken."""
+    separator: Annotated[
+        str | None, Field(min_length=1, max_length=8, exclude_if=lambda value: value is None)
+    ] = None
+    """What stands between the ids, where the column is text (`12|7|9`) and no list."""
+    whole: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """The ids between separators are whole numbers, as those of a column of whole numbers whose
+    table they share; otherwise they are text."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""
+
+    @model_validator(mode="after")
+    def _whole_ids_are_separated(self) -> Self:
+        if self.whole and self.separator is None:
+            raise ValueError("whole tells how separated ids are read; give the separator too")
+        return self
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -140,10 +153,11 @@ FeatureSpec = Annotated[
 def meaning_of(feature: FeatureSpec) -> dict[str, Any]:
     """Return the settings that give a feature's ids and numbers their meaning, as JSON.
 
-    `optional` is left out: it says which files may be read, and not what a value means. A padding
-    that is not declared is left out too, so that features of older bases have the same meaning.
+    `optional` is left out: it says which files may be read, and not what a value means. How a list
+    is written is left out as well. A padding that is not declared is left out too, so that features
+    of older bases have the same meaning.
     """
-    document = feature.model_dump(mode="json", exclude={"optional"})
+    document = feature.model_dump(mode="json", exclude={"optional", "separator", "whole"})
     return {k: v for k, v in document.items() if k != "padding" or v is not None}
 
 

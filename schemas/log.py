@@ -1,10 +1,12 @@
 """Define the catalogue: one TOML file that declares a log, and all that onboarding a log needs."""
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -31,6 +33,10 @@ from iak.schemas.numbers import Number, Share, Whole
 from iak.schemas.task import DomainSpec, TaskSpec
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+ISO = "iso"
+"""Format of a time that is written by ISO 8601."""
+_TIME_CODES = frozenset("YymdHMSbBIpz%")
+"""Codes of strptime that Arrow and Python read alike."""
 Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
 """A day of the log: 0 is the first one, -1 the last one."""
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
@@ -83,6 +89,25 @@ class SplitSpec(Spec):
         return self
 
 
+def time_format(value: str | None) -> str | None:
+    """Return a format of times that names a day, unchanged.
+
+    Raises:
+        ValueError: it has an unknown code, or names no day.
+    """
+    if value is None or value == ISO:
+        return value
+    codes = re.findall(r"%(.?)", value)
+    if unknown := sorted({f"%{code}" for code in codes} - {f"%{code}" for code in _TIME_CODES}):
+        raise ValueError(
+            f"{value!r} has {', '.join(unknown)}; expected 'iso', or %Y %y %m %b %B %d %H %I %p %M "
+            "%S %z and %%"
+        )
+    if not ({*codes} & {*"Yy"} and {*codes} & {*"mbB"} and "d" in codes):
+        raise ValueError(f"{value!r} names no day; expected a year, a month and a day, as %Y%m%d")
+    return value
+
+
 class LogSpec(Spec):
     """Where the rows of a log are, and what identifies them."""
 
@@ -102,6 +127,12 @@ class LogSpec(Spec):
     with a zone is an instant; one without is wall clock in `time_zone`."""
     event_time_unit: TimeUnit = "s"
     """Unit of an `event_time` that is a number; an Arrow timestamp carries its own."""
+    event_time_format: Annotated[
+        str | None, AfterValidator(time_format), Field(exclude_if=lambda value: value is None)
+    ] = None
+    """How an `event_time` is written that is text or digits: `iso` (2026-10-05 09:30:00, also with
+    a T, fractions or a zone), or codes of strptime (`%Y%m%d`). A value that is written otherwise
+    is no time."""
     time_zone: str = "UTC"
     """Zone in which dates are cut from `event_time`, and of timestamps without a zone."""
     row_id: Column | None = None
@@ -124,6 +155,14 @@ class LogSpec(Spec):
     @classmethod
     def _columns_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return without_repeats(value)
+
+    @model_validator(mode="after")
+    def _time_is_written_in_one_way(self) -> Self:
+        if self.event_time_format and self.event_time_unit != "s":
+            raise ValueError("give event_time_unit or event_time_format, not both")
+        if self.event_time_format and not self.event_time:
+            raise ValueError("event_time_format says how event_time is written; name its column")
+        return self
 
     @model_validator(mode="after")
     def _keys_are_known(self) -> Self:
@@ -325,6 +364,21 @@ class Catalog(Spec):
         """Return whether a split, a maturing label or a statistic must read the event's time."""
         dated = any(s.dates or s.days for s in self.splits.values()) or bool(self.fresh)
         return (dated and not self.log.date_key) or any(t.matures_after for t in self.tasks)
+
+    @model_validator(mode="after")
+    def _lists_are_written_in_one_way(self) -> Self:
+        """Refuse separated ids that two features, or a list and an id, read in two ways."""
+        ways: dict[str, tuple[str, tuple[str | None, bool]]] = {}
+        for feature in self.features:
+            way = (feature.separator, feature.whole) if feature.kind == "list" else (None, False)
+            for column in feature.columns:
+                name, other = ways.setdefault(column, (feature.name, way))
+                if other != way:
+                    raise ValueError(
+                        f"features '{name}' and '{feature.name}' read '{column}' in two ways; "
+                        "give both the same kind, separator and whole"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _something_is_read(self) -> Self:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from iak.pipeline.data import given, normal
 from iak.pipeline.data.features import LARGEST
 from iak.pipeline.data.lists import is_padding
+from iak.pipeline.data.written import written_columns
 from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog
 
@@ -31,14 +32,17 @@ NAMED_LABELS = 5
 
 _ADVICE = {
     "id": "An id is a whole number or text; write ids that are doubles as int64 (pandas: Int64).",
-    "list of ids": "A list of ids holds whole numbers or text, one list a row.",
+    "list of ids": "A list of ids holds whole numbers or text, one list a row; for ids in one text "
+    "give the feature a separator.",
     "whole number": "An identity table reads whole numbers; for text leave its encoding out.",
     "list of whole numbers": "An identity table reads whole numbers; for text leave its encoding "
     "out.",
     "list of numbers": "Activations are one list of numbers a row, always of the same length.",
     "number": "A number is an integer, a float, a decimal or a boolean; read text as categorical.",
     "label": "A label is 0, 1 or null, as a number or a boolean.",
-    "time": "A time is Unix time as a number, an Arrow timestamp or a date; text is none.",
+    "time": "A time is Unix time as a number, an Arrow timestamp or a date; for text give "
+    "event_time_format.",
+    "written time": "event_time_format reads text and whole numbers.",
 }
 """Kind of column that the catalogue expects -> an explanation of it."""
 
@@ -72,6 +76,7 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
     missing = [c for c in absent if c not in catalog.optional_columns]
     problems = [f"missing columns: {', '.join(missing)}"] if missing else []
     wanted, uses = expected_kinds(catalog), list(_uses(catalog))
+    written = written_columns(catalog)
     for column in inside:
         if column in absent:
             continue
@@ -79,7 +84,7 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
             problems.append(f"{column}: {schema.names.count(column)} columns have this name")
             continue
         actual = schema.field(column).type
-        plain = normal.plain_type(actual, wanted[column])
+        plain = normal.plain_type(actual, wanted[column], written.get(column))
         kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
         if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
             problems.append(f"{column}: {actual}, expected {' and '.join(wrong)}")
@@ -136,14 +141,16 @@ def normalised(
     Raises:
         ArrowInvalid: a column of text holds bytes that are not UTF-8.
     """
-    return normal.normalised(rows, columns, expected_kinds(catalog) if catalog else {})
+    if catalog is None:
+        return normal.normalised(rows, columns, {})
+    return normal.normalised(rows, columns, expected_kinds(catalog), written_columns(catalog))
 
 
 def expected_kinds(catalog: Catalog) -> dict[str, str]:
     """Return the kind that the catalogue expects of each column.
 
-    A kind is `id`, `whole number`, `number`, a list of any of them, `label` or `time`. A column
-    that is read in several ways has the strictest of their kinds.
+    A kind is `id`, `whole number`, `number`, a list of any of them, `label`, `time` or `written
+    time`. A column that is read in several ways has the strictest of their kinds.
     """
     return dict.fromkeys(catalog.columns, "id") | dict(_uses(catalog))
 
@@ -162,7 +169,7 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
             yield catalog.columns_base.h, "list of numbers"
     yield from ((task.label, "label") for task in catalog.tasks)
     if log.event_time in catalog.columns:
-        yield str(log.event_time), "time"
+        yield str(log.event_time), normal.WRITTEN_TIME if log.event_time_format else normal.TIME
     for feature in catalog.features:
         if feature.kind in ("cross", "categorical"):
             yield from ((column, "id") for column in feature.columns)
@@ -191,8 +198,9 @@ def _is_kind(actual: pa.DataType, kind: str) -> bool:
         return bool(is_list) and _is_kind(actual.value_type, kind.removeprefix("list of ")[:-1])
     if kind in ("number", "label"):
         return number
-    if kind == "time":
-        return number or bool(is_.is_timestamp(actual) or is_.is_date(actual))
+    if kind in (normal.TIME, normal.WRITTEN_TIME):
+        has_type = bool(is_.is_timestamp(actual) or is_.is_date(actual))
+        return has_type or (kind == normal.TIME and number)
     return whole or (kind == "id" and bool(is_.is_string(actual) or is_.is_large_string(actual)))
 
 

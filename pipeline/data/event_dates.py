@@ -203,7 +203,7 @@ def _event_seconds(
     snapshot: Snapshot, file: LogFile, catalog: Catalog
 ) -> Iterator[npt.NDArray[np.float64]]:
     """Yield the event times of each row group in Unix seconds; an error names the file."""
-    for rows in parquet.read_column(snapshot, file, catalog.log.event_time or ""):
+    for rows in parquet.read_column(snapshot, file, catalog.log.event_time or "", catalog):
         try:
             seconds = splits.event_seconds(rows, catalog.log)
         except BadLog as error:

@@ -22,15 +22,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import hashing
+from iak.pipeline.data.written import Written
 
 ID, NUMBER, LABEL, TIME, WHOLE = "id", "number", "label", "time", "whole number"
+WRITTEN_TIME = "written time"
+"""A time that is text or digits, of which the catalogue has the format."""
 LIST_OF = "list of "
+NOT_WRITTEN: Mapping[str, Written] = {}
+"""A log whose lists and times have Arrow types of their own."""
 _DIGITS_OF_INT64 = 18
 """Decimal digits that always fit into int64."""
 
 
 def normalised(
-    rows: pa.RecordBatch, columns: Sequence[str], kinds: Mapping[str, str]
+    rows: pa.RecordBatch,
+    columns: Sequence[str],
+    kinds: Mapping[str, str],
+    written: Mapping[str, Written] = NOT_WRITTEN,
 ) -> pa.RecordBatch:
     """Return these columns of the rows in plain types; a column that is absent is null.
 
@@ -39,24 +47,25 @@ def normalised(
         columns: wanted names, in the order of the result.
         kinds: column -> the kind that the catalogue expects (see `contract.expected_kinds`). A
             column without an entry is treated as a time: its values stay the same.
+        written: column -> how lists or times are written in it, where they are text.
 
     Raises:
-        ArrowInvalid: a column of text holds bytes that are not UTF-8.
+        ArrowInvalid: a column of text holds bytes that are not UTF-8, or is written otherwise.
     """
     plain_columns = []
     for name in columns:
         kind = kinds.get(name, TIME)
         if name in rows.schema.names:
-            plain_columns.append(_plain_column(name, rows.column(name), kind))
+            plain_columns.append(_plain_column(name, rows.column(name), kind, written.get(name)))
         else:
             plain_columns.append(pa.nulls(len(rows), null_type(kind)))
     return pa.RecordBatch.from_arrays(plain_columns, list(columns))
 
 
-def _plain_column(name: str, values: pa.Array, kind: str) -> pa.Array:
+def _plain_column(name: str, values: pa.Array, kind: str, written: Written | None) -> pa.Array:
     """Return a column's values in a plain type; an error names the column."""
     try:
-        return plain(values, kind)
+        return plain(written.read(values) if written else values, kind)
     except pa.ArrowInvalid as error:
         is_text = "UTF8" in str(error)
         hint = ". Text is UTF-8; write other bytes as hexadecimal text" if is_text else ""
@@ -70,12 +79,13 @@ def null_type(kind: str) -> pa.DataType:
     return {ID: pa.string(), WHOLE: pa.int64()}.get(kind, pa.float64())
 
 
-def plain_type(actual: pa.DataType, kind: str) -> pa.DataType:
+def plain_type(actual: pa.DataType, kind: str, written: Written | None = None) -> pa.DataType:
     """Return the type that `plain` gives values of a type.
 
     A type that it cannot change comes back as it is, and the contract then refuses it.
     """
-    return plain(pa.nulls(0, actual), kind).type
+    none = pa.nulls(0, actual)
+    return plain(written.read(none) if written else none, kind).type
 
 
 def plain(values: pa.Array, kind: str) -> pa.Array:

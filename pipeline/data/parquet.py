@@ -129,11 +129,20 @@ def read_columns(
     return _read_group(snapshot.open(file), file, group, columns, catalog)
 
 
-def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.Array]:
-    """Yield one column of a file, one row group at a time."""
+def read_column(
+    snapshot: Snapshot, file: LogFile, column: str, catalog: Catalog | None = None
+) -> Iterator[pa.Array]:
+    """Yield one column of a file, one row group at a time.
+
+    Args:
+        snapshot: the log.
+        file: one of its files.
+        column: name of the column.
+        catalog: says what the column is, and how it is written; None reads it as it is.
+    """
     parquet = snapshot.open(file)
     for group in range(len(file.group_rows)):
-        yield _read_group(parquet, file, group, (column,)).column(column)
+        yield _read_group(parquet, file, group, (column,), catalog).column(column)
 
 
 def row_keys(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:

@@ -47,6 +47,7 @@ def write_statistics(
         date_key=log.date_key,
         event_time=log.event_time if has_days(catalog) and not log.date_key else None,
         event_time_unit=log.event_time_unit,
+        event_time_format=log.event_time_format,
         time_zone=log.time_zone,
         fold_by=log.slice_by,
         row_id=log.row_id,

@@ -7,9 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from iak.pipeline.data.contract import expected_kinds
+from iak.pipeline.data.normal import WRITTEN_TIME
+from iak.pipeline.data.written import WrittenList, written_columns
 from iak.schemas.log import Catalog
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
+SEPARATED = "separated ids"
+"""Kind of a field whose ids the log writes in one text."""
 _LARGEST = 2**63
 
 
@@ -54,6 +58,12 @@ def rows_of_json(body: bytes, catalog: Catalog) -> pa.RecordBatch:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadRows('expected {"rows": [{"column": value, ...}, ...]}')
     kinds = expected_kinds(catalog)
+    # A list may come as the log writes it, in one text.
+    kinds |= {
+        name: SEPARATED
+        for name, written in written_columns(catalog).items()
+        if isinstance(written, WrittenList)
+    }
     columns = (*catalog.columns, *(k for k in catalog.log.partition_keys if k in _fields(rows)))
     names = dict.fromkeys(columns)
     arrays = [_column(rows, name, kinds.get(name, "id"), catalog) for name in names]
@@ -95,6 +105,10 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str) or _is_whole(value)
 
 
+def _is_separated(value: object) -> bool:
+    return isinstance(value, str) or _list_of(_is_id)(value)
+
+
 def _list_of(is_item: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, list) and all(v is None or is_item(v) for v in value)
 
@@ -104,6 +118,8 @@ _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "whole number": (_is_whole, "a whole number"),
     "number": (_is_number, "a number"),
     "time": (_is_number, "Unix time as a number"),
+    WRITTEN_TIME: (_is_id, "a time as the log writes it, in text or digits"),
+    SEPARATED: (_is_separated, "ids in one text as the log writes them, or a list of them"),
     "list of ids": (_list_of(_is_id), "a list of whole numbers or texts"),
     "list of whole numbers": (_list_of(_is_whole), "a list of whole numbers"),
     "list of numbers": (_list_of(_is_number), "a list of numbers"),
@@ -113,6 +129,8 @@ _EMPTY: Mapping[str, pa.DataType] = {
     "whole number": pa.int64(),
     "number": pa.float64(),
     "time": pa.float64(),
+    WRITTEN_TIME: pa.string(),
+    SEPARATED: pa.string(),
     "list of ids": pa.list_(pa.int64()),
     "list of whole numbers": pa.list_(pa.int64()),
     "list of numbers": pa.list_(pa.float64()),

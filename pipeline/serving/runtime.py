@@ -70,6 +70,9 @@ PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MASK = 2**64 - 1
 _STANDARD = ("mean", "scale")
 _WHOLE = re.compile(r"-?\d+")
+_ISO = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?(?:Z|[+-]\d{2}(?::?\d{2})?)?"
+)
 
 Columns = Mapping[str, Sequence[Any]]
 Ids = npt.NDArray[np.int64]
@@ -211,6 +214,15 @@ class Encoder:
             return self._look_up(table, flat, name), np.array([len(v) for v in lists], np.int64)
         return self._look_up(table, column, name), _ones(len(column))
 
+    def with_lists(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return columns in which ids that the log writes in one text are lists."""
+        columns = dict(columns)
+        for feature in self.features:
+            if feature.get("separator"):
+                name = feature["column"] or feature["name"]
+                columns[name] = [_separated(value, feature, name) for value in columns[name]]
+        return columns
+
     def numbers(self, rows: Columns, count: int) -> npt.NDArray[np.float32]:
         """Return the dense inputs (B, N)."""
         columns = [self._standardised(feature, rows) for feature in self.dense]
@@ -286,6 +298,14 @@ def _whole(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row
     ):
         return int(value)
     raise BadRows(f"column {column} holds {value!r}; expected a whole number or None")
+
+
+def _separated(value: Any, feature: Mapping[str, Any], column: str) -> Any:  # noqa: ANN401
+    """Return the ids of a text as a list; whatever is no text comes back as it is."""
+    if not isinstance(value, str):
+        return value
+    ids = [own for part in value.split(feature["separator"]) if (own := part.strip())]
+    return [_whole(own, column) for own in ids] if feature.get("whole") else ids
 
 
 def _last_values(values: Any, feature: Mapping[str, Any], column: str) -> list[Any]:  # noqa: ANN401
@@ -537,7 +557,9 @@ class Statistics:
             days = [_day_of_date(value) for value in rows[name]]
         elif name := document["event_time"]:
             unit, zone = document["event_time_unit"], document["time_zone"]
-            days = [day_of_time(value, name, unit=unit, zone=zone) for value in rows[name]]
+            written = document.get("event_time_format")
+            times = [written_time(v, written) if written else v for v in rows[name]]
+            days = [day_of_time(value, name, unit=unit, zone=zone) for value in times]
         else:
             return self._folds(rows, numbers)
         return np.array([NEWEST if day is None else day for day in days], np.int64)
@@ -669,6 +691,23 @@ def _day_of_date(value: Any) -> int | None:  # noqa: ANN401 - a value of a row
     except ValueError:
         return None
     return moment.toordinal() - EPOCH if moment.time() == time.min else None
+
+
+def written_time(value: Any, written: str) -> Any:  # noqa: ANN401 - a value of a row
+    """Return text or digits as a datetime, None where they are written otherwise.
+
+    Args:
+        value: a value; one that is neither text nor a whole number comes back as it is.
+        written: codes of strptime, or `iso`.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | numbers.Integral):
+        return value
+    try:
+        if written == "iso":
+            return datetime.fromisoformat(str(value)) if _ISO.fullmatch(str(value)) else None
+        return datetime.strptime(str(value), written)
+    except ValueError:
+        return None
 
 
 def day_of_time(value: Any, column: str, *, unit: str, zone: str) -> int | None:  # noqa: ANN401
@@ -997,7 +1036,7 @@ class Model:
         columns = {n: _listed(rows[n]) if n in rows else [None] * count for n in needed}
         for key in self.encoder.partition_keys & columns.keys():
             columns[key] = [_text(value, key) for value in columns[key]]
-        return columns, count
+        return self.encoder.with_lists(columns), count
 
     def _represent(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """Return h and x of a batch."""

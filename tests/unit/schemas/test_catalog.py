@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from iak.schemas.feature import meaning_of
 from iak.schemas.log import Catalog
 from tests.builders import catalog_document, small_catalog
 
@@ -109,6 +110,38 @@ def refused(document: dict[str, Any]) -> str:
             {"log__slice_by": "region"},
             "slice_by 'region' is a partition key",
             id="slice by folder",
+        ),
+        pytest.param(
+            {"log__event_time_format": "%H:%M"}, "names no day", id="a format without a day"
+        ),
+        pytest.param(
+            {"log__event_time_format": "%Y%j"}, "has %j; expected 'iso', or", id="an unknown code"
+        ),
+        pytest.param(
+            {"log__event_time_format": "iso", "log__event_time_unit": "ms"},
+            "give event_time_unit or event_time_format, not both",
+            id="a unit and a format",
+        ),
+        pytest.param(
+            {"log__event_time_format": "iso", "log__event_time": None},
+            "event_time_format says how event_time is written; name its column",
+            id="a format of no column",
+        ),
+        pytest.param(
+            {"features": [{"kind": "list", "name": "h", "whole": True}], "tables": {}},
+            "give the separator too",
+            id="whole without a separator",
+        ),
+        pytest.param(
+            {
+                "features": [
+                    {"kind": "list", "name": "h", "separator": "|"},
+                    {"kind": "categorical", "name": "i", "column": "h"},
+                ],
+                "tables": {},
+            },
+            "features 'h' and 'i' read 'h' in two ways",
+            id="a separated list that is an id too",
         ),
         pytest.param({"log__time_zone": "Mars/Base"}, "log.time_zone", id="time zone"),
         pytest.param(
@@ -295,3 +328,13 @@ def test_boundaries_are_numbers(broken):
     feature = {"kind": "numeric", "name": "price", "boundaries": [1.0, broken]}
     message = refused(catalog_document(features=[feature], tables={}))
     assert "features.0.numeric.boundaries.1" in message
+
+
+def test_how_a_column_is_written_changes_no_document_of_other_catalogues():
+    catalog = small_catalog()
+    assert "event_time_format" not in catalog.log.model_dump()
+    lists = [f for f in catalog.features if f.kind == "list"]
+    assert lists
+    assert all({"separator", "whole"}.isdisjoint(f.model_dump()) for f in lists)
+    written = lists[0].model_copy(update={"separator": "|", "whole": True})
+    assert meaning_of(written) == meaning_of(lists[0]), "the same ids, written otherwise"

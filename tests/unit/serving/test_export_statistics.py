@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.data import hashing
+from iak.pipeline.data import hashing, splits
 from iak.pipeline.data.fresh_keys import as_of_now, fresh_columns
+from iak.pipeline.data.written import WrittenTime
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.state import STATISTICS, definition_of
 from iak.pipeline.publish.bundle import StatisticsFile
@@ -136,6 +137,34 @@ MIDNIGHT_S = DAY_1 * 86_400 - 8 * 3_600
 def test_a_time_is_on_the_day_that_clocks_of_the_zone_show(value, unit, day):
     found = runtime.day_of_time(value, "time", unit=unit, zone="Asia/Shanghai")
     assert found == day
+
+
+@pytest.mark.parametrize(
+    ("written", "sound", "value"),
+    [
+        ("%Y%m%d", "20261001", 20261005),
+        ("%Y%m%d", "20261001", "20261005"),
+        ("%Y%m%d", "20261001", "5.10."),
+        ("%y%m%d%H", "26100100", 26100523),
+        ("%m/%d/%Y %I:%M:%S %p", "10/1/2026 1:00:00 AM", "10/5/2026 11:30:59 PM"),
+        ("%Y-%m-%dT%H:%M:%S%z", "2026-10-01T00:00:00+0000", "2026-10-05T21:30:59+0000"),
+        ("iso", "2026-10-01", "2026-10-05"),
+        ("iso", "2026-10-01", "2026-10-05 23:30"),
+        ("iso", "2026-10-01", "2026-10-05T23:30:59.5"),
+        ("iso", "2026-10-01T00:00Z", "2026-10-05T16:30:59Z"),
+        ("iso", "2026-10-01T00:00Z", "2026-10-05T21:30:59-04:30"),
+        ("iso", "2026-10-01", "20261005"),
+        ("iso", "2026-10-01", None),
+    ],
+)
+def test_a_written_time_is_on_the_day_that_the_package_reads(written, sound, value):
+    column = pa.array([sound, None if value is None else str(value)])
+    times = WrittenTime(format=written).read(column)
+    seconds = splits.seconds_of(times, time_zone="Asia/Shanghai")[1]
+    shown = splits.date_of_seconds(seconds, "Asia/Shanghai") if seconds > 0 else None
+    time = runtime.written_time(value, written)
+    found = runtime.day_of_time(time, "time", unit="s", zone="Asia/Shanghai")
+    assert found == (shown and (shown - date(1970, 1, 1)).days)
 
 
 @pytest.mark.parametrize("value", ["noon", True, [1]])

@@ -18,6 +18,8 @@ from iak.schemas.log import SplitSpec
 from tests.builders import encoding_of, small_catalog
 
 TEXTS = ["", "a", "配送", "a/b", "100%"]
+JOINED = ["", "a", "a|配送", " a |b||", "|", "b|a"]
+JOINED_WHOLES = ["", "3", "1,-1", " 2 ,,0", ",", "9223372036854775807,1"]
 WHOLES = [0, 1, -1, 7, 2**31, 2**63 - 1, -(2**63)]
 NUMBERS = [0.0, -0.0, 1.5, -3.25, 1e-300, 3.5e38, math.nan, math.inf, -math.inf]
 COLUMNS = {
@@ -29,14 +31,23 @@ COLUMNS = {
     "texts": (pa.list_(pa.string()), st.lists(st.none() | st.sampled_from(TEXTS), max_size=4)),
     "wholes": (pa.list_(pa.int64()), st.lists(st.none() | st.integers(-1, 4), max_size=4)),
 }
-IDS, LISTS, DENSE = ("text", "whole", "flag"), ("texts", "wholes"), ("number", "count")
+COLUMNS |= {
+    "joined": (pa.string(), st.sampled_from(JOINED)),
+    "joined_wholes": (pa.string(), st.sampled_from(JOINED_WHOLES)),
+}
+WRITTEN = {
+    "joined": {"separator": "|"},
+    "joined_wholes": {"separator": ",", "whole": True},
+}
+IDS, DENSE = ("text", "whole", "flag"), ("number", "count")
+LISTS = ("texts", "wholes", *WRITTEN)
 KEYS = st.sampled_from(["rome", "a/b", "100%", None])
 
 
 def tables(column):
     """A table of any kind that may hold the ids of a column."""
     kinds = [{"min_count": 1}, {"encoding": "hash", "rows": 5}]
-    if column in ("whole", "flag", "wholes"):
+    if column in ("whole", "flag", "wholes", "joined_wholes"):
         kinds.append({"encoding": "identity", "rows": 6})
     return st.sampled_from(kinds)
 
@@ -58,8 +69,8 @@ def one_feature(draw, name):
         return feature, {name: draw(tables("text"))}
     feature["column"] = draw(st.sampled_from(LISTS if kind == "list" else IDS))
     if kind == "list":
-        padding = {"texts": "a", "wholes": 0}[feature["column"]]
-        feature |= {
+        padding = {"texts": "a", "joined": "a"}.get(feature["column"], 0)
+        feature |= WRITTEN.get(feature["column"], {}) | {
             "last": draw(st.integers(1, 4)),
             "padding": draw(st.sampled_from([None, padding])),
         }
@@ -107,7 +118,8 @@ def encoder_of(catalog, encoding):
 @given(catalog=catalogs(), taught=raw_rows(), rows=raw_rows())
 def test_ids_and_numbers_are_those_of_the_package(catalog, taught, rows):
     encoding = encoding_of(raw_batch(taught, catalog), catalog)
-    encoder, columns = encoder_of(catalog, encoding), rows.to_pydict()
+    encoder = encoder_of(catalog, encoding)
+    columns = encoder.with_lists(rows.to_pydict())
     encoded = features.encode(
         raw_batch(rows, catalog), identity=np.zeros(len(rows), np.uint64), catalog=catalog,
         encoding=encoding,

@@ -1,0 +1,123 @@
+"""Read lists and times that a log writes as text: `12|7|9`, `20261005`, `2026-10-05 09:30:00`.
+
+The catalogue says how a column is written. A column that already has an Arrow type for its values,
+a list or a timestamp, is left as it is, so a log may have files of both kinds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iak.schemas.feature import ListSpec
+from iak.schemas.log import ISO, Catalog
+
+_ISO = (
+    r"^\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?"
+    r"(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?$"
+)
+"""A time as ISO 8601 writes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenList:
+    """Ids in one text, with a separator between them."""
+
+    separator: str
+    whole: bool
+    """Whether the ids are whole numbers."""
+
+    def read(self, values: pa.Array) -> pa.Array:
+        """Return text as lists. Blanks around an id are dropped, and so are empty ids.
+
+        A null stays null, and an empty text becomes an empty list.
+
+        Raises:
+            ArrowInvalid: an id is no whole number, where they are whole.
+        """
+        if not _is_text(values.type):
+            return values
+        split = pc.split_pattern(_decoded(values), self.separator)
+        ids = pc.utf8_trim_whitespace(split.values)
+        has_id = pc.not_equal(ids, "")
+        # Each list ends after its ids that are kept.
+        kept_before = pc.cumulative_sum(pa.concat_arrays([pa.array([0]), has_id.cast(pa.int64())]))
+        offsets = kept_before.take(split.offsets).cast(pa.int32())
+        ids = ids.filter(has_id)
+        if self.whole:
+            ids = _whole(ids)
+        mask = split.is_null() if split.null_count else None
+        return pa.ListArray.from_arrays(offsets, ids, mask=mask)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenTime:
+    """A time in text or digits."""
+
+    format: str
+    """Codes of strptime, or `iso`."""
+
+    def read(self, values: pa.Array) -> pa.Array:
+        """Return text or whole numbers as timestamps; what is written otherwise becomes null.
+
+        Raises:
+            ArrowInvalid: no value can be read, or only some of them name a zone.
+        """
+        if not (_is_text(values.type) or pa.types.is_integer(values.type)):
+            return values
+        text = _decoded(values)
+        times = _iso_times(text) if self.format == ISO else self._parsed(text)
+        if len(text) and times.null_count == len(times) and text.null_count < len(text):
+            seen = text.drop_null()[0].as_py()
+            raise pa.ArrowInvalid(f"event_time_format {self.format!r} does not read {seen!r:.60}")
+        return times
+
+    def _parsed(self, text: pa.Array) -> pa.Array:
+        return pc.strptime(text, format=self.format, unit="us", error_is_null=True)
+
+
+Written = WrittenList | WrittenTime
+
+
+def written_columns(catalog: Catalog) -> Mapping[str, Written]:
+    """Return how the catalogue says that columns are written, by column."""
+    lists = [f for f in catalog.features if isinstance(f, ListSpec) and f.separator is not None]
+    written: dict[str, Written] = {
+        f.columns[0]: WrittenList(separator=str(f.separator), whole=f.whole) for f in lists
+    }
+    log = catalog.log
+    if log.event_time and log.event_time_format:
+        written[log.event_time] = WrittenTime(format=log.event_time_format)
+    return written
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_ = pa.types
+    return bool(is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind))
+
+
+def _decoded(values: pa.Array) -> pa.Array:
+    """Return values as plain text; whole numbers become their digits."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return values.cast(pa.string())
+
+
+def _whole(ids: pa.Array) -> pa.Array:
+    try:
+        return ids.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(
+            f"an id between separators is no whole number ({error}); its feature has whole = true"
+        ) from error
+
+
+def _iso_times(text: pa.Array) -> pa.Array:
+    parts = pc.extract_regex(text, _ISO)
+    is_iso = parts.is_valid()
+    known = pc.if_else(is_iso, text, None)
+    has_zone = pc.any(pc.not_equal(pc.struct_field(parts, "zone"), "")).as_py()
+    return known.cast(pa.timestamp("us", "UTC" if has_zone else None))

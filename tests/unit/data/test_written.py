@@ -1,0 +1,180 @@
+"""Lists and times that are text are read as those of an Arrow type are."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iak.pipeline.data import contract, event_dates, parquet
+from iak.pipeline.data.pieces import pieces_of
+from iak.pipeline.data.written import WrittenList, WrittenTime
+from iak.pipeline.errors import BadLog
+from tests.builders import (
+    EVERYTHING,
+    draw_rows,
+    partition,
+    small_catalog,
+    snapshot_of,
+    write_file,
+)
+
+IDS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5)
+TEXTS = st.text("ab 7配", max_size=4).map(str.strip).filter(bool)
+
+
+@given(lists=st.lists(st.none() | st.lists(TEXTS, max_size=5), max_size=9),
+       separator=st.sampled_from(["|", ",", ", ", "^A"]), blanks=st.booleans())  # fmt: skip
+def test_separated_texts_are_the_lists_that_were_joined(lists, separator, blanks):
+    around = separator + separator if blanks else ""  # empty ids at either end
+
+    def joined(own):
+        return own if own is None else around + separator.join(own) + around
+
+    texts = pa.array([joined(own) for own in lists], pa.string())
+    written = WrittenList(separator=separator, whole=False)
+    assert written.read(texts).type == pa.list_(pa.string())
+    assert written.read(texts).to_pylist() == lists
+    assert written.read(texts.dictionary_encode()).to_pylist() == lists
+    assert written.read(texts[1:]).to_pylist() == lists[1:]
+
+
+@given(lists=st.lists(st.none() | IDS, max_size=9))
+def test_whole_ids_are_read_as_numbers(lists):
+    joined = pa.array([None if own is None else " ".join(map(str, own)) for own in lists])
+    read = WrittenList(separator=" ", whole=True).read(joined.cast(pa.string()))
+    assert read.type == pa.list_(pa.int64())
+    assert read.to_pylist() == lists
+
+
+def test_a_list_stays_as_it_is_and_an_id_that_is_no_number_is_refused():
+    written = WrittenList(separator="|", whole=True)
+    lists = pa.array([[1, 2], None])
+    assert written.read(lists) is lists
+    with pytest.raises(pa.ArrowInvalid, match="x7"):
+        written.read(pa.array(["1|x7"]))
+
+
+MOMENT = datetime(2026, 10, 5, 21, 30, 59)
+
+
+@pytest.mark.parametrize(
+    ("written", "values", "moment"),
+    [
+        ("%Y-%m-%d %H:%M:%S", ["2026-10-05 21:30:59"], MOMENT),
+        ("%m/%d/%Y %I:%M:%S %p", ["10/5/2026 9:30:59 PM"], MOMENT),
+        ("%Y%m%d", ["20261005"], MOMENT.replace(hour=0, minute=0, second=0)),
+        ("%Y%m%d", [20261005], MOMENT.replace(hour=0, minute=0, second=0)),
+        ("%y%m%d%H", [26100521], MOMENT.replace(minute=0, second=0)),
+        ("%Y-%m-%dT%H:%M:%S%z", ["2026-10-05T21:30:59+08:00"],
+         (MOMENT - timedelta(hours=8)).replace(tzinfo=UTC)),
+        ("iso", ["2026-10-05 21:30:59"], MOMENT),
+        ("iso", ["2026-10-05T21:30:59.250"], MOMENT.replace(microsecond=250_000)),
+        ("iso", ["2026-10-05"], MOMENT.replace(hour=0, minute=0, second=0)),
+        ("iso", ["2026-10-05T21:30:59Z"], MOMENT.replace(tzinfo=UTC)),
+        ("iso", ["2026-10-05T21:30:59+08:00"],
+         (MOMENT - timedelta(hours=8)).replace(tzinfo=UTC)),
+    ],
+)  # fmt: skip
+def test_a_time_is_read_by_its_format(written, values, moment):
+    read = WrittenTime(format=written).read(pa.array([*values, None]))
+    assert pa.types.is_timestamp(read.type)
+    assert read.to_pylist() == [moment, None]
+
+
+def test_a_value_that_is_written_otherwise_is_no_time():
+    read = WrittenTime(format="%Y%m%d").read(pa.array(["20261005", "5.10.2026", ""]))
+    assert read.is_valid().to_pylist() == [True, False, False]
+    assert WrittenTime(format="iso").read(pa.array(["2026-10-05", "soon"])).null_count == 1
+
+
+@pytest.mark.parametrize("written", ["iso", "%Y%m%d"])
+def test_a_format_that_reads_nothing_is_refused_with_what_was_seen(written):
+    with pytest.raises(pa.ArrowInvalid, match=r"does not read '5\.10\.2026'"):
+        WrittenTime(format=written).read(pa.array([None, "5.10.2026"]))
+
+
+def test_a_timestamp_stays_as_it_is_and_a_fraction_is_no_written_time():
+    times = pa.array([MOMENT])
+    assert WrittenTime(format="iso").read(times) is times
+    catalog = written_catalog()
+    schema = as_text(draw_rows(3)).schema
+    at = schema.get_field_index("event_time")
+    fractions = schema.set(at, pa.field("event_time", pa.float64()))
+    problem = contract.schema_problem(fractions, catalog)
+    assert problem == "event_time: double, expected written time"
+    assert "event_time_format" in contract.type_advice(problem)
+
+
+# ------------------------------------------------ a whole log
+
+
+def typed_catalog(**changes):
+    """The small log, whose days come from event times and not from folders."""
+    dated = {"log__date_key": None, "splits": {"tune": {"days": [0, 1]}}}
+    return small_catalog(**(dated | changes))
+
+
+def written_catalog(**changes):
+    features = [
+        feature | ({"separator": "|", "whole": True} if feature["kind"] == "list" else {})
+        for feature in small_catalog().model_dump(mode="json")["features"]
+    ]
+    return typed_catalog(features=features, log__event_time_format="%Y-%m-%d %H:%M:%S", **changes)
+
+
+def as_text(rows):
+    """The same rows, with histories and times in text."""
+    lists = rows.column("hist").to_pylist()
+    texts = [None if own is None else "|".join(str(v) for v in own) for own in lists]
+    seconds = rows.column("event_time").combine_chunks().cast(pa.timestamp("s"))
+    for name, column in {
+        "hist": pa.array(texts, pa.string()),
+        "event_time": pc.strftime(seconds, format="%Y-%m-%d %H:%M:%S"),
+    }.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    return rows
+
+
+def without_null_ids(rows):
+    """Lists without nulls inside, which a text cannot tell."""
+    lists = [
+        None if own is None else [v for v in own if v is not None]
+        for own in rows.column("hist").to_pylist()
+    ]
+    column = pa.array(lists, pa.list_(pa.int64()))
+    return rows.set_column(rows.schema.get_field_index("hist"), "hist", column)
+
+
+def read_of(root, catalog):
+    selection = parquet.select(snapshot_of(root, catalog), EVERYTHING, catalog)
+    (piece,) = pieces_of(selection, rank=0, world=1)
+    return parquet.read_piece(selection, piece, catalog).rows
+
+
+def test_a_log_of_text_is_read_as_one_of_arrow_types(tmp_path):
+    rows = without_null_ids(draw_rows(80))
+    name = f"{partition('rome', '2026-10-01')}/part-00000.parquet"
+    write_file(tmp_path / "typed" / name, rows)
+    write_file(tmp_path / "written" / name, as_text(rows))
+    typed = read_of(tmp_path / "typed", typed_catalog())
+    written = read_of(tmp_path / "written", written_catalog())
+    assert written.column("hist").to_pylist() == typed.column("hist").to_pylist()
+    seconds = written.column("event_time").cast(pa.timestamp("s")).cast(pa.int64())
+    assert seconds.to_pylist() == typed.column("event_time").to_pylist()
+    days = event_dates.read_dates(str(tmp_path / "written"), written_catalog())
+    assert days[0] == event_dates.read_dates(str(tmp_path / "typed"), typed_catalog())[0]
+    assert len(days[0].counted) == len(np.unique(rows.column("event_time").to_numpy() // 86_400))
+
+
+def test_a_file_whose_ids_are_no_numbers_is_named_with_its_column(tmp_path):
+    rows = as_text(draw_rows(5))
+    column = pa.array(["1|b"] * 5)
+    rows = rows.set_column(rows.schema.get_field_index("hist"), "hist", column)
+    name = f"{partition('rome', '2026-10-01')}/part-00000.parquet"
+    write_file(tmp_path / name, rows)
+    with pytest.raises(BadLog, match=r"part-00000\.parquet.*hist .*'b'.*whole = true"):
+        read_of(tmp_path, written_catalog())

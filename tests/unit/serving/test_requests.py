@@ -1,0 +1,49 @@
+"""The rows of a request may come as the log writes them."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from iak.pipeline.data.contract import normalised
+from iak.pipeline.serving.requests import BadRows, rows_of_json
+from tests.builders import small_catalog
+
+FEATURES = (
+    {"kind": "list", "name": "hist", "separator": "|", "whole": True},
+    {"kind": "categorical", "name": "user", "column": "user_id"},
+)
+CATALOG = small_catalog(
+    features=FEATURES,
+    tables={},
+    log__date_key=None,
+    log__event_time_format="%Y%m%d",
+    splits={"tune": {"days": [0, 1]}},
+).to_score(small_catalog(splits={"tune": {"days": [0, 1]}}).splits["tune"])
+
+
+def read(**fields):
+    row = {
+        name: None for name in (*CATALOG.columns, *CATALOG.log.partition_keys) if name not in fields
+    }
+    rows = rows_of_json(json.dumps({"rows": [row | fields]}).encode(), CATALOG)
+    return normalised(rows, CATALOG.columns, CATALOG)
+
+
+@pytest.mark.parametrize("history", ["7|-2", [7, -2], " 7 ||-2"])
+def test_a_history_may_come_in_one_text_or_as_a_list(history):
+    assert read(hist=history).column("hist").to_pylist() == [[7, -2]]
+
+
+@pytest.mark.parametrize("day", ["20261005", 20261005])
+def test_a_time_may_come_in_text_or_digits(day):
+    assert read(event_time=day).column("event_time").cast(pa.string())[0].as_py()[:10] == (
+        "2026-10-05"
+    )
+
+
+def test_what_is_neither_is_refused_by_its_field():
+    with pytest.raises(BadRows, match=r"row 0, field 'hist': expected ids in one text .*seen 7"):
+        read(hist=7)
+    with pytest.raises(BadRows, match=r"field 'event_time': expected a time as the log writes it"):
+        read(event_time=1.5)
