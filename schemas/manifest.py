@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from iak.schemas.base import JsonObject, SparseSpec, Spec, View
-from iak.schemas.job import KernelSpec, ModelSpec, Precision
+from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec, Precision, StageSpec
 from iak.schemas.log_snapshot import DataWindow, LogSnapshot
 from iak.schemas.verdict import Verdict
 
@@ -99,6 +99,21 @@ class BaseMetric(SparseSpec):
     reason: str = ""
 
 
+UNSEALED = "0" * 64
+"""Fingerprint of a manifest that has none yet."""
+
+
+class BaseContents(Spec):
+    """The fields of a base's manifest that describe its files and what they mean."""
+
+    schema_hash: str
+    tables: list[TableEntry]
+    files: list[FileEntry]
+    digest: dict[str, str]
+    catalog: JsonObject
+    """The catalogue as JSON values, as the manifest has it."""
+
+
 class BaseSettings(View):
     """The settings of the run that made a base, as far as readers of the base need them."""
 
@@ -161,6 +176,15 @@ class StatisticsEntry(Spec):
     """Digest of everything that changes what a statistic means."""
     state: Sha256
     """Id of the counts that were published with the kernel, `statistics.safetensors` beside it."""
+
+
+class BundleSettings(SparseSpec):
+    """The settings that a bundle's manifest has: those of the kernel and of its tuning."""
+
+    kernel: KernelSpec
+    seed: int = 0
+    pooled: StageSpec = StageSpec()
+    domain: DomainStageSpec = DomainStageSpec()
 
 
 class BundleManifest(Spec):

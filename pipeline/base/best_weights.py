@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from iak.pipeline.files import put_file
-from iak.pipeline.sharding.rectangles import FileEntry, entries_of
+from iak.pipeline.sharding.rectangles import FileEntry
 from iak.schemas.base import JsonObject
 from iak.schemas.training import TunedTowers
 
@@ -39,13 +41,9 @@ class BestWeights:
         put_file(folder / WEIGHTS, json.dumps(document))
 
 
+_DOCUMENT = TypeAdapter(BestWeights)
+
+
 def read_best(folder: Path) -> BestWeights:
     """Return the document beside the best weights."""
-    document = json.loads((folder / WEIGHTS).read_text())
-    tuned = document.get("tuned")
-    return BestWeights(
-        files=entries_of(document["files"]),
-        optimizer=entries_of(document["optimizer"]),
-        digest=document["digest"],
-        tuned=None if tuned is None else TunedTowers.model_validate(tuned),
-    )
+    return _DOCUMENT.validate_json((folder / WEIGHTS).read_bytes())

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from iak.pipeline.base import published_base
@@ -11,9 +11,10 @@ from iak.pipeline.base.best_weights import WEIGHTS, read_best
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.files import replace_folder
-from iak.schemas.base import JsonObject
+from iak.pipeline.sharding.rectangles import listed
+from iak.schemas.job import PretrainSpec
 from iak.schemas.log_snapshot import LogSnapshot
-from iak.schemas.manifest import BaseManifest, BaseMetric
+from iak.schemas.manifest import UNSEALED, BaseManifest, BaseMetric
 from iak.schemas.training import TrainingResult
 
 _SEALED = ".sealed"
@@ -23,8 +24,8 @@ _SEALED = ".sealed"
 class BaseProvenance:
     """The origin of a base, as its manifest states it."""
 
-    spec: JsonObject
-    """Settings of the run, as JSON values; `model` is added."""
+    spec: PretrainSpec | None
+    """Settings of the run; None where a benchmark made the base."""
     snapshot: LogSnapshot
     """The log that it was trained on."""
     versions: Mapping[str, str]
@@ -64,26 +65,30 @@ def publish_trained(
         sealed / published_base.ENCODING,
         copy_function=_linked,
     )
-    catalog = work.view.catalog
+    contents = published_base.contents(
+        work.view.catalog, work.encoding, work.model, weights.files, weights.digest
+    )
+    spec = provenance.spec
+    settings = {} if spec is None else spec.model_dump(mode="json", by_alias=True)
     manifest = published_base.seal(
         sealed,
-        {
-            **published_base.contents(
-                catalog, work.encoding, work.model, weights.files, weights.digest
-            ),
-            "optimizer": [asdict(entry) for entry in weights.optimizer],
-            "parent": parent.manifest.fingerprint if parent else None,
-            "spec": {**provenance.spec, "model": work.model.model_dump(mode="json")},
-            "snapshot": provenance.snapshot,
-            "versions": dict(provenance.versions),
-            "metrics": [
+        BaseManifest(
+            **dict(contents),
+            fingerprint=UNSEALED,
+            optimizer=listed(weights.optimizer),
+            parent=parent.manifest.fingerprint if parent else None,
+            # The sizes that were trained: those of the parent, where a base is continued.
+            spec=settings | {"model": work.model.model_dump(mode="json")},
+            snapshot=provenance.snapshot,
+            versions=dict(provenance.versions),
+            metrics=[
                 BaseMetric(name="valid_loss", value=result.best_valid_loss),
                 *(BaseMetric(**quality.model_dump()) for quality in result.best_tasks),
                 *metrics,
             ],
-            "precisions": result.precisions,
-            "created_at": datetime.now(UTC),
-        },
+            precisions=list(result.precisions),
+            created_at=datetime.now(UTC),
+        ),
     )
     replace_folder(sealed, work.run_dir / "base")
     return manifest

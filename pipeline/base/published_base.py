@@ -11,7 +11,7 @@ A pre-training run publishes the folder `base/`:
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,13 +35,20 @@ from iak.pipeline.model.trunks.mlp import Mlp
 from iak.pipeline.model.trunks.ple import Ple
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.growth import Growth
-from iak.pipeline.sharding.rectangles import FileEntry, entries_of
+from iak.pipeline.sharding.rectangles import FileEntry, entries_of, listed
 from iak.pipeline.storage.working_copy import read_copy
 from iak.schemas.base import JsonObject, View
 from iak.schemas.feature import meaning_of, table_of
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
-from iak.schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of, sha256_of
+from iak.schemas.manifest import (
+    BASE_FORMAT,
+    BaseContents,
+    BaseManifest,
+    TableEntry,
+    fingerprint_of,
+    sha256_of,
+)
 from iak.schemas.training import PublishedBaseResult
 
 FOLDER = "base"
@@ -258,7 +265,7 @@ def contents(
     model: ModelSpec,
     files: Sequence[FileEntry],
     digest: Mapping[str, str],
-) -> JsonObject:
+) -> BaseContents:
     """Return the fields of a base's manifest that describe its files.
 
     Args:
@@ -269,28 +276,27 @@ def contents(
         digest: digest of each tensor.
     """
     shapes = table_shapes(catalog, encoding, width=model.width)
-    return {
-        "schema_hash": vocabulary.schema_hash(catalog, encoding),
-        "tables": [
-            {"name": s.name, "rows": s.rows, "width": s.width, "features": list(s.features)}
+    return BaseContents(
+        schema_hash=vocabulary.schema_hash(catalog, encoding),
+        tables=[
+            TableEntry(name=s.name, rows=s.rows, width=s.width, features=list(s.features))
             for s in shapes
         ],
-        "files": [asdict(entry) for entry in files],
-        "digest": dict(digest),
-        "catalog": catalog.model_dump(mode="json"),
-    }
+        files=listed(files),
+        digest=dict(digest),
+        catalog=catalog.model_dump(mode="json"),
+    )
 
 
-def seal(folder: Path, document: JsonObject) -> BaseManifest:
+def seal(folder: Path, unsealed: BaseManifest) -> BaseManifest:
     """Write the manifest of a base whose files are complete, with its fingerprint.
 
     Args:
         folder: folder of the base.
-        document: all fields of the manifest except the fingerprint.
+        unsealed: the manifest. Its own fingerprint is not read.
     """
-    unnamed = BaseManifest.model_validate({**document, "fingerprint": "0" * 64})
-    name = fingerprint_of(unnamed.model_dump(mode="json"))
-    manifest = unnamed.model_copy(update={"fingerprint": name})
+    fingerprint = fingerprint_of(unsealed.model_dump(mode="json"))
+    manifest = unsealed.model_copy(update={"fingerprint": fingerprint})
     put_file(folder / MANIFEST, manifest.model_dump_json(indent=1))
     return manifest
 
@@ -506,12 +512,12 @@ def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Gr
 
 def files_of(base: PublishedBase) -> list[FileEntry]:
     """Return the entries of the base's weights."""
-    return entries_of(entry.model_dump() for entry in base.manifest.files)
+    return entries_of(base.manifest.files)
 
 
 def optimizer_files_of(base: PublishedBase) -> list[FileEntry]:
     """Return the entries of the optimisers' state; empty where the base has none."""
-    return entries_of(entry.model_dump() for entry in base.manifest.optimizer)
+    return entries_of(base.manifest.optimizer)
 
 
 def check_loads(

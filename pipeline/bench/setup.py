@@ -152,7 +152,7 @@ def _train_base(setup: BenchSetup, report: Report) -> None:
     )
     trained = ProcessLauncher().run(launch, report)
     snapshot = LogSnapshot(fingerprint=view.snapshot.fingerprint)
-    provenance = BaseProvenance(spec={}, snapshot=snapshot, versions={})
+    provenance = BaseProvenance(spec=None, snapshot=snapshot, versions={})
     publish_trained(work, trained, provenance)
     for scratch in (BEST, published_base.ENCODING):  # the base has their files
         shutil.rmtree(run_dir / scratch)

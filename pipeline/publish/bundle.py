@@ -26,9 +26,14 @@ from iak.pipeline.files import link_or_copy, not_permitted, put_file, putting_fo
 from iak.pipeline.formats import current_document
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
-from iak.schemas.base import JsonObject
 from iak.schemas.log_snapshot import DataWindow
-from iak.schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex, StatisticsEntry
+from iak.schemas.manifest import (
+    BUNDLE_FORMAT,
+    BundleManifest,
+    BundleSettings,
+    BundlesIndex,
+    StatisticsEntry,
+)
 from iak.schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
@@ -111,7 +116,7 @@ def write_bundle(
     base_fingerprint: str,
     schema_hash: str,
     data_window: DataWindow,
-    spec: JsonObject,
+    spec: BundleSettings,
     verdict: Verdict,
     versions: Mapping[str, str],
     created_at: datetime,
@@ -145,7 +150,7 @@ def write_bundle(
         base_fingerprint=base_fingerprint,
         schema_hash=schema_hash,
         data_window=data_window,
-        spec=dict(spec),
+        spec=spec.model_dump(mode="json"),
         verdict=verdict,
         versions=dict(versions),
         weights_sha256=hashlib.sha256(weights).hexdigest(),

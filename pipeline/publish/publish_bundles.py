@@ -16,10 +16,9 @@ from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
 from iak.pipeline.tuning.finetune import Finetuned, Level
-from iak.schemas.base import JsonObject
 from iak.schemas.job import GateSpec
 from iak.schemas.log_snapshot import DataWindow
-from iak.schemas.manifest import StatisticsEntry
+from iak.schemas.manifest import BundleSettings, StatisticsEntry
 from iak.schemas.predictions import MetricTask
 from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
 from iak.schemas.verdict import Verdict
@@ -36,7 +35,7 @@ class Provenance:
     schema_hash: str
     """Digest of the encoded inputs."""
     data_window: DataWindow
-    spec: JsonObject
+    spec: BundleSettings
     """Settings of the kernel and its tuning."""
     versions: Mapping[str, str]
     """Versions of the libraries, by name."""

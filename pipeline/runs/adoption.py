@@ -24,7 +24,7 @@ from iak.schemas.adoption import AdoptionResult, GivenQuality
 from iak.schemas.base import JsonObject
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
-from iak.schemas.manifest import BaseManifest
+from iak.schemas.manifest import UNSEALED, BaseManifest
 
 BATCH_ROWS = 65_536
 """Rows that are measured at a time."""
@@ -99,19 +99,18 @@ def publish_adopted(
         encoding: statistics of the catalogue's numbers.
         fields: further fields of the manifest, among them files, digest and metrics.
     """
-    manifest = published_base.seal(
-        folder,
-        {
-            "schema_hash": vocabulary.schema_hash(catalog, encoding),
-            "tables": [],
-            "catalog": catalog.model_dump(mode="json"),
-            "spec": spec.model_dump(mode="json"),
-            "snapshot": describe_log(view).without_files(),
-            "versions": versions(),
-            "created_at": datetime.now(UTC),
-            **fields,
-        },
-    )
+    unsealed = {
+        "fingerprint": UNSEALED,
+        "schema_hash": vocabulary.schema_hash(catalog, encoding),
+        "tables": [],
+        "catalog": catalog.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json"),
+        "snapshot": describe_log(view).without_files(),
+        "versions": versions(),
+        "created_at": datetime.now(UTC),
+        **fields,
+    }
+    manifest = published_base.seal(folder, BaseManifest.model_validate(unsealed))
     replace_folder(folder, spec.run_dir / "base")
     return manifest
 

@@ -46,6 +46,7 @@ from iak.pipeline.tuning.tune import Stage
 from iak.schemas.job import DomainStageSpec, FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
 from iak.schemas.log_snapshot import DataWindow
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
@@ -202,8 +203,9 @@ def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
         data_window=DataWindow(**snapshot.splits, snapshot=snapshot.fingerprint),
-        spec={"kernel": spec.kernel.model_dump(mode="json"), "seed": spec.seed}
-        | {level: getattr(spec, level).model_dump(mode="json") for level in ("pooled", "domain")},
+        spec=BundleSettings(
+            kernel=spec.kernel, seed=spec.seed, pooled=spec.pooled, domain=spec.domain
+        ),
         versions=versions(),
         created_at=datetime.now(UTC),
     )

@@ -442,7 +442,7 @@ def publish_base(
         unseen_shares: by split, each table's share of unseen ids.
     """
     provenance = BaseProvenance(
-        spec=spec.model_dump(mode="json", by_alias=True),
+        spec=spec,
         snapshot=describe_log(work.view).without_files(),
         versions=versions(),
     )

@@ -10,7 +10,7 @@ Shapes: R rows, W columns of a part.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from iak.pipeline.files import not_permitted, putting_file, sha256_of_file
 from iak.pipeline.model.tables import LocalShard
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.audit import Entry
-from iak.schemas.base import JsonObject
+from iak.schemas import manifest
 
 MAX_FILE_BYTES = 256 * 2**20
 """Most bytes of weights in one file. It is small enough to be read whole, and a TiB of tables still
@@ -57,9 +57,14 @@ class FileEntry:
     bytes: int
 
 
-def entries_of(documents: Iterable[JsonObject]) -> list[FileEntry]:
-    """Return the entries that a document lists, each as the fields of one."""
-    return [FileEntry(**fields) for fields in documents]
+def entries_of(files: Iterable[manifest.FileEntry]) -> list[FileEntry]:
+    """Return the entries of files that a manifest lists."""
+    return [FileEntry(**dict(file)) for file in files]
+
+
+def listed(entries: Iterable[FileEntry]) -> list[manifest.FileEntry]:
+    """Return entries of files as a manifest lists them."""
+    return [manifest.FileEntry(**asdict(entry)) for entry in entries]
 
 
 def verify_file(directory: Path, entry: FileEntry) -> None:

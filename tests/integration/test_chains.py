@@ -15,8 +15,9 @@ from iak.pipeline.publish.predict import PredictWork, predict
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.tuning.finetune import Live, finetune
 from iak.schemas.domain import POOLED
-from iak.schemas.job import ChainSpec, GateSpec
+from iak.schemas.job import ChainSpec, GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.tuning import TuningResult
 from tests.integration.small_log import publish_base, write_log
@@ -43,7 +44,7 @@ def published(work, done, worker, place, chains):
     if worker.rank == 0:
         provenance = Provenance(
             base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash,
-            data_window=DataWindow(), spec={"kernel": {"reads": "hx"}}, versions={},
+            data_window=DataWindow(), spec=BundleSettings(kernel=KernelSpec()), versions={},
             created_at=datetime.now(UTC),
         )  # fmt: skip
         tasks = metric_tasks(work.view.catalog.tasks, negatives_kept=1.0)

@@ -207,7 +207,7 @@ def shortened(folder, opened, rows):
     from iak.pipeline.model.tables import LocalShard
     from iak.pipeline.sharding.rectangles import entries_of, write_rectangles
 
-    others = entries_of(e.model_dump() for e in opened.manifest.optimizer if e.table != "user_id")
+    others = entries_of(e for e in opened.manifest.optimizer if e.table != "user_id")
     (entry,) = (e for e in opened.manifest.optimizer if e.table == "user_id")
     part = load_file(folder / entry.path)["weight"][:rows].clone()
     shard = LocalShard(table="user_id", row_offset=0, col_offset=0, tensor_RW=part)

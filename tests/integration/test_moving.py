@@ -37,7 +37,7 @@ from iak.pipeline.sharding.adagrad_state import (
 from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights
 from iak.pipeline.sharding.growth import Growth
 from iak.pipeline.sharding.placement_rule import plan_tables
-from iak.pipeline.sharding.rectangles import entries_of
+from iak.pipeline.sharding.rectangles import FileEntry
 from iak.pipeline.sharding.shard import digest_model, local_shards, set_tables_lr, shard
 from iak.schemas.log import Catalog
 from iak.schemas.plan import PlacementRuleSpec, ResolvedPlacement
@@ -353,7 +353,7 @@ def written_at(folder, training):
     model = published_base.build_model(training.catalog, work.encoding, work.model, seed=8)
     shapes = published_base.table_shapes(training.catalog, work.encoding, width=work.model.width)
     model.tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"))
-    read_base_weights(model, folder, entries_of(state["weights"]), ALONE)
+    read_base_weights(model, folder, [FileEntry(**entry) for entry in state["weights"]], ALONE)
     return digest_model(model, ALONE).combined
 
 

@@ -41,6 +41,7 @@ from iak.pipeline.tuning.finetune import (
 from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.plan import PlacementRuleSpec, ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.tuning import CacheUse
@@ -311,7 +312,7 @@ def ask_published(worker, place, done):
     if worker.rank == 0:
         provenance = Provenance(
             base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash,
-            data_window=DataWindow(), spec={"kernel": {"reads": "hx"}}, versions={},
+            data_window=DataWindow(), spec=BundleSettings(kernel=KernelSpec()), versions={},
             created_at=datetime.now(UTC),
         )  # fmt: skip
         tasks = metric_tasks(work.view.catalog.tasks, negatives_kept=1.0)

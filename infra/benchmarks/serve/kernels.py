@@ -19,7 +19,7 @@ from iak.pipeline.publish.bundle import write_bundle
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.schemas.log_snapshot import DataWindow
-from iak.schemas.manifest import BaseManifest
+from iak.schemas.manifest import BaseManifest, BundleSettings
 from iak.schemas.verdict import Verdict
 
 _MOVED = 0.02
@@ -86,7 +86,7 @@ class _Writer:
                 base_fingerprint=self.base.fingerprint,
                 schema_hash=self.base.schema_hash,
                 data_window=DataWindow(),
-                spec={"kernel": self.setup.spec.kernel.model_dump(mode="json")},
+                spec=BundleSettings(kernel=self.setup.spec.kernel),
                 versions={},
                 verdict=Verdict(publish=True, reason="", rows=0),
                 created_at=datetime.now(UTC),

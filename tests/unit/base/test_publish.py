@@ -11,13 +11,15 @@ from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.trainer import BEST
 from iak.pipeline.process import process_group
+from iak.schemas.job import PretrainSpec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import BaseMetric
 from tests.builders import write_log
 from tests.unit.base.test_pretrain import pytestmark, work_of  # noqa: F401 - the same warnings
 
+SPEC = PretrainSpec(catalog="small", data_root="log", run_dir="run", seed=7)
 EXTRA = BaseMetric(name="extra", value=1.5)
-ORIGIN = BaseProvenance(spec={"seed": 7}, snapshot=LogSnapshot(files=()), versions={"torch": "2"})
+ORIGIN = BaseProvenance(spec=SPEC, snapshot=LogSnapshot(files=()), versions={"torch": "2"})
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights
 from iak.pipeline.sharding.shard import digest_model
 from iak.schemas.job import ModelSpec
-from iak.schemas.manifest import fingerprint_of
+from iak.schemas.manifest import UNSEALED, BaseManifest, fingerprint_of
 from tests.builders import FEATURES, batch_of, draw_rows, small_catalog
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
@@ -83,12 +83,12 @@ def published(folder, kind):
     files = write_base_weights(model, folder, ALONE)
     digest = dict(digest_model(model, ALONE).by_name)
     vocabulary.save(encoding, folder / published_base.ENCODING)
-    document = {
-        **published_base.contents(catalog, encoding, spec, files, digest),
-        "spec": {"model": spec.model_dump(mode="json")}, "snapshot": {}, "versions": {},
-        "metrics": [], "created_at": datetime(2026, 1, 1, tzinfo=UTC),
-    }  # fmt: skip
-    published_base.seal(folder, document)
+    manifest = BaseManifest(
+        **dict(published_base.contents(catalog, encoding, spec, files, digest)),
+        fingerprint=UNSEALED, spec={"model": spec.model_dump(mode="json")}, snapshot={},
+        versions={}, metrics=[], created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    published_base.seal(folder, manifest)
     return published_base.open_base(folder), logits_of(model, catalog, encoding, SECOND)
 
 

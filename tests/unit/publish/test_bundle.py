@@ -20,6 +20,8 @@ from iak.pipeline.publish.bundle import (
     weights_digest,
     write_bundle,
 )
+from iak.schemas.job import KernelSpec
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 BASE, SCHEMA = "b" * 64, "c" * 64
@@ -51,9 +53,9 @@ def write(root, *, seed=0, domain=None, **changes):
         "base_fingerprint": BASE,
         "schema_hash": SCHEMA,
         "data_window": {"days": ["2026-11-01", "2026-11-19"], "rows": 1000},
-        "spec": {"beta": 1e-05, "note": "ü"},
+        "spec": BundleSettings(kernel=KernelSpec(beta=1e-05)),
         "verdict": VERDICT,
-        "versions": {"torch": "2.13.0"},
+        "versions": {"torch": "2.13.0", "note": "ü"},
         "created_at": datetime(2026, 11, 20, 3, tzinfo=UTC),
     } | changes
     return write_bundle(root, tensors(seed), domain=domain, **fields)

@@ -17,7 +17,8 @@ from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, moved_bundle_set, read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
-from iak.schemas.manifest import StatisticsEntry
+from iak.schemas.job import KernelSpec
+from iak.schemas.manifest import BundleSettings, StatisticsEntry
 from iak.schemas.verdict import Verdict
 from tests.unit.fresh.small import (
     dated_catalog,
@@ -69,7 +70,7 @@ def write(
         tensors |= {f"{STANDARD}fresh_scale": 1 + normal(width).abs()}
     return write_bundle(
         root, tensors, domain=domain, base_fingerprint=base, schema_hash=SCHEMA, data_window={},
-        spec={"kernel": {"reads": reads}}, versions={},
+        spec=BundleSettings(kernel=KernelSpec(reads=reads)), versions={},
         verdict=Verdict(
             publish=is_published if published is None else published, reason="", rows=0
         ),

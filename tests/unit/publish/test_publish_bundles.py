@@ -18,8 +18,9 @@ from iak.pipeline.tuning.finetune import Finetuned, Level
 from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.pipeline.tuning.tune import Tuned
 from iak.schemas.domain import Domain
-from iak.schemas.job import GateSpec
+from iak.schemas.job import GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.table_placement import TablePlacement
 from iak.schemas.task import TaskSpec
@@ -29,7 +30,8 @@ from tests.unit.iak.small import SHAPE, moved_kernel, standard
 BASE, SCHEMA = "b" * 64, "c" * 64
 PROVENANCE = Provenance(
     base_fingerprint=BASE, schema_hash=SCHEMA, data_window=DataWindow(snapshot="log"),
-    spec={"kernel": {"reads": "hx"}}, versions={}, created_at=datetime(2026, 11, 20, tzinfo=UTC),
+    spec=BundleSettings(kernel=KernelSpec()), versions={},
+    created_at=datetime(2026, 11, 20, tzinfo=UTC),
 )  # fmt: skip
 ROWS = 600
 

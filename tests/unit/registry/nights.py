@@ -8,12 +8,14 @@ from pathlib import Path
 from iak.pipeline import files
 from iak.pipeline.publish.bundle_index import publishing_bundles, read_index
 from iak.pipeline.registry.promote import Run, promote_run
+from iak.schemas.job import KernelSpec
+from iak.schemas.manifest import BundleSettings
 from tests.unit.publish.test_bundle import VERDICT, write
 
 POOLED, ROME, OSLO = None, {"city": "rome"}, {"city": "oslo/a b"}
 DOMAINS = (POOLED, ROME, OSLO)
 NAMES = ("pooled", "city=rome", "city=oslo%2Fa b")
-SPEC = {"kernel": {"hidden": 8}, "seed": 0}
+SPEC = BundleSettings(kernel=KernelSpec(hidden=8), seed=0)
 HELD = VERDICT.model_copy(update={"publish": False, "reason": "ctr: AUC falls"})
 
 

@@ -36,7 +36,8 @@ from iak.pipeline.registry.stored_bundles import (
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.sealed import seal, spelled
 from iak.pipeline.storage.folder_store import FolderStore
-from iak.schemas.manifest import StatisticsEntry
+from iak.schemas.job import KernelSpec
+from iak.schemas.manifest import BundleSettings, StatisticsEntry
 from iak.schemas.registry import bundle_digest
 from tests.unit.fresh.small import dated_catalog, drawn, state_of
 from tests.unit.publish.test_bundle import BASE, write
@@ -214,7 +215,7 @@ def test_a_rollback_to_a_damaged_bundle_is_refused_by_its_file(root, tmp_path):
 
 
 def test_bundles_of_two_forms_never_serve_together(root, tmp_path):
-    other = {"kernel": {"hidden": 16}, "seed": 0}
+    other = BundleSettings(kernel=KernelSpec(hidden=16), seed=0)
     promote(root, night(tmp_path / "n1"))
     wider = night(tmp_path / "n2", seed=1, spec=other)
     with pytest.raises(BadRequest, match=r"would be a bundle of other kernel\.\* settings"):

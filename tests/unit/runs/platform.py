@@ -14,6 +14,7 @@ from iak.pipeline.sharding.base_weights import write_base_weights
 from iak.pipeline.sharding.shard import digest_model
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
+from iak.schemas.manifest import UNSEALED, BaseManifest
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.tuning import TuningResult, TuningRunResult
 from tests.builders import DAYS, REGIONS, partition, raw_rows, write_log
@@ -53,13 +54,13 @@ def write_base(folder, days):
     files = write_base_weights(model, folder / "base", ALONE)
     digest = digest_model(model, ALONE).by_name
     vocabulary.save(encoding, folder / "base" / published_base.ENCODING)
-    document = {
-        **published_base.contents(catalog, encoding, spec, files, digest),
-        "spec": {"model": spec.model_dump(mode="json")},
-        "snapshot": {"splits": {"pretrain": days}} if days else {},
-        "versions": {}, "metrics": [], "created_at": datetime(2026, 10, 2, tzinfo=UTC),
-    }  # fmt: skip
-    published_base.seal(folder / "base", document)
+    manifest = BaseManifest(
+        **dict(published_base.contents(catalog, encoding, spec, files, digest)),
+        fingerprint=UNSEALED, spec={"model": spec.model_dump(mode="json")},
+        snapshot={"splits": {"pretrain": days}} if days else {},
+        versions={}, metrics=[], created_at=datetime(2026, 10, 2, tzinfo=UTC),
+    )  # fmt: skip
+    published_base.seal(folder / "base", manifest)
 
 
 def _rows(folder, catalog):

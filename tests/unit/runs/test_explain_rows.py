@@ -15,6 +15,7 @@ from iak.pipeline.runs.predict import predict, to_score
 from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.explaining import ExplainSpec
 from iak.schemas.log import Catalog
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.scoring import PredictSpec
 from tests.unit.registry.nights import promote
 from tests.unit.serving.shop import (
@@ -121,7 +122,7 @@ def test_the_days_that_a_kernel_was_tuned_on_come_from_its_manifest(place, base,
     write_bundle(
         tmp_path / "bundles", pooled.tensors, domain=None, **fits,
         data_window={"tune": {"first": "2026-10-20", "last": "2026-10-27", "rows": 9}},
-        spec=pooled.manifest.spec, verdict=pooled.manifest.verdict, versions={},
+        spec=BundleSettings(**pooled.manifest.spec), verdict=pooled.manifest.verdict, versions={},
         created_at=datetime(2026, 11, 21, tzinfo=UTC),
     )  # fmt: skip
     write_index(tmp_path / "bundles")

@@ -22,6 +22,7 @@ from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec
+from iak.schemas.manifest import BaseManifest, BundleSettings
 from iak.schemas.plan import PlacementSpec
 from tests.builders import draw_rows, write_file, write_log
 from tests.unit.jobs.test_pretrain import MODEL, here, pytestmark  # noqa: F401 - the same
@@ -140,11 +141,14 @@ def edit_catalog(old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+METRICS = [{"name": "valid_loss", "value": 9.0}]
+
+
 def publish_base_again():
     """The same weights under another manifest, as another training would have left them."""
     document = json.loads(Path("pretrain/base/manifest.json").read_text())
     published_base.seal(
-        Path("pretrain/base"), document | {"metrics": [{"name": "valid_loss", "value": 9.0}]}
+        Path("pretrain/base"), BaseManifest.model_validate(document | {"metrics": METRICS})
     )
 
 
@@ -158,8 +162,8 @@ def tune_a_bundle_again():
     fields = bundle.manifest
     write_bundle(
         Path("finetune/bundles"), {name: t + 1 for name, t in bundle.tensors.items()},
-        domain=None, data_window=fields.data_window, spec=fields.spec, verdict=fields.verdict,
-        versions=fields.versions, created_at=fields.created_at, **known,
+        domain=None, data_window=fields.data_window, spec=BundleSettings(**fields.spec),
+        verdict=fields.verdict, versions=fields.versions, created_at=fields.created_at, **known,
     )  # fmt: skip
     write_index(Path("finetune/bundles"))
 

@@ -18,6 +18,7 @@ from iak.pipeline.registry.promote import Run
 from iak.pipeline.serving.parts import ScoreWork, score_parts
 from iak.schemas.job import EvaluatedTablesSpec, KernelSpec
 from iak.schemas.log import SCORED, Catalog, SplitSpec
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.verdict import Verdict
 from tests.builders import DAYS, REGIONS, catalog_document, write_log
@@ -78,7 +79,7 @@ def write_bundles(folder, base, names=BUNDLES, *, seed=0, mean=1, statistics=Non
         write_bundle(
             folder, tensors, domain=domain, base_fingerprint=manifest.fingerprint,
             schema_hash=manifest.schema_hash, data_window={},
-            spec={"kernel": KERNEL.model_dump(mode="json")}, versions={},
+            spec=BundleSettings(kernel=KERNEL), versions={},
             verdict=Verdict(publish=is_published, reason="", rows=0),
             created_at=datetime(2026, 11, 20, 3, tzinfo=UTC), statistics=statistics,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from iak.pipeline.serving.encode import encode_to_score, identity_of, raw_batch
 from iak.pipeline.serving.scorer import Scorer
 from iak.schemas.job import EvaluatedTablesSpec, ModelSpec
 from iak.schemas.log import SplitSpec
+from iak.schemas.manifest import BundleSettings
 from iak.schemas.plan import ResolvedPlacement
 from tests.builders import FEATURES
 from tests.unit.base.test_published_base import ALONE, MODELS, published
@@ -167,8 +168,8 @@ def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base
         write_bundle(
             folder, tensors, domain=manifest.domain or None,
             base_fingerprint=manifest.base_fingerprint, schema_hash=manifest.schema_hash,
-            data_window={}, spec=manifest.spec, versions={}, verdict=manifest.verdict,
-            created_at=manifest.created_at,
+            data_window={}, spec=BundleSettings(**manifest.spec), versions={},
+            verdict=manifest.verdict, created_at=manifest.created_at,
         )  # fmt: skip
     write_index(folder)
     assert bundle_set(base, folder).shared is None

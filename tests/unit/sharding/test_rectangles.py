@@ -1,7 +1,7 @@
 """Matrices in files: any rectangle is read back from any cut, and no damage goes unseen."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from unittest import mock
 
@@ -222,4 +222,4 @@ def test_whole_tensors_lie_beside_the_tables_without_a_rectangle(tmp_path):
     assert entry.table is None
     assert entry.bytes == os.stat(tmp_path / "dense.safetensors").st_size  # noqa: PTH116
     verify_file(tmp_path, entry)
-    assert rectangles.entries_of([asdict(entry)]) == [entry]
+    assert rectangles.entries_of(rectangles.listed([entry])) == [entry]
