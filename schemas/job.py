@@ -149,12 +149,22 @@ class ModelSpec(Spec):
     dot products of `dlrm`. `ple` has none."""
     experts: Annotated[Whole, Field(gt=0, le=1_024)] = 4
     """MMoE experts; in `ple`, experts of each task in each level."""
-    # A default of these two is not written. So the settings of other trunks keep their digest, and
-    # a run that an earlier version began is still the same run.
+    # A default of what follows up to `attention_units` is not written. So the settings of other
+    # trunks keep their digest, and a run that an earlier version began is still the same run.
     shared_experts: Annotated[Whole, Field(gt=0, le=1_024, exclude_if=lambda n: n == 2)] = 2
     """Experts in each level of `ple` that all tasks read."""
     levels: Annotated[Whole, Field(gt=0, le=64, exclude_if=lambda n: n == 2)] = 2
     """Extraction levels of `ple`."""
+    history: Annotated[Literal["mean", "din"], Field(exclude_if=lambda kind: kind == "mean")] = (
+        "mean"
+    )
+    """How the trunk reads a history: a list whose table a categorical feature reads too, which is
+    its target. `mean`: as any list, by its mean; `din`: also by its values weighted by what each
+    has to do with the target."""
+    positions: Annotated[Whole, Field(gt=0, le=1_000, exclude_if=lambda n: n == 20)] = 20
+    """Newest values of a history that are read one by one; no more than its `last`."""
+    attention_units: Annotated[Units, Field(exclude_if=lambda n: n == 36)] = 36
+    """Hidden units of the layer of `din` that weighs a value."""
     expert_width: Units = 64
     """Units of an expert, and so of each task's representation."""
     tower_width: Units = 32

@@ -16,7 +16,15 @@ from pydantic import (
 )
 
 from iak.schemas.base import Column, FolderText, Spec, Value, without_repeats
-from iak.schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
+from iak.schemas.feature import (
+    CategoricalSpec,
+    FeatureSpec,
+    ListSpec,
+    Name,
+    NumericSpec,
+    TableSpec,
+    table_of,
+)
 from iak.schemas.fresh import (
     CoOccurrenceSpec,
     CountsSpec,
@@ -288,6 +296,23 @@ class Catalog(Spec):
     def keyed(self) -> tuple[FeatureSpec, ...]:
         """Return the features that read a table, in order."""
         return tuple(f for f in self.features if table_of(f))
+
+    @property
+    def histories(self) -> tuple[tuple[ListSpec, CategoricalSpec], ...]:
+        """Return each history and its target, in order.
+
+        A history is a list whose table a categorical feature reads too. The first such feature is
+        its target.
+        """
+        targets: dict[str | None, CategoricalSpec] = {}
+        for feature in self.features:
+            if isinstance(feature, CategoricalSpec):
+                targets.setdefault(table_of(feature), feature)
+        return tuple(
+            (feature, targets[table_of(feature)])
+            for feature in self.features
+            if isinstance(feature, ListSpec) and table_of(feature) in targets
+        )
 
     def to_score(self, rows: SplitSpec) -> Self:
         """Return the same log without labels, and with the one split `score`.

@@ -83,7 +83,7 @@ def on_worker(
     dist.barrier()
     after = memory()
     dist.barrier()
-    shapes = published_base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
+    shapes = published_base.table_shapes(opened.catalog, opened.encoding, opened.model)
     seconds = []
     for batch in range(BATCHES):
         rows = drawn(shapes, seed=batch * worker.world + worker.rank)

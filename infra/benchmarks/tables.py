@@ -272,7 +272,7 @@ def _tuning_step(setup: TableSetup, batch: StepRows) -> float:
     model, bank = setup.model, setup.bank
     started = time.perf_counter()
     with torch.no_grad():
-        embedded = model.embed(batch.ids, rows=len(batch.labels_BT))
+        embedded = model.embed(batch.ids, rows=len(batch.labels_BT)).means
         looked_up = time.perf_counter() - started
         x_BX = torch.cat(embedded, dim=1)
         h_BH = model.trunk(x_BX)

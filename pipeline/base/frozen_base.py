@@ -79,7 +79,7 @@ class FrozenBase:
         for sentence in precision.check(published.manifest, tables):
             _log.warning(sentence)
         precisions = precision.precisions_of(published.manifest, tables)
-        shapes = table_shapes(published.catalog, published.encoding, width=published.model.width)
+        shapes = table_shapes(published.catalog, published.encoding, published.model)
         recommender = read_frozen_base(
             # The published weights replace every value, so that the seed does not matter.
             build_model(published.catalog, published.encoding, published.model, seed=0),

@@ -13,9 +13,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from iak.pipeline.base.histories import build_histories, history_positions
 from iak.pipeline.data import growth, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.errors import BadRequest, Corrupt
@@ -24,10 +26,11 @@ from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.fresh.base_numbers import read_base_statistics
 from iak.pipeline.fresh.state import definition_of
 from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.histories.histories import Histories
 from iak.pipeline.model.inputs import Input, input_origin
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.model.recommender import Recommender
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.tables import TableShape, build_tables, position_names
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.model.trunks.deepfm import DeepFm
 from iak.pipeline.model.trunks.dlrm import Dlrm
@@ -141,21 +144,42 @@ def task_shapes(
     )
 
 
-def table_shapes(catalog: Catalog, encoding: Encoding, *, width: int) -> tuple[TableShape, ...]:
+def table_shapes(catalog: Catalog, encoding: Encoding, model: ModelSpec) -> tuple[TableShape, ...]:
     """Return every table with its rows, width and the features that read it.
 
     Args:
         catalog: catalogue of the log.
         encoding: encoding of the log's ids, which decides the rows of tables with a vocabulary.
-        width: width of tables for which the catalogue states none.
+        model: sizes of the base.
     """
-    rows = encoding.table_rows(catalog)
+    return shapes_with(catalog, model, encoding.table_rows(catalog))
+
+
+def shapes_with(
+    catalog: Catalog, model: ModelSpec, rows: Mapping[str, int]
+) -> tuple[TableShape, ...]:
+    """Return every table with its width and the features that read it.
+
+    Args:
+        catalog: catalogue of the log.
+        model: sizes of the base.
+        rows: table -> its rows.
+    """
+    positions = history_positions(catalog, model)
     return tuple(
         TableShape(
             name=name,
             rows=rows[name],
-            width=table.width or width,
-            features=tuple(f.name for f in catalog.keyed if table_of(f) == name),
+            width=table.width or model.width,
+            features=tuple(
+                reader
+                for feature in catalog.keyed
+                if table_of(feature) == name
+                for reader in (
+                    feature.name,
+                    *position_names(feature.name, positions.get(feature.name, 0)),
+                )
+            ),
         )
         for name, table in catalog.table_specs.items()
     )
@@ -182,7 +206,7 @@ def build_model(
         BadRequest: the widths of `spec` do not fit together.
     """
     torch.manual_seed(seed)
-    shapes = table_shapes(catalog, encoding, width=spec.width)
+    shapes = table_shapes(catalog, encoding, spec)
     features = tuple(f.name for f in catalog.keyed)
     tables = build_tables(
         shapes,
@@ -191,18 +215,45 @@ def build_model(
         seed=seed,
         with_twins=with_twins,
     )
-    numeric, tasks = len(catalog.number_names), len(catalog.tasks)
-    widths = {feature: shape.width for shape in shapes for feature in shape.features}
-    embeddings = [widths[feature] for feature in features]
-    trunk = build_trunk(spec, embeddings=embeddings, numbers=numeric, tasks=tasks)
-    heads = Heads(tasks=tasks, width=spec.expert_width, hidden=spec.tower_width)
+    dense = build_dense(catalog, spec)
     return Recommender(
         tables=tables,
         features=features,
-        num_numeric=numeric,
-        trunk=trunk,
-        heads=heads,
+        num_numeric=len(catalog.number_names),
+        trunk=dense.trunk,
+        heads=dense.heads,
         embedding_dropout=spec.embedding_dropout,
+        histories=dense.histories,
+    )
+
+
+class DenseParts(NamedTuple):
+    """The parts of a base that are not tables."""
+
+    histories: Histories | None
+    trunk: Trunk
+    heads: Heads
+
+
+def build_dense(catalog: Catalog, spec: ModelSpec) -> DenseParts:
+    """Build what reads histories, the trunk and the towers.
+
+    Args:
+        catalog: features, tables and tasks.
+        spec: sizes of the model.
+
+    Raises:
+        BadRequest: the widths of `spec` do not fit together, or the catalogue lacks what it reads.
+    """
+    tables = catalog.table_specs
+    widths = {f.name: tables[table_of(f) or f.name].width or spec.width for f in catalog.keyed}
+    histories, tasks = build_histories(catalog, spec, widths), len(catalog.tasks)
+    # To a trunk, units that are read of histories are numbers after those of the row.
+    numbers = len(catalog.number_names) + (histories.units if histories else 0)
+    return DenseParts(
+        histories=histories,
+        trunk=build_trunk(spec, embeddings=list(widths.values()), numbers=numbers, tasks=tasks),
+        heads=Heads(tasks=tasks, width=spec.expert_width, hidden=spec.tower_width),
     )
 
 
@@ -275,11 +326,11 @@ def contents(
         files: entries of its files.
         digest: digest of each tensor.
     """
-    shapes = table_shapes(catalog, encoding, width=model.width)
+    shapes = table_shapes(catalog, encoding, model)
     return BaseContents(
         schema_hash=vocabulary.schema_hash(catalog, encoding),
         tables=[
-            TableEntry(name=s.name, rows=s.rows, width=s.width, features=list(s.features))
+            TableEntry(name=s.name, rows=s.rows, width=s.width, features=list(s.declared_features))
             for s in shapes
         ],
         files=listed(files),
@@ -473,21 +524,16 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
         raise BadRequest(f"the catalogue does not continue the base at {base.folder}:\n{listing}")
 
 
-def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
+def inputs(catalog: Catalog, *, width: int) -> list[Input]:
     """Return the layout of x: every feature that reads a table, then every number.
 
     Args:
         catalog: catalogue of the log.
-        encoding: encoding of the log's ids.
         width: width of tables for which the catalogue states none.
     """
-    widths = {
-        feature: shape.width
-        for shape in table_shapes(catalog, encoding, width=width)
-        for feature in shape.features
-    }
+    widths = {name: table.width or width for name, table in catalog.table_specs.items()}
     return [
-        *(Input(f.name, widths[f.name]) for f in catalog.keyed),
+        *(Input(f.name, widths[table_of(f) or f.name]) for f in catalog.keyed),
         *(Input(name, 1, is_number=True) for name in catalog.number_names),
     ]
 
@@ -504,8 +550,8 @@ def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Gr
     return Growth(
         rows=growth.origins((base.catalog, base.encoding), (catalog, encoding)),
         inputs=input_origin(
-            inputs(base.catalog, base.encoding, width=width),
-            inputs(catalog, encoding, width=width),
+            inputs(base.catalog, width=width),
+            inputs(catalog, width=width),
         ),
     )
 

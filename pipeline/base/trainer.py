@@ -107,7 +107,7 @@ class Pretraining:
         self.tasks: tuple[TaskShape, ...] = published_base.task_shapes(
             self.catalog, work.task_weights
         )
-        shapes = published_base.table_shapes(self.catalog, work.encoding, width=work.model.width)
+        shapes = published_base.table_shapes(self.catalog, work.encoding, work.model)
         self.plan = lay_out(shapes, work.placement, worker=worker)
         self.model = self._sharded_model()
         self.dense = {

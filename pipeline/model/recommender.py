@@ -1,7 +1,12 @@
 """Define the base as a module: tables, trunk, heads.
 
-Shapes: B rows, N numeric features, E columns of an embedding, X units the trunk reads, H units of
-the representation, T tasks.
+    tables -> means of bags, and numbers -> x ┐
+           -> values of histories -> readers -> s ┴ trunk -> h -> heads -> logits
+
+Without `model.history` there is no s, and the trunk reads x alone.
+
+Shapes: B rows, N numeric features, E columns of an embedding, X units of x, S units of s, H units
+of the representation, T tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +19,28 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.histories.histories import Histories, History
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.tables import TWIN
+from iak.pipeline.model.tables import TWIN, is_declared
 
 
 class Representation(NamedTuple):
-    """The base's inputs to a kernel: the trunk's output `h_BH` and its input `x_BX`."""
+    """The base's inputs to a kernel: the trunk's output `h_BH` and its input `x_BX`.
+
+    What is read of histories is in h alone.
+    """
 
     h_BH: Tensor
     x_BX: Tensor
+
+
+class Embedded(NamedTuple):
+    """What the tables answer for some rows."""
+
+    means: list[Tensor]
+    """Mean embedding of each feature (B, width), in declared order."""
+    histories: list[History]
+    """Histories whose values are read one by one; none where only means are read."""
 
 
 class ReadsX(Protocol):
@@ -44,6 +62,7 @@ class Recommender(nn.Module):
         trunk: nn.Module,
         heads: Heads,
         embedding_dropout: float = 0.0,
+        histories: Histories | None = None,
     ) -> None:
         """Join the parts.
 
@@ -51,15 +70,18 @@ class Recommender(nn.Module):
             tables: the embedding tables. Sharding or freezing replaces them later.
             features: names in the order in which their embeddings stand in x; numbers follow them.
             num_numeric: N, numbers of a row.
-            trunk: x_BX -> h_BH.
+            trunk: x_BX -> h_BH; with `histories`, [x ; s] -> h_BH.
             heads: h_BH -> logits_BT.
-            embedding_dropout: probability that a unit of x is dropped while training.
+            embedding_dropout: probability that a unit of the trunk's input is dropped while
+                training.
+            histories: reads values of histories; None where their means are enough.
 
         Raises:
             ValueError: `features` and the features that the tables embed are different sets.
         """
         super().__init__()
         self.tables, self.trunk, self.heads = tables, trunk, heads
+        self.histories = histories
         self.dropout = nn.Dropout(embedding_dropout)
         self.features = tuple(features)
         self.twins = tuple(f for f in embedded_features(tables) if f.endswith(TWIN))
@@ -94,13 +116,16 @@ class Recommender(nn.Module):
             numeric_BN: numbers of these rows.
         """
         embedded = self.embed(ids, rows=numeric_BN.shape[0])
-        x_BX = torch.cat([*embedded, numeric_BN], dim=1)
+        x_BX = torch.cat([*embedded.means, numeric_BN], dim=1)
         with batch_invariant():
-            h_BH = self.trunk(self.dropout(x_BX))
+            read = x_BX
+            if self.histories is not None:
+                read = torch.cat([x_BX, self.histories(embedded.histories)], dim=1)
+            h_BH = self.trunk(self.dropout(read))
         return Representation(h_BH=h_BH, x_BX=x_BX)
 
-    def embed(self, ids: KeyedJaggedTensor, *, rows: int) -> list[Tensor]:
-        """Return each feature's mean embedding (rows, width), in declared order.
+    def embed(self, ids: KeyedJaggedTensor, *, rows: int) -> Embedded:
+        """Return each feature's mean embedding, and the values of histories.
 
         Args:
             ids: bags of this worker's rows, by feature.
@@ -113,14 +138,20 @@ class Recommender(nn.Module):
                 return self._look_up(ids, rows)
         return self._look_up(ids, rows)
 
-    def _look_up(self, ids: KeyedJaggedTensor, rows: int) -> list[Tensor]:
-        sums = self.tables(with_twins(ids, self.twins) if self.twins else ids)
+    def _look_up(self, ids: KeyedJaggedTensor, rows: int) -> Embedded:
+        asked = self.histories.with_positions(ids) if self.histories is not None else ids
+        sums = self.tables(with_twins(asked, self.twins) if self.twins else asked)
         # By name: sharded tables change the order of keys.
         means = [
             sums[feature][:rows] / ids[feature].lengths()[:rows, None].clamp(min=1)
             for feature in self.features
         ]
-        return [decayed(mean_BE, self.tables_l2) for mean_BE in means] if self.tables_l2 else means
+        if self.tables_l2:
+            means = [decayed(mean_BE, self.tables_l2) for mean_BE in means]
+        if self.histories is None:
+            return Embedded(means=means, histories=[])
+        by_name = dict(zip(self.features, means, strict=True))
+        return Embedded(means=means, histories=self.histories.looked_up(sums, ids, by_name))
 
 
 def decayed(embedding_BE: Tensor, l2: float) -> Tensor:
@@ -138,7 +169,7 @@ def decayed(embedding_BE: Tensor, l2: float) -> Tensor:
 
 
 def embedded_features(tables: EmbeddingBagCollection) -> list[str]:
-    """Return every feature that some table embeds, twins included."""
+    """Return every reader of a table, also twins and positions of histories."""
     return [f for config in tables.embedding_bag_configs() for f in config.feature_names]
 
 
@@ -161,7 +192,7 @@ def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> i
         feature: config.embedding_dim
         for config in tables.embedding_bag_configs()
         for feature in config.feature_names
-        if not feature.endswith(TWIN)
+        if is_declared(feature)
     }
     if sorted(features) != sorted(widths):
         unknown, unread = sorted(set(features) - set(widths)), sorted(set(widths) - set(features))

@@ -26,6 +26,9 @@ TWIN = "~twin"
 table that only one feature reads (1.8.0: its fast path passes 0). A second, empty reader takes the
 table off that path."""
 
+POSITION = "~"
+"""Between the name of a history and the number of a position, which reads the table by itself."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableShape:
@@ -35,11 +38,17 @@ class TableShape:
     rows: int
     width: int
     features: tuple[str, ...]
+    """The catalogue's features, and the positions of histories that are read one by one."""
 
     @property
     def num_bytes(self) -> int:
         """Return the bytes of the weights in fp32."""
         return self.rows * self.width * 4
+
+    @property
+    def declared_features(self) -> tuple[str, ...]:
+        """Return the features that the catalogue declares, in order."""
+        return tuple(f for f in self.features if is_declared(f))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +153,20 @@ def _readers(shape: TableShape, *, with_twins: bool) -> list[str]:
     if with_twins and len(shape.features) == 1:
         return [*shape.features, shape.features[0] + TWIN]
     return list(shape.features)
+
+
+def position_names(feature: str, positions: int) -> list[str]:
+    """Return the names under which the positions of a history read its table, oldest first."""
+    return [f"{feature}{POSITION}{position}" for position in range(positions)]
+
+
+def is_declared(reader: str) -> bool:
+    """Return whether a reader of a table is a feature of the catalogue.
+
+    The others are positions of a history and twins. A feature's name has only letters, digits and
+    underscores.
+    """
+    return POSITION not in reader
 
 
 def whole_tables(tables: EmbeddingBagCollection) -> Iterator[LocalShard]:

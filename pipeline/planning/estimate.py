@@ -225,7 +225,7 @@ def _bytes_besides_tables(
     """Return the bytes of each device by kind, the tables' own left out."""
     rows = -(-settings.batch_rows // cluster.world)
     shrink = 2 if settings.bf16 else 1  # bf16 has half the bytes of fp32
-    embedded = _FP32 * work.x_units
+    embedded = _FP32 * work.embedded_units
     if is_trained:
         # Row-wise tables make partial sums for every row of the batch before they are scattered.
         sizes = {

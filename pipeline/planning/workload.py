@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from iak.pipeline.base.given_towers import given_model
-from iak.pipeline.base.published_base import build_trunk
+from iak.pipeline.base.histories import history_positions
+from iak.pipeline.base.published_base import DenseParts, build_dense, shapes_with
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.model.heads import Heads, Tail
-from iak.pipeline.model.tables import TableShape
+from iak.pipeline.model.tables import TableShape, position_names
 from iak.pipeline.planning.module_cost import module_cost
-from iak.schemas.feature import FIRST_ROW, ListSpec, table_of
+from iak.schemas.feature import FIRST_ROW, ListSpec
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import KernelSpec, ModelSpec
 from iak.schemas.log import Catalog
@@ -33,7 +34,7 @@ _ROWS = (64, 128)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """The trunk and the towers, or an adopted module."""
+    """What reads histories, the trunk and the towers, or an adopted module."""
 
     parameters: int
     weight_bytes: int
@@ -64,7 +65,7 @@ class Workload:
 
     shapes: tuple[TableShape, ...]
     ids: Mapping[str, float]
-    """Feature -> mean ids per row."""
+    """Feature -> mean ids per row. A position of a history that is read by itself is one too."""
     x_units: int
     h_units: int
     numbers: int
@@ -72,6 +73,13 @@ class Workload:
     tasks: int
     dense: Dense
     kernels: Kernels
+    history_units: int = 0
+    """Units of all values that are read one by one, of a row."""
+
+    @property
+    def embedded_units(self) -> int:
+        """Return the units that tables answer for a row, and its numbers."""
+        return self.x_units + self.history_units
 
     @property
     def ids_per_row(self) -> float:
@@ -105,23 +113,22 @@ def workload(
         return _on_module(catalog, catalog.base, kernel, ids=_ids(catalog, ids), domains=domains)
     if catalog.columns_base is not None:
         return _on_given_base(catalog, kernel, rows=rows, ids=ids, domains=domains)
-    shapes = _shapes(catalog, rows, width=model.width)
-    widths = {feature: shape.width for shape in shapes for feature in shape.features}
+    shapes = _shapes(catalog, rows, model)
     numbers, tasks = len(catalog.number_names), len(catalog.tasks)
-    x_units = sum(widths.values()) + numbers
+    x_units = numbers + sum(s.width * len(s.declared_features) for s in shapes)
     with torch.device("meta"):
-        trunk = build_trunk(model, embeddings=list(widths.values()), numbers=numbers, tasks=tasks)
-        heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
+        parts = build_dense(catalog, model)
     return Workload(
         shapes=shapes,
-        ids=_ids(catalog, ids),
+        ids=_ids(catalog, ids) | _position_ids(catalog, model, ids),
         x_units=x_units,
-        h_units=heads.units,
+        h_units=parts.heads.units,
         numbers=numbers,
         tasks=tasks,
-        dense=_dense(nn.Sequential(trunk, heads), x_units),
+        dense=_dense(parts, x_units),
+        history_units=sum(s.width * (len(s.features) - len(s.declared_features)) for s in shapes),
         kernels=_kernels(
-            heads,
+            parts.heads,
             kernel,
             x_units=x_units,
             statistics=len(catalog.fresh_names),
@@ -146,7 +153,7 @@ def _on_given_base(
     x_units = numbers + (tasks if model.towers else base.units or 0)
     weights = sum(p.numel() for p in model.towers.parameters()) if model.towers else 0
     return Workload(
-        shapes=_shapes(catalog, rows, width=0),
+        shapes=_shapes(catalog, rows, ModelSpec()),
         ids=_ids(catalog, ids),
         x_units=x_units,
         h_units=model.heads.units,
@@ -207,7 +214,7 @@ def _not_widened(kernel: KernelSpec, x_units: int) -> KernelSpec:
     return kernel.model_copy(update={"narrow": narrow})
 
 
-def _shapes(catalog: Catalog, rows: Mapping[str, int], *, width: int) -> tuple[TableShape, ...]:
+def _shapes(catalog: Catalog, rows: Mapping[str, int], model: ModelSpec) -> tuple[TableShape, ...]:
     """Return every table with its rows, width and the features that read it.
 
     Raises:
@@ -227,15 +234,7 @@ def _shapes(catalog: Catalog, rows: Mapping[str, int], *, width: int) -> tuple[T
     small = sorted(name for name, count in counted.items() if (count or 0) <= FIRST_ROW)
     if small:
         raise BadRequest(f"tables {small} need at least {FIRST_ROW + 1} rows")
-    return tuple(
-        TableShape(
-            name=name,
-            rows=int(counted[name] or 0),
-            width=spec.width or width,
-            features=tuple(f.name for f in catalog.keyed if table_of(f) == name),
-        )
-        for name, spec in specs.items()
-    )
+    return shapes_with(catalog, model, {name: int(count or 0) for name, count in counted.items()})
 
 
 def _ids(catalog: Catalog, ids: Mapping[str, float]) -> dict[str, float]:
@@ -245,6 +244,19 @@ def _ids(catalog: Catalog, ids: Mapping[str, float]) -> dict[str, float]:
         raise BadRequest(f"ids names unknown features {unknown}; there are {sorted(names)}")
     bounds = {f.name: float(f.last) if isinstance(f, ListSpec) else 1.0 for f in catalog.keyed}
     return {name: ids.get(name, bound) for name, bound in bounds.items()}
+
+
+def _position_ids(catalog: Catalog, model: ModelSpec, ids: Mapping[str, float]) -> dict[str, float]:
+    """Return mean ids per row by position of a history: the share of rows that have a value there.
+
+    Every history is taken as long as the mean one.
+    """
+    of_features = _ids(catalog, ids)
+    return {
+        name: min(1.0, max(0.0, of_features[feature] - age))
+        for feature, positions in history_positions(catalog, model).items()
+        for age, name in enumerate(reversed(position_names(feature, positions)))
+    }
 
 
 def _kernels(
@@ -271,19 +283,20 @@ def _kernels(
     )
 
 
-def _dense(module: nn.Module, x_units: int) -> Dense:
-    """Count a row's FLOPs and kept bytes in trunk and towers."""
-    few, many = (_run(module, rows, x_units) for rows in _ROWS)
+def _dense(parts: DenseParts, x_units: int) -> Dense:
+    """Count a row's FLOPs and kept bytes in what reads histories, trunk and towers."""
+    few, many = (_run(parts, rows, x_units) for rows in _ROWS)
     rows = _ROWS[1] - _ROWS[0]
+    weights = [p for part in parts if part is not None for p in part.parameters()]
     return Dense(
-        parameters=sum(p.numel() for p in module.parameters()),
-        weight_bytes=sum(p.nbytes for p in module.parameters()),
+        parameters=sum(p.numel() for p in weights),
+        weight_bytes=sum(p.nbytes for p in weights),
         flops=(many[0] - few[0]) / rows,
         kept_bytes=(many[1] - few[1]) / rows,
     )
 
 
-def _run(module: nn.Module, rows: int, x_units: int) -> tuple[float, float]:
+def _run(parts: DenseParts, rows: int, x_units: int) -> tuple[float, float]:
     """Return FLOPs of a forward pass, and bytes that autograd keeps for the backward pass."""
     kept: dict[int, Tensor] = {}
 
@@ -295,8 +308,10 @@ def _run(module: nn.Module, rows: int, x_units: int) -> tuple[float, float]:
 
     unpack: Callable[[Any], Any] = lambda tensor: tensor  # noqa: E731 - autograd's own signature
     x_BX = torch.empty(rows, x_units, device="meta", requires_grad=True)
+    histories = parts.histories.on_meta(rows) if parts.histories else []
     with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, unpack):
-        loss = module(x_BX).sum()
+        read = torch.cat([x_BX, parts.histories(histories)], dim=1) if parts.histories else x_BX
+        loss = parts.heads(parts.trunk(read)).sum()
     del loss
     return float(counter.get_total_flops()), float(
         sum(t.untyped_storage().nbytes() for t in kept.values())

@@ -227,7 +227,7 @@ def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacem
         )
     # A base without tables of its own places none: an adopted module keeps its tables inside.
     shapes = (
-        published_base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
+        published_base.table_shapes(opened.catalog, opened.encoding, opened.model)
         if opened.manifest.tables
         else ()
     )

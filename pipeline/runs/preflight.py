@@ -15,12 +15,10 @@ from iak.pipeline.base import optimizer_state, precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.events import Notice, Report
-from iak.pipeline.model.heads import Heads
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.registry.bases import open_base
 from iak.pipeline.sharding.quantised import row_bytes
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
-from iak.schemas.feature import table_of
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
 from iak.schemas.log import Catalog
@@ -174,16 +172,10 @@ def _room(spec: WorkerJobSpec) -> tuple[float, str]:
 
 
 def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
-    """Count the weights of trunk and towers. On the device `meta` they take no memory."""
-    specs, tasks = catalog.table_specs, len(catalog.tasks)
-    names = [table_of(feature) or feature.name for feature in catalog.keyed]
-    embeddings = [specs[name].width or model.width for name in names]
+    """Count all weights but the tables'. On the device `meta` they take no memory."""
     with torch.device("meta"):
-        trunk = published_base.build_trunk(
-            model, embeddings=embeddings, numbers=len(catalog.number_names), tasks=tasks
-        )
-        heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
-    return sum(p.numel() for module in (trunk, heads) for p in module.parameters())
+        parts = published_base.build_dense(catalog, model)
+    return sum(p.numel() for part in parts if part is not None for p in part.parameters())
 
 
 def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> PublishedBase:

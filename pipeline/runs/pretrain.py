@@ -398,8 +398,8 @@ def pretrain_work(
         BadRequest: the plan is for other tables or workers.
     """
     if placement.plan is not None:
-        width = (parent.model if parent else spec.model).width
-        shapes = published_base.table_shapes(view.catalog, encoding, width=width)
+        model = parent.model if parent else spec.model
+        shapes = published_base.table_shapes(view.catalog, encoding, model)
         planned(placement.plan, shapes, world=spec.workers, device=torch.device("cpu"))
     recipe = recipe_of(spec, view, parent)
     return PretrainWork(

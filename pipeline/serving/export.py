@@ -78,6 +78,11 @@ def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
             f"the base at {base.location} has the trunk {base.model.trunk}; the runtime computes "
             f"{' and '.join(TRUNKS)}. Predict with `iak serve`"
         )
+    if base.model.history != "mean":
+        raise BadRequest(
+            f"the base at {base.location} reads histories by model.history={base.model.history}; "
+            "the runtime reads their means alone. Predict with `iak serve`"
+        )
     if tables.products != "fp32":
         raise BadRequest(f"tables.products={tables.products}; an export computes in fp32 alone")
     for name, precision in precisions_of(base.manifest, tables).items():

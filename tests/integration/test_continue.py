@@ -222,7 +222,7 @@ def test_moments_of_inputs_that_moved_go_with_them(log, tmp_path):
         stepped(whole, batches_of(whole, K))
         folder = published_at(spec, work, whole)
         opened = bases.open_base(folder)
-        inputs = bases.inputs(work.view.catalog, work.encoding, width=work.model.width)
+        inputs = bases.inputs(work.view.catalog, width=work.model.width)
         adam = checkpoint.optimizer_tensors(whole.adam, whole.dense)
         name = "trunk.mlp.0.weight.exp_avg"
         before = adam[name].clone()

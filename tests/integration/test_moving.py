@@ -351,7 +351,7 @@ def written_at(folder, training):
     work = training.work
     state = json.loads((folder / checkpoint.STATE).read_text())
     model = published_base.build_model(training.catalog, work.encoding, work.model, seed=8)
-    shapes = published_base.table_shapes(training.catalog, work.encoding, width=work.model.width)
+    shapes = published_base.table_shapes(training.catalog, work.encoding, work.model)
     model.tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"))
     read_base_weights(model, folder, [FileEntry(**entry) for entry in state["weights"]], ALONE)
     return digest_model(model, ALONE).combined

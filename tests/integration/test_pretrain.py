@@ -413,7 +413,7 @@ def test_a_saved_plan_is_followed_exactly(tmp_path):
     log = write_log(tmp_path / "log", rows=8 * 64, regions=("a",), skew=1.0, users=100)
     spec = pretrain_spec(log, tmp_path / "by-rule")
     work = pretrain_work(spec, days_of(4))
-    shapes = bases.table_shapes(work.view.catalog, work.encoding, width=work.model.width)
+    shapes = bases.table_shapes(work.view.catalog, work.encoding, work.model)
     kinds = ("column_wise", "table_wise", "row_wise")
     asked = {shape.name: kind for shape, kind in zip(shapes, kinds, strict=False)}
     rule = PlacementRuleSpec(sharding=asked, row_wise_from_rows=10**9)

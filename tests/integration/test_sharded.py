@@ -88,7 +88,7 @@ def train_plain(penalty=0.0):
         )
         model.zero_grad()
         loss = share_of_mean(losses_BT, counts_T=rows.mask_BT.sum(dim=0), tasks=TASKS)
-        e_BE = torch.cat(model.embed(rows.ids, rows=12), dim=1)
+        e_BE = torch.cat(model.embed(rows.ids, rows=12).means, dim=1)
         (loss + penalty / 2 * e_BE.square().sum(dim=1).mean()).backward()
         with torch.no_grad():
             for shape, square in zip(SHAPES, squares, strict=True):

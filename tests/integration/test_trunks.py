@@ -1,4 +1,4 @@
-"""Each trunk, pre-trained on a small log, frozen, and tuned by kernels."""
+"""Each trunk and each reader of histories: pre-trained on a small log, frozen, tuned by kernels."""
 
 import pytest
 
@@ -19,20 +19,24 @@ from tests.integration.test_tuning import finetune_work
 pytestmark = pytest.mark.slow
 
 
-def pretrained_and_tuned(worker, place, kind):
-    """What tuning returns, on a base of this trunk."""
-    spec = pretrain_spec(place / "log", place, epochs=1, model=MODEL | {"trunk": kind})
+def pretrained_and_tuned(worker, place, **model):
+    """What tuning returns, on a base of this model."""
+    spec = pretrain_spec(place / "log", place, epochs=1, model=MODEL | model)
     work = pretrain_work(spec, catalog())
     publish(spec, work, pretrain(work, worker=worker, report=lambda _: None))
     return finetune(finetune_work(place, place / "tuned"), worker=worker, report=lambda _: None)
 
 
-@pytest.mark.parametrize("kind", ["deepfm", "dlrm", "ple"])
-def test_kernels_tune_on_a_frozen_base(tmp_path, kind):
+@pytest.mark.parametrize(
+    "model",
+    [{"trunk": "deepfm"}, {"trunk": "dlrm"}, {"trunk": "ple"}, {"history": "din"}],
+    ids=lambda model: next(iter(model.values())),
+)
+def test_kernels_tune_on_a_frozen_base(tmp_path, model):
     write_log(tmp_path / "log")
-    (tuned,) = run_on_workers(pretrained_and_tuned, 1, tmp_path, kind)
+    (tuned,) = run_on_workers(pretrained_and_tuned, 1, tmp_path, **model)
     base = published_base.open_base(tmp_path / "base")
-    assert base.model.trunk == kind
+    assert model.items() <= base.model.model_dump().items()
     assert tuned.digest == tuned.digest_before
     pooled, *_ = tuned.levels
     assert pooled.tuned.best_epoch[0] > 0

@@ -211,7 +211,7 @@ CACHES = {
 def plan_of_a_person(place):
     """What the rule would cut by rows lies whole, and the other way round."""
     opened = bases.open_base(place / "base")
-    shapes = bases.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
+    shapes = bases.table_shapes(opened.catalog, opened.encoding, opened.model)
     asked = {shape.name: "table_wise" if shape.rows >= 100 else "row_wise" for shape in shapes}
     rule = PlacementRuleSpec(sharding=asked)
     made = plan_tables(shapes, world=2, device=torch.device("cpu"), rule=rule)

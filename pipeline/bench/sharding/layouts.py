@@ -117,7 +117,7 @@ class PlacedTable:
 
     def step(self, ids: KeyedJaggedTensor) -> None:
         """Look up, and update a trained table by a gradient; a collective call."""
-        (mean_BW,) = unwrap(self.model).embed(ids, rows=ids.stride())
+        (mean_BW,) = unwrap(self.model).embed(ids, rows=ids.stride()).means
         if self.layout.mode == "trained":
             mean_BW.backward(torch.full_like(mean_BW, 1e-3))
         settle(self.worker)

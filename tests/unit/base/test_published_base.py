@@ -42,6 +42,8 @@ MODELS = {
     "deepfm": ModelSpec(trunk="deepfm", width=4, mlp=(9,), **OUT),
     "dlrm": ModelSpec(trunk="dlrm", width=4, mlp=(9,), **OUT),
     "ple": ModelSpec(trunk="ple", width=4, experts=2, **OUT),
+    "din": ModelSpec(history="din", width=4, cross_layers=1, mlp=(8,), experts=2, **OUT),
+    "dlrm and din": ModelSpec(trunk="dlrm", history="din", width=4, mlp=(9,), **OUT),
 }
 
 
@@ -63,7 +65,7 @@ def fitted(rows, catalog, **settings):
 
 def model_of(catalog, encoding, spec, seed):
     model = published_base.build_model(catalog, encoding, spec, seed=seed)
-    shapes = published_base.table_shapes(catalog, encoding, width=spec.width)
+    shapes = published_base.table_shapes(catalog, encoding, spec)
     model.tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"), seed=seed)
     return model.eval()
 

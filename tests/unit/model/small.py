@@ -1,5 +1,6 @@
 """A base small enough to check by hand, and batches for it."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -7,9 +8,11 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.histories.din import TargetAttention
+from iak.pipeline.model.histories.histories import Histories, HistoryShape
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.model.recommender import Recommender
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.tables import TableShape, build_tables, position_names
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 
 SHAPES = (
@@ -25,6 +28,9 @@ TASKS = (
     TaskShape(name="like", kind="binary"),
 )
 NUMERIC = 3
+POSITIONS = 2
+READERS = {"din": lambda shape: TargetAttention(width=shape.width, hidden=4)}
+"""A reader of each kind for a small history."""
 
 
 class Rows(NamedTuple):
@@ -48,6 +54,28 @@ def small_model(device: str = "cpu", seed: int = 0) -> Recommender:
         num_numeric=NUMERIC,
         trunk=trunk,
         heads=Heads(tasks=3, width=8, hidden=5),
+    )
+
+
+def history_model(kind: str, device: str = "cpu") -> Recommender:
+    """The same base, which also reads the last two friends beside the user."""
+    of_user, *others = SHAPES
+    friends = ("friends", *position_names("friends", POSITIONS))
+    shapes = (replace(of_user, features=("user", *friends)), *others)
+    tables = build_tables(shapes, init_scale=0.3, device=torch.device(device))
+    torch.manual_seed(0)
+    shape = HistoryShape(feature="friends", target="user", positions=POSITIONS, width=8)
+    histories = Histories([shape], [READERS[kind](shape)])
+    trunk = DcnMmoe(
+        width=40 + NUMERIC + histories.units, cross_layers=1, experts=3, expert_width=8, tasks=3
+    )
+    return Recommender(
+        tables=tables,
+        features=FEATURES,
+        num_numeric=NUMERIC,
+        trunk=trunk,
+        heads=Heads(tasks=3, width=8, hidden=5),
+        histories=histories,
     )
 
 

@@ -5,8 +5,19 @@ import torch
 from torch import fx
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
+from iak.pipeline.iak.kernel import KernelShape, fresh, run
 from iak.pipeline.model.recommender import Recommender, decayed
-from tests.unit.model.small import FEATURES, NUMERIC, SHAPES, small_batch, small_model
+from iak.schemas.job import KernelSpec
+from tests.unit.model.small import (
+    FEATURES,
+    NUMERIC,
+    POSITIONS,
+    READERS,
+    SHAPES,
+    history_model,
+    small_batch,
+    small_model,
+)
 
 
 class TableLeaf(fx.Tracer):
@@ -75,3 +86,42 @@ def test_features_must_be_those_of_the_tables():
             trunk=model.trunk,
             heads=model.heads,
         )
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_is_read_of_histories_stands_after_x_in_what_the_trunk_reads(kind):
+    model, batch = history_model(kind), small_batch(9, seed=1)
+    h_BH, x_BX = model.represent(batch.ids, batch.numeric_BN)
+    assert torch.equal(x_BX, small_model().represent(batch.ids, batch.numeric_BN).x_BX)
+    (history,) = model.embed(batch.ids, rows=9).histories
+    user_RW = model.tables.embedding_bags["user"].weight
+    for row, friends in enumerate(batch.ids["friends"].to_dense()):
+        newest, padding = friends[-POSITIONS:], max(0, POSITIONS - len(friends))
+        assert torch.equal(history.values_BLK[row, padding:], user_RW[newest])
+        assert history.is_value_BL[row].tolist() == [False] * padding + [True] * len(newest)
+    read = torch.cat([x_BX, model.histories([history])], dim=1)
+    assert torch.equal(h_BH, model.trunk(read))
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_dropout_of_inputs_reaches_what_is_read_of_histories(kind):
+    model, batch = history_model(kind), small_batch(9, seed=1)
+    model.dropout.p = 0.5
+    h_BH = model.represent(batch.ids, batch.numeric_BN).h_BH
+    assert not torch.equal(h_BH, model.represent(batch.ids, batch.numeric_BN).h_BH)
+    torch.manual_seed(1)
+    model.eval()
+    assert torch.equal(
+        model.represent(batch.ids, batch.numeric_BN).h_BH,
+        history_model(kind).eval().represent(batch.ids, batch.numeric_BN).h_BH,
+    )
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_fresh_kernel_on_histories_is_the_base_bit_for_bit(kind):
+    model, batch = history_model(kind), small_batch(9, seed=1)
+    h_BH, x_BX = model.represent(batch.ids, batch.numeric_BN)
+    a_BA = torch.cat([h_BH, x_BX], dim=1)
+    shape = KernelShape.on(model.heads, KernelSpec(hidden=6, code=3), inputs=a_BA.shape[1])
+    output = run(fresh(shape, seed=0), model.heads, h_BH, a_BA, torch.randn(9, 3))
+    assert torch.equal(output.logits_BT, model(batch.ids, batch.numeric_BN))

@@ -17,7 +17,7 @@ from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec
 from iak.schemas.plan import PlacementRuleSpec
 from tests.dlrm_log import dlrm_catalog
 from tests.given_log import UNITS, given_catalog, towers_catalog
-from tests.unit.planning.plan_requests import a_request
+from tests.unit.planning.plan_requests import MLP, a_request
 
 
 def test_a_row_of_the_dense_part_costs_what_its_layers_cost():
@@ -110,3 +110,25 @@ def on_cluster(work):
         frozen=FrozenPrecisions(precision="int8", precisions={}),
     )
     return assess(request, load_cluster("8xH100"))
+
+
+def test_histories_that_are_read_one_by_one_are_counted():
+    model = ModelSpec(**MLP.model_dump() | {"history": "din", "attention_units": 32})
+    work, means = a_request(model=model).work, a_request().work
+    positions = 2 * 20  # items and categories
+    assert work.x_units == means.x_units
+    assert (work.history_units, means.history_units) == (positions * 64, 0)
+    # Newest values are read twice: in the mean, and by themselves. Lists have 7.5 and 20 values.
+    assert work.ids_per_row == means.ids_per_row + 7.5 + 20
+    of_values = positions * (2 * 64 * 32 + 32) + 2 * 64 * 32
+    more_inputs = 2 * 64 * 256
+    assert work.dense.flops == means.dense.flops + 2 * (of_values + more_inputs)
+    weights = 2 * (2 * 64 * 32 + (64 + 1) * 32 + 1 + 32 + 1) + more_inputs
+    assert work.dense.parameters == means.dense.parameters + weights
+    assert work.dense.kept_bytes > means.dense.kept_bytes + 4 * positions * (2 * 64 + 32)
+    held, before = (
+        assess(a_request(model=m, precision="int8"), load_cluster("8xH100")).estimate.memory[0]
+        for m in (model, MLP)
+    )
+    assert held["activations"] > before["activations"]
+    assert held["kept activations"] == before["kept activations"]

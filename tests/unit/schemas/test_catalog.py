@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from iak.schemas.feature import meaning_of
 from iak.schemas.log import Catalog
-from tests.builders import catalog_document, small_catalog
+from tests.builders import FEATURES, catalog_document, small_catalog
 
 CROSS = {"kind": "cross", "name": "x", "columns": ["user_id", "item_id"]}
 USER = {"kind": "categorical", "name": "user_id"}
@@ -338,3 +338,14 @@ def test_how_a_column_is_written_changes_no_document_of_other_catalogues():
     assert all({"separator", "whole"}.isdisjoint(f.model_dump()) for f in lists)
     written = lists[0].model_copy(update={"separator": "|", "whole": True})
     assert meaning_of(written) == meaning_of(lists[0]), "the same ids, written otherwise"
+
+
+def test_a_history_is_a_list_of_a_table_whose_first_categorical_reader_is_its_target():
+    later = {"kind": "categorical", "name": "later", "column": "slot", "table": "item"}
+    genres = {"kind": "list", "name": "genres", "column": "hist"}
+    users = {"kind": "list", "name": "friends", "column": "hist", "table": "user_id"}
+    catalog = small_catalog(features=[genres, users, *FEATURES, later])
+    assert [(history.name, target.name) for history, target in catalog.histories] == [
+        ("friends", "user_id"),
+        ("hist", "item"),
+    ]

@@ -107,8 +107,11 @@ def test_no_key_of_tables_turns_an_evaluation_into_low_precision(key, way, tmp_p
     assert read_spec("finetune", [*asked, *words]).tables.precision == "int8"
 
 
-def test_settings_of_ple_change_no_document_of_another_trunk():
+def test_later_settings_change_no_document_of_another_model():
     """A run that was begun before they existed is still the same run."""
-    assert not {"levels", "shared_experts"} & set(ModelSpec().model_dump())
-    other = ModelSpec(trunk="ple", levels=3, shared_experts=1)
+    later = {"levels", "shared_experts", "history", "positions", "attention_units"}
+    assert not later & set(ModelSpec().model_dump())
+    other = ModelSpec(
+        trunk="ple", levels=3, shared_experts=1, history="din", positions=7, attention_units=5
+    )
     assert ModelSpec.model_validate(other.model_dump(mode="json")) == other

@@ -317,6 +317,9 @@ def test_what_the_runtime_cannot_express_is_refused_with_the_reason(base):
         "has the trunk other": (
             manifest_of(base, model=base.model.model_copy(update={"trunk": "other"})), TABLES,
         ),
+        "reads histories by model.history=din": (
+            manifest_of(base, model=base.model.model_copy(update={"history": "din"})), TABLES,
+        ),
         "computes in fp32 alone": (base, EvaluatedTablesSpec(products="bf16")),
         "would be exported as int4": (base, EvaluatedTablesSpec(precision="int4")),
     }  # fmt: skip

@@ -204,7 +204,7 @@ def test_a_step_of_the_trunk_leaves_the_tables_as_they_are(precision):
         parameter.requires_grad_()
     before = digest_model(model, ALONE)
     optimizer = torch.optim.SGD(dense_state(model).values(), lr=0.1)
-    embedded = model.embed(rows.ids, rows=12)
+    embedded = model.embed(rows.ids, rows=12).means
     model(rows.ids, rows.numeric_BN).square().sum().backward()
     optimizer.step()
     after = digest_model(model, ALONE)

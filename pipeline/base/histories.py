@@ -1,0 +1,66 @@
+"""Build what a base reads histories with, from the catalogue and the sizes of the model."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.histories.din import TargetAttention
+from iak.pipeline.model.histories.histories import Histories, HistoryShape
+from iak.schemas.job import ModelSpec
+from iak.schemas.log import Catalog
+
+
+def history_positions(catalog: Catalog, model: ModelSpec) -> dict[str, int]:
+    """Return how many values of each history are read one by one; empty where only means are.
+
+    Args:
+        catalog: catalogue of the log.
+        model: sizes of the base.
+
+    Raises:
+        BadRequest: histories are to be read, and the catalogue has none.
+    """
+    if model.history == "mean":
+        return {}
+    if not catalog.histories:
+        raise BadRequest(
+            f"model.history={model.history} reads histories, and the catalogue has none. A history "
+            "is a feature of kind list whose table a feature of kind categorical reads too, which "
+            'is its target: give the list the table of that feature (table = "item_id"), or leave '
+            "model.history out"
+        )
+    return {feature.name: min(feature.last, model.positions) for feature, _ in catalog.histories}
+
+
+def build_histories(
+    catalog: Catalog, model: ModelSpec, widths: Mapping[str, int]
+) -> Histories | None:
+    """Build a reader for each history; return None where only means are read.
+
+    Args:
+        catalog: catalogue of the log.
+        model: sizes of the base.
+        widths: feature -> columns of its table.
+
+    Raises:
+        BadRequest: histories are to be read, and the catalogue has none.
+    """
+    positions = history_positions(catalog, model)
+    if not positions:
+        return None
+    shapes = [
+        HistoryShape(
+            feature=feature.name,
+            target=target.name,
+            positions=positions[feature.name],
+            width=widths[feature.name],
+        )
+        for feature, target in catalog.histories
+    ]
+    return Histories(shapes, [_reader(model, shape) for shape in shapes])
+
+
+def _reader(model: ModelSpec, shape: HistoryShape) -> nn.Module:
+    """Build the reader of one history."""
+    return TargetAttention(width=shape.width, hidden=model.attention_units)

@@ -1,0 +1,1 @@
+"""Read histories value by value, beside their means in x."""
