@@ -75,6 +75,27 @@ class ExportedProbability(Spec):
     """`own`: a conversion's probability given its click; `all`: over all rows."""
 
 
+class ExportedGiven(Spec):
+    """The columns by which a base is known that is never run here."""
+
+    logits: tuple[str, ...]
+    """Column of each task's logit, in the order of the tasks."""
+    h: str | None
+    """Column with the lists of activations; None where there is none."""
+    units: PositiveInt | None
+    """Length of every list."""
+    tower_layers: PositiveInt | None = None
+    """Layers between h and each logit; None where kernels only read h."""
+
+
+class ExportedBaseStatistics(Spec):
+    """Fresh statistics that a base reads as numbers. Their counts stay those of the base."""
+
+    statistics: "ExportedStatistics"
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
 class ExportDocument(Spec):
     """`export.json`: everything but the weights. `iak_runtime.py` beside it reads it."""
 
@@ -98,7 +119,11 @@ class ExportDocument(Spec):
     tasks: tuple[ExportedTask, ...]
     probabilities: tuple[ExportedProbability, ...]
     model: ModelSpec
-    """Sizes of trunk and towers."""
+    """Sizes of trunk and towers; not read where the base is known by its columns."""
+    given: ExportedGiven | None = None
+    """Null where the base has a trunk."""
+    fresh: ExportedBaseStatistics | None = None
+    """Null where the base reads no fresh statistics."""
     files: dict[str, Sha256]
     """Each file of weights -> its SHA-256."""
 

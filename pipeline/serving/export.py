@@ -1,6 +1,7 @@
 """Write a base and its kernels as a folder that `runtime.py` predicts from.
 
     export.json  encoding.safetensors  dense.safetensors  tables/NAME.safetensors
+    fresh/statistics-0.safetensors        counts that the base reads, where it reads any
     bank/bank.json  bank/bank.safetensors  bank/statistics-N.safetensors
     iak_runtime.py                        a copy of runtime.py
 
@@ -8,37 +9,43 @@ A kernel's weights are inputs of the runtime. So a night's bank is written alone
 exported once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iak.pipeline.base.given_towers import open_given
 from iak.pipeline.base.precision import precisions_of
 from iak.pipeline.base.published_base import PublishedBase, files_of, task_shapes
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import put_file
+from iak.pipeline.fresh.base_numbers import BaseStatistics
+from iak.pipeline.model.given import GivenModel
 from iak.pipeline.publish.bundle_set import BundleSet
 from iak.pipeline.serving import runtime
-from iak.pipeline.serving.export_statistics import write_statistics
+from iak.pipeline.serving.export_statistics import write_base_statistics, write_statistics
 from iak.pipeline.sharding.base_weights import DENSE_PATH
 from iak.pipeline.sharding.quantised import to_bytes
-from iak.pipeline.sharding.rectangles import FileEntry, Source, opened, save_tensors, verify_file
+from iak.pipeline.sharding.rectangles import Source, opened, save_tensors, verify_file
 from iak.schemas.export import (
     BankDocument,
     ExportDocument,
+    ExportedBaseStatistics,
+    ExportedGiven,
     ExportedKernel,
     ExportedProbability,
     ExportedTable,
     ExportedTask,
 )
 from iak.schemas.feature import FIRST_ROW
+from iak.schemas.given_base import GivenBaseSpec
 from iak.schemas.job import FrozenTablesSpec, Precision
 from iak.schemas.log import Catalog
 from iak.schemas.predictions import metric_tasks
 
-DOCUMENT, BANK = "export.json", "bank"
+DOCUMENT, BANK, FRESH = "export.json", "bank", "fresh"
 BANK_DOCUMENT, BANK_WEIGHTS = "bank.json", "bank.safetensors"
 RUNTIME = "iak_runtime.py"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -55,25 +62,16 @@ def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
     """Refuse a base that the runtime cannot compute.
 
     Raises:
-        BadRequest: it was made elsewhere, has a trunk or a precision that the runtime does not
+        BadRequest: it is a module of others, has a trunk or a precision that the runtime does not
             know, or its products are not in fp32.
     """
-    if base.catalog.columns_base is not None:
-        raise BadRequest(
-            f"the base at {base.location} is known by its columns: its logits are made elsewhere, "
-            "so there is no base to export. Predict with `iak serve`"
-        )
-    if base.catalog.base is not None:
+    is_given = base.catalog.columns_base is not None
+    if base.catalog.base is not None and not is_given:
         raise BadRequest(
             f"the base at {base.location} is an adopted torch module, and an export holds no code "
             "of others. Export it with its own tools, or predict with `iak serve`"
         )
-    if base.encoding.fresh is not None:
-        raise BadRequest(
-            f"the base at {base.location} reads fresh statistics, which an export does not hold. "
-            "Predict with `iak serve`"
-        )
-    if base.model.trunk not in TRUNKS:
+    if base.model.trunk not in TRUNKS and not is_given:
         raise BadRequest(
             f"the base at {base.location} has the trunk {base.model.trunk}; the runtime computes "
             f"{' and '.join(TRUNKS)}. Predict with `iak serve`"
@@ -109,18 +107,31 @@ def write_base(
         Corrupt: a file is not what was published.
     """
     precisions = precisions_of(base.manifest, tables)
-    entries = files_of(base)
     written = [_write(folder, "encoding.safetensors", _encoding(base))]
-    written.append(_write(folder, "dense.safetensors", _dense(base, entries)))
-    source = Source(base.folder, entries)
+    written.append(_write(folder, "dense.safetensors", _dense(base)))
+    written += _write_tables(folder, base, precisions)
+    fresh = None
+    if isinstance(base.encoding.fresh, BaseStatistics):
+        (folder / FRESH).mkdir()
+        fresh = write_base_statistics(folder / FRESH, base.encoding.fresh)
+        (state,) = fresh.statistics.states
+        written.append((f"{FRESH}/statistics-0.safetensors", state.sha256))
+    document = _document(base, catalog, precisions, dict(written), fresh)
+    put_file(folder / DOCUMENT, document.model_dump_json(indent=1))
+    put_file(folder / RUNTIME, Path(runtime.__file__).read_bytes())
+
+
+def _write_tables(
+    folder: Path, base: PublishedBase, precisions: Mapping[str, Precision]
+) -> Iterator[tuple[str, str]]:
+    """Write the tables, one after the other; yield each file's name and SHA-256."""
+    source = Source(base.folder, files_of(base)) if base.manifest.tables else None
     for table in base.manifest.tables:
+        assert source is not None, "a base with tables has their files"
         rows_RW = torch.empty(table.rows, table.width)
         source.read(rows_RW, table=table.name, row=0, col=0)
         weight = _stored(rows_RW, precisions[table.name], table.name)
-        written.append(_write(folder, f"tables/{table.name}.safetensors", {"weight": weight}))
-    document = _document(base, catalog, precisions, dict(written))
-    put_file(folder / DOCUMENT, document.model_dump_json(indent=1))
-    put_file(folder / RUNTIME, Path(runtime.__file__).read_bytes())
+        yield _write(folder, f"tables/{table.name}.safetensors", {"weight": weight})
 
 
 def write_bank(folder: Path, bundles: BundleSet, base: PublishedBase, catalog: Catalog) -> None:
@@ -176,6 +187,7 @@ def _document(
     catalog: Catalog,
     precisions: Mapping[str, Precision],
     files: Mapping[str, str],
+    fresh: ExportedBaseStatistics | None,
 ) -> ExportDocument:
     """Return everything that the runtime needs beside the weights."""
     shapes = task_shapes(base.catalog)
@@ -205,7 +217,21 @@ def _document(
             for m in metrics
         ),
         model=base.model,
+        given=_given(base.catalog.columns_base, titles),
+        fresh=fresh,
         files=dict(files),
+    )
+
+
+def _given(base: GivenBaseSpec | None, titles: Sequence[str]) -> ExportedGiven | None:
+    """Return the columns that a base is known by; None where it has a trunk."""
+    if base is None:
+        return None
+    return ExportedGiven(
+        logits=tuple(base.logits[title] for title in titles),
+        h=base.h,
+        units=base.units,
+        tower_layers=None if base.towers is None else len(base.towers) + 1,
     )
 
 
@@ -216,13 +242,24 @@ def _encoding(base: PublishedBase) -> dict[str, Tensor]:
     return {name: torch.tensor(array) for name, array in (keys | cuts).items()}
 
 
-def _dense(base: PublishedBase, entries: list[FileEntry]) -> dict[str, Tensor]:
+def _dense(base: PublishedBase) -> dict[str, Tensor]:
     """Return trunk and towers, after a check of their file."""
-    (entry,) = (entry for entry in entries if entry.path == DENSE_PATH)
+    if base.catalog.columns_base is not None:
+        return _given_weights(open_given(base.folder, base.manifest, base.catalog))
+    (entry,) = (entry for entry in files_of(base) if entry.path == DENSE_PATH)
     verify_file(base.folder, entry)
     with opened(base.folder / DENSE_PATH) as file:
         # Copies: safetensors refuses to write views of one file's pages.
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+
+
+def _given_weights(model: GivenModel) -> dict[str, Tensor]:
+    """Return the part from h to the logits: identity towers, or those that were adopted."""
+    if model.towers is None:
+        weights = model.heads.state_dict()
+        return {f"heads.{name}": tensor.clone() for name, tensor in weights.items()}
+    named = model.towers.named_tensors([str(task) for task in range(model.tasks)])
+    return {f"towers.{name}": tensor.clone() for name, tensor in named.items()}
 
 
 def _stored(rows_RW: Tensor, precision: Precision, table: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Describe the fresh statistics that exported kernels read, so that the runtime looks rows up.
+"""Describe the fresh statistics that exported kernels or a base read, as the runtime needs them.
 
 The counts of each night are written as they are published, `statistics-N.safetensors`. All settings
 are resolved beforehand: the runtime knows neither tasks nor catalogues.
@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from iak.pipeline.data.fresh_keys import has_days
+from iak.pipeline.fresh.base_numbers import BaseStatistics
 from iak.pipeline.fresh.counts import list_table, pair_table
 from iak.pipeline.fresh.inputs import lag_of, rate_of
 from iak.pipeline.fresh.state import State
 from iak.pipeline.publish.bundle_set import BundleSet
 from iak.pipeline.sharding.rectangles import save_tensors
 from iak.schemas.export import (
+    ExportedBaseStatistics,
     ExportedCounts,
     ExportedLifts,
     ExportedRate,
@@ -41,18 +43,39 @@ def write_statistics(
     """
     if not bundles.states:
         return None
-    counted, log = catalog.counting("kernel"), catalog.log
+    return _described(folder, catalog.counting("kernel"), bundles.states, bundles.state_K)
+
+
+def write_base_statistics(folder: Path, fresh: BaseStatistics) -> ExportedBaseStatistics:
+    """Write the counts that a base reads; return their description.
+
+    Args:
+        folder: an empty folder of their own.
+        fresh: the base's statistics.
+    """
+    return ExportedBaseStatistics(
+        statistics=_described(folder, fresh.catalog, [fresh.state], (0,)),
+        mean=tuple(fresh.mean_S.tolist()),
+        scale=tuple(fresh.scale_S.tolist()),
+    )
+
+
+def _described(
+    folder: Path, counted: Catalog, states: Sequence[State], state_of_kernel: Sequence[int]
+) -> ExportedStatistics:
+    """Write the counts of some nights; return how the catalogue's rows are looked up in them."""
+    log = counted.log
     return ExportedStatistics(
         reads=tuple(_read(spec, counted) for spec in counted.fresh),
         date_key=log.date_key,
-        event_time=log.event_time if has_days(catalog) and not log.date_key else None,
+        event_time=log.event_time if has_days(counted) and not log.date_key else None,
         event_time_unit=log.event_time_unit,
         event_time_format=log.event_time_format,
         time_zone=log.time_zone,
         fold_by=log.slice_by,
         row_id=log.row_id,
-        states=tuple(_write(folder, index, state) for index, state in enumerate(bundles.states)),
-        state_of_kernel=bundles.state_K,
+        states=tuple(_write(folder, index, state) for index, state in enumerate(states)),
+        state_of_kernel=tuple(state_of_kernel),
     )
 
 

@@ -3,6 +3,7 @@
 `iak export` copies this file into its folder as `iak_runtime.py`:
 
     export.json  encoding.safetensors  dense.safetensors  tables/NAME.safetensors
+    fresh/statistics-0.safetensors                         (only where the base reads statistics)
     bank/bank.json  bank/bank.safetensors                  (bank/ only where there are kernels)
     bank/statistics-N.safetensors                          (only where kernels read statistics)
 
@@ -448,6 +449,109 @@ class Towers:
         return (hidden_BTD.relu() * self.w2_TD).sum(dim=-1) + self.b2_T
 
 
+# ------------------------------------------------ a base known by its columns, as model/given.py
+
+
+class Given:
+    """The columns of a base that is never run: logits, and the activations that kernels read."""
+
+    def __init__(self, document: Mapping[str, Any], weights: Weights) -> None:
+        """Take the columns.
+
+        Args:
+            document: `given` of `export.json`.
+            weights: weights of the towers between the activations and the logits, if any.
+        """
+        self._logits: list[str] = document["logits"]
+        self._h, self._units = document["h"], document["units"] or 0
+        layers = document["tower_layers"]
+        self.tail = Tail(weights, tasks=len(self._logits), layers=layers) if layers else None
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the columns that are read."""
+        return [*self._logits, *([self._h] if self._h else [])]
+
+    def represent(self, numbers_BN: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
+        """Return h and x; zeros stand for what cannot be used.
+
+        Args:
+            numbers_BN: the numbers of the rows.
+            rows: their columns.
+        """
+        found = [self._logit(rows, name) for name in self._logits]
+        logit_TB = [np.where(np.isfinite(values), values, 0) for values in found]
+        logits_BT = torch.from_numpy(np.stack(logit_TB, axis=1))
+        g_BU, is_usable_B = self._activations(rows)
+        g_BU[~is_usable_B] = 0
+        if self.tail is None:
+            return logits_BT, torch.cat([numbers_BN, torch.from_numpy(g_BU)], dim=1)
+        moved_BU = torch.from_numpy(g_BU)
+        lost_BT = logits_BT - self.tail.towers(moved_BU)
+        return torch.cat([lost_BT, moved_BU], dim=1), torch.cat([numbers_BN, logits_BT], dim=1)
+
+    def breaches(self, rows: Columns) -> list[tuple[str, list[bool]]]:
+        """Return why the base cannot be used, and in which rows."""
+        found = [
+            (f"no finite logit in {name}", ~np.isfinite(self._logit(rows, name)))
+            for name in self._logits
+        ]
+        if self._h:
+            _, is_usable_B = self._activations(rows)
+            found.append((f"no list of {self._units} finite numbers in {self._h}", ~is_usable_B))
+        return [(text, mask.tolist()) for text, mask in found]
+
+    @staticmethod
+    def _logit(rows: Columns, name: str) -> npt.NDArray[np.float32]:
+        with np.errstate(over="ignore"):  # beyond fp32: infinite, and so not usable
+            values = np.array([_number(value, name) for value in rows[name]], np.float64)
+            return values.astype(np.float32)
+
+    def _activations(self, rows: Columns) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return the activations (B, U), and which rows have U finite ones."""
+        lists = rows[self._h] if self._h else [()] * len(rows[self._logits[0]])
+        g_BU = np.zeros((len(lists), self._units), np.float32)
+        is_usable_B = np.zeros(len(lists), np.bool_)
+        for row, values in enumerate(lists):
+            if values is not None and len(values) == self._units:
+                g_BU[row] = _floats(values, self._h)
+                is_usable_B[row] = np.isfinite(g_BU[row]).all()
+        return g_BU, is_usable_B
+
+
+class Tail:
+    """The towers between the activations of a given base and its logits."""
+
+    def __init__(self, weights: Weights, *, tasks: int, layers: int) -> None:
+        """Take the weights whose names begin with `towers.`."""
+        self.tasks, self._layers = tasks, range(layers)
+        self._w = {n.removeprefix("towers."): w for n, w in weights.items()}
+
+    def __call__(self, h_BH: Tensor) -> Tensor:
+        """Return `logits_BT`: what rounding lost, and what the towers make of the activations."""
+        return h_BH[:, : self.tasks] + self.towers(h_BH[:, self.tasks :])
+
+    def towers(self, g_BU: Tensor) -> Tensor:
+        """Return the logits of activations, `logits_BT`."""
+        logits = []
+        for task in range(self.tasks):
+            part = g_BU
+            for layer in self._layers:
+                part = part.relu() if layer else part
+                name = f"{task}.{layer}"
+                part = linear(part, self._w[f"{name}.weight"], self._w[f"{name}.bias"])
+            logits.append(part)
+        return torch.cat(logits, dim=1)
+
+
+def _floats(values: Any, column: str) -> npt.NDArray[np.float32]:  # noqa: ANN401 - a row's list
+    """Return a list of numbers in fp32; an array of uint16 has the bits of bfloat16."""
+    if isinstance(values, np.ndarray) and values.dtype == np.uint16:
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(over="ignore"):
+        return np.array([_number(value, column) for value in values], np.float64).astype(np.float32)
+
+
 # ------------------------------------------------ fresh statistics, as fresh/inputs.py
 
 
@@ -575,6 +679,33 @@ class Statistics:
         salted = combine(identity, np.full(len(identity), np.uint64(FOLD_SALT)))
         share_B = (salted >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return (share_B * FOLDS).astype(np.int64)
+
+
+class BaseStatistics:
+    """Fresh statistics that the base reads as numbers, as fresh/base_numbers.py."""
+
+    def __init__(self, folder: Path, document: Mapping[str, Any]) -> None:
+        """Map the counts.
+
+        Args:
+            folder: folder of the counts.
+            document: `fresh` of `export.json`.
+
+        Raises:
+            BadExport: a file is missing or was changed.
+        """
+        self._statistics = Statistics(folder, document["statistics"])
+        self._mean_S, self._scale_S = (np.array(document[name]) for name in _STANDARD)
+
+    @property
+    def columns(self) -> dict[str, bool]:
+        """Return the columns that are read, and whether each of them may be missing."""
+        return self._statistics.columns
+
+    def of(self, rows: Columns, count: int) -> Tensor:
+        """Return the standardised statistics of so many rows, (B, S)."""
+        s_BS = self._statistics.of(rows, [0] * count, count).numpy()
+        return torch.from_numpy(((s_BS - self._mean_S) / self._scale_S).astype(np.float32))
 
 
 class Lookup:
@@ -813,7 +944,7 @@ class SlotLinear:
 class Bank:
     """The kernels of one night, on one base."""
 
-    def __init__(self, folder: Path, base_fingerprint: str, towers: Towers) -> None:
+    def __init__(self, folder: Path, base_fingerprint: str, towers: Towers | Tail) -> None:
         """Read a bank.
 
         Args:
@@ -840,22 +971,14 @@ class Bank:
         self._prepare(towers)
         self.slots = {kernel["domain"]: slot for slot, kernel in enumerate(self.kernels)}
 
-    def _prepare(self, towers: Towers) -> None:
+    def _prepare(self, towers: Towers | Tail) -> None:
         """Compute what follows from the weights alone."""
         self._towers = towers
         # Mean and variance of the code lie in one weight. Predicting reads the mean.
         mean_w, _ = self.w["code_w"].chunk(2, dim=1)
         self._encode, self._mean = SlotLinear(self.w["encode_w"]), SlotLinear(mean_w)
         self._mean_b, _ = self.w["code_b"].chunk(2, dim=1)
-        lora_in, lora_out = self.w["lora_in"], self.w["lora_out"]
-        moved_KTWC = self.w["decode_w"].unflatten(1, (towers.tasks, towers.width))
-        through_KTDC = torch.einsum("ptwc,twd->ptdc", moved_KTWC, towers.w1_TWD)
-        parts = [through_KTDC.flatten(1, 2), self.w["skip_w"]]
-        self._has_adapters = lora_in.shape[2] > 0
-        if self._has_adapters:
-            parts.append((lora_in @ moved_KTWC).flatten(1, 2))
-            self._lora_in = SlotLinear(_block_diagonal(lora_in))
-            self._lora_out = SlotLinear(_block_diagonal(lora_out))
+        parts = self._from_code_parts(towers)
         self._sizes = [part.shape[1] for part in parts]
         self._from_code = SlotLinear(torch.cat(parts, dim=1))
         narrow = self.w.get("standard.narrow")
@@ -868,6 +991,22 @@ class Bank:
                 self._shift_N = -(self._scaled_NX.double() @ mean_X).float()
             else:
                 self._narrow = SlotLinear(narrow)
+
+    def _from_code_parts(self, towers: Towers | Tail) -> list[Tensor]:
+        """Return the matrices that read the code, and prepare the adapters."""
+        self._has_adapters = False
+        if isinstance(towers, Tail):  # which takes no adapters
+            return [self.w["decode_w"], self.w["skip_w"]]
+        lora_in, lora_out = self.w["lora_in"], self.w["lora_out"]
+        moved_KTWC = self.w["decode_w"].unflatten(1, (towers.tasks, towers.width))
+        through_KTDC = torch.einsum("ptwc,twd->ptdc", moved_KTWC, towers.w1_TWD)
+        parts = [through_KTDC.flatten(1, 2), self.w["skip_w"]]
+        self._has_adapters = lora_in.shape[2] > 0
+        if self._has_adapters:
+            parts.append((lora_in @ moved_KTWC).flatten(1, 2))
+            self._lora_in = SlotLinear(_block_diagonal(lora_in))
+            self._lora_out = SlotLinear(_block_diagonal(lora_out))
+        return parts
 
     def route(self, path: Sequence[str]) -> tuple[int, str | None]:
         """Return the slot that predicts a domain, and why it is not the domain's own.
@@ -907,6 +1046,8 @@ class Bank:
             a_RA = torch.cat([a_RA, s_RS / scale_RS], dim=1)
         within_RX, skip_RT = self._added(h_RH, a_RA, rows)
         within_BX, skip_BT = (rows.put_back(part, len(h_BH)) for part in (within_RX, skip_RT))
+        if isinstance(towers, Tail):
+            return towers(h_BH + within_BX) + skip_BT
         shift_BTD = within_BX.unflatten(1, (towers.tasks, towers.hidden))
         return towers.read_out(towers.hidden_units(h_BH) + shift_BTD) + skip_BT
 
@@ -935,7 +1076,8 @@ class Bank:
         e_BO = (self._encode(a_BA, rows) + rows.spread(self.w["encode_b"])).relu()
         z_BC = self._mean(e_BO, rows) + rows.spread(self._mean_b)
         within_BX, skip_BT, *narrow = self._from_code(z_BC, rows).split(self._sizes, dim=1)
-        within_BX = within_BX + rows.spread(self.w["tower_bias"].flatten(1))
+        if not isinstance(self._towers, Tail):
+            within_BX = within_BX + rows.spread(self.w["tower_bias"].flatten(1))
         if self._has_adapters:
             within_BX = within_BX + self._lora_out(narrow[0] + self._lora_in(h_BH, rows), rows)
         return within_BX, skip_BT + rows.spread(self.w["skip_b"])
@@ -958,14 +1100,19 @@ class Model:
         """Read an export; callers use `load`."""
         self._document = _document(folder / "export.json", "iak-export")
         for name, digest in self._document["files"].items():
-            if not name.startswith("tables/"):  # these stay on disk until a row is read
+            # Tables stay on disk until a row is read. Who reads statistics checks them.
+            if not name.startswith(("tables/", "fresh/")):
                 _check_digest(folder / name, digest)
         dense = _read(folder / "dense.safetensors")
         self.fingerprint = str(self._document["base_fingerprint"])
         self.encoder = Encoder(self._document, _read(folder / "encoding.safetensors"))
         self.tables = Tables(folder / "tables", self._document["tables"])
-        self._trunk = Trunk(dense, self._document["model"], tasks=len(self._document["tasks"]))
-        self._towers = Towers(dense)
+        described, fresh = self._document.get("given"), self._document.get("fresh")
+        self._given = Given(described, dense) if described else None
+        self._fresh = BaseStatistics(folder / "fresh", fresh) if fresh else None
+        self._towers = (self._given and self._given.tail) or Towers(dense)
+        tasks = len(self._document["tasks"])
+        self._trunk = None if described else Trunk(dense, self._document["model"], tasks=tasks)
         bank = folder / "bank"
         self._bank = Bank(bank, self.fingerprint, self._towers) if bank.is_dir() else None
 
@@ -1025,8 +1172,10 @@ class Model:
         for feature in self.encoder.features:
             names = feature.get("columns") or [feature["column"] or feature["name"]]
             needed |= {n: needed.get(n, True) and feature["optional"] for n in names}
-        if bank is not None and bank.statistics is not None:
-            needed = bank.statistics.columns | needed  # a feature knows whether it may miss its own
+        needed |= dict.fromkeys(self._given.columns if self._given else (), False)
+        for read in (self._fresh, bank.statistics if bank else None):
+            if read is not None:
+                needed = read.columns | needed  # a feature knows whether it may miss its own
         lengths = {n: len(rows[n]) for n in needed if n in rows}
         if len(set(lengths.values())) > 1:
             raise BadRows(f"columns differ in length: {lengths}; give one value for each row")
@@ -1046,7 +1195,12 @@ class Model:
             means.append(self.tables.means(self.encoder.table_of(feature), ids, lengths))
         count = len(next(iter(columns.values())))
         numeric_BN = torch.from_numpy(self.encoder.numbers(columns, count))
+        if self._fresh is not None:
+            numeric_BN = torch.cat([numeric_BN, self._fresh.of(columns, count)], dim=1)
+        if self._given is not None:
+            return self._given.represent(numeric_BN, columns)
         x_BX = torch.cat([*means, numeric_BN], dim=1)
+        assert self._trunk is not None, "only a given base has none"
         return self._trunk(x_BX), x_BX
 
     def _routes(
@@ -1078,9 +1232,11 @@ class Model:
         user = document["user"]
         nulls += [(user, f"null user in {user}")] if user else []
         declared = {tuple(values) for values in document["domains"]}
+        unusable = self._given.breaches(columns) if self._given else []
         breaches: list[str | None] = []
         for row in range(count):
             breach = next((text for name, text in nulls if columns[name][row] is None), None)
+            breach = breach or next((text for text, is_bad in unusable if is_bad[row]), None)
             values = tuple(_text(columns[key][row], key) for key in keys)
             if breach is None and declared and values not in declared:
                 breach = "undeclared domain"

@@ -79,8 +79,14 @@ def logits_of(model, catalog, encoding, rows):
 
 def published(folder, kind):
     """A base of the small catalogue, never trained, and what it answers."""
-    catalog, spec = small_catalog(tables=SIZES), MODELS[kind]
+    catalog = small_catalog(tables=SIZES)
     encoding = fitted(FIRST, catalog)
+    model = publish(folder, catalog, encoding, MODELS[kind])
+    return published_base.open_base(folder), logits_of(model, catalog, encoding, SECOND)
+
+
+def publish(folder, catalog, encoding, spec):
+    """Publish a base that was never trained, and return its model."""
     model = model_of(catalog, encoding, spec, seed=1)
     files = write_base_weights(model, folder, ALONE)
     digest = dict(digest_model(model, ALONE).by_name)
@@ -91,7 +97,7 @@ def published(folder, kind):
         versions={}, metrics=[], created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )  # fmt: skip
     published_base.seal(folder, manifest)
-    return published_base.open_base(folder), logits_of(model, catalog, encoding, SECOND)
+    return model
 
 
 GROWTHS = {

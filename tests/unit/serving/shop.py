@@ -58,16 +58,21 @@ def write_base(folder):
     return published(folder, "crosses")[0]
 
 
-def write_bundles(folder, base, names=BUNDLES, *, seed=0, mean=1, statistics=None, width=0):
+def write_bundles(
+    folder, base, names=BUNDLES, *, seed=0, mean=1, statistics=None, width=0, inputs=None
+):
     """Write kernels whose every weight differs from its start; `mean` seeds their standardizer.
 
-    With `statistics`, the file of a state, they read `width` fresh statistics as well.
+    With `statistics`, the file of a state, they read `width` fresh statistics as well. `names` may
+    have domains of its own, as `BUNDLES` has them; `inputs` are the units of h and x, of a base
+    that was made elsewhere.
     """
+    known = names if isinstance(names, dict) else BUNDLES
     heads = FrozenBase.load(base, TABLES, ResolvedPlacement(), ALONE).heads
-    inputs = heads.tasks * heads.width + _x_units(base)
+    inputs = inputs or heads.tasks * heads.width + _x_units(base)
     shape = KernelShape.on(heads, KERNEL, inputs=inputs + width)
     for number, name in enumerate(names):
-        domain, is_published = BUNDLES[name]
+        domain, is_published = known[name]
         kernel = moved_kernel(seed + number, shape)
         tensors = {n: w for n, w in kernel.items() if not n.startswith("probe")}
         tensors |= {f"{STANDARD}mean": normal(inputs, seed=mean)}

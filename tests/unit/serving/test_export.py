@@ -1,5 +1,6 @@
 """An exported base answers as the scorer does, to the last bit, and reads nothing else."""
 
+import math
 from collections import Counter
 from types import SimpleNamespace
 
@@ -9,22 +10,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.base.published_base import open_base
 from iak.pipeline.data import batch as batches
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle import read_bundle, write_bundle
 from iak.pipeline.publish.bundle_index import read_index, write_index
 from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
+from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.serving import export, routes, runtime
 from iak.pipeline.serving.encode import encode_to_score, identity_of, raw_batch
 from iak.pipeline.serving.scorer import Scorer
-from iak.schemas.job import EvaluatedTablesSpec, ModelSpec
+from iak.schemas.job import AdoptSpec, EvaluatedTablesSpec, ModelSpec
 from iak.schemas.log import SplitSpec
 from iak.schemas.manifest import BundleSettings
 from iak.schemas.plan import ResolvedPlacement
 from tests.builders import FEATURES
+from tests.given_log import (
+    UNITS,
+    given_catalog,
+    given_rows,
+    towers_catalog,
+    towers_weights,
+    write_given_log,
+)
 from tests.unit.base.test_published_base import ALONE, MODELS, published
 from tests.unit.serving.shop import (
     BUNDLES,
@@ -305,15 +317,80 @@ def manifest_of(base, **changes):
     return SimpleNamespace(location="here", **fields | changes)
 
 
+GIVEN_KERNELS = {
+    "pooled": (None, True),
+    "region=a": ({"region": "a"}, True),
+    "region=b": ({"region": "b"}, False),
+}
+
+
+def given_base(folder, kind):
+    """A base that is known by its columns, alone, with activations, or with towers."""
+    weights = None
+    if kind == "towers":
+        catalog, inputs = towers_catalog(), (2 + UNITS) + (1 + 2)
+        weights = folder / "towers.safetensors"
+        folder.mkdir()
+        save_file(towers_weights(), weights)
+    else:
+        logits = {"ctr": "logit_ctr", "cvr": "logit_cvr"}
+        given = {} if kind == "activations" else {"base": {"kind": "columns", "logits": logits}}
+        catalog, inputs = given_catalog(**given), 2 + 1 + (0 if given else UNITS)
+    root = write_given_log(folder, rows=60)
+    spec = {"catalog": "given", "data_root": str(root), "run_dir": root / "run", "weights": weights}
+    adopt_base(AdoptSpec.model_validate(spec), catalog)
+    base = open_base(root / "run")
+    night = write_bundles(folder / "bundles", base, GIVEN_KERNELS, inputs=inputs)
+    return base, night, catalog.to_score(SplitSpec())
+
+
+def logged_rows():
+    """Rows of three regions, some of which lack a logit or an activation."""
+    parts = []
+    for first, region in enumerate(("a", "b", "c", None)):
+        rows = given_rows(21, "a", first=100 * first).drop_columns(["click", "order"])
+        parts.append(rows.append_column("region", pa.array([region] * 21, pa.string())))
+    rows = pa.concat_tables(parts)
+    logits, lists = rows.column("logit_ctr").to_pylist(), rows.column("h").to_pylist()
+    logits[:4] = [None, math.inf, math.nan, 1e300]
+    lists[2], lists[5], lists[7], lists[8] = None, [1.0], [1.0, None, 2.0], [1e300, 0.0, 0.0]
+    columns = {"logit_ctr": pa.array(logits), "h": pa.array(lists, pa.list_(pa.float64()))}
+    for name, values in columns.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, values)
+    return rows.append_column("dt", pa.array(["2026-10-02"] * len(rows)))
+
+
+@pytest.mark.parametrize("kind", ["logits", "activations", "towers"])
+def test_a_base_that_is_known_by_its_columns_is_exported(tmp_path, kind):
+    base, night, catalog = given_base(tmp_path / "given", kind)
+    expected, rows = scorer(base, night, catalog=catalog), logged_rows()
+    model = exported(tmp_path / "out", base, night, catalog=catalog)
+    found = assert_same(model, expected, rows)
+    assert {"no finite logit in logit_ctr", "null domain key in region", None} < {*found["reason"]}
+    if kind != "logits":
+        assert "no list of 3 finite numbers in h" in found["reason"]
+    assert {"region=a", "pooled"} <= set(found["kernel"])
+    for order in ([5], [40, 3, 9], list(range(33))[::-1]):
+        assert_same(model, expected, rows.take(pa.array(order)))
+    alone = exported(tmp_path / "alone", base, None, catalog=catalog)
+    assert_same(alone, scorer(base, None, catalog=catalog), rows)
+
+
+def test_activations_of_an_array_of_uint16_are_the_bits_of_bfloat16(tmp_path):
+    base, night, catalog = given_base(tmp_path / "given", "activations")
+    model = exported(tmp_path / "out", base, night, catalog=catalog)
+    columns = logged_rows().slice(20, 9).to_pydict()
+    floats = [torch.tensor(values).bfloat16() for values in columns["h"]]
+    by_value = model.predict(columns | {"h": [values.tolist() for values in floats]})
+    bits = [values.view(torch.int16).numpy().view(np.uint16) for values in floats]
+    by_bits = model.predict(columns | {"h": bits})
+    np.testing.assert_array_equal(by_bits["p.ctr"], by_value["p.ctr"])
+
+
 def test_what_the_runtime_cannot_express_is_refused_with_the_reason(base):
-    columns = SimpleNamespace(columns_base=object(), base=object())
     module = SimpleNamespace(columns_base=None, base=object())
     cases = {
-        "known by its columns": (manifest_of(base, catalog=columns), TABLES),
         "an adopted torch module": (manifest_of(base, catalog=module), TABLES),
-        "reads fresh statistics": (
-            manifest_of(base, encoding=SimpleNamespace(fresh=object())), TABLES,
-        ),
         "has the trunk other": (
             manifest_of(base, model=base.model.model_copy(update={"trunk": "other"})), TABLES,
         ),

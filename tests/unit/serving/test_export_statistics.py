@@ -1,6 +1,7 @@
 """An export reads the same fresh statistics as the package, to the last bit."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iak.pipeline.base.published_base import ENCODING, open_base
 from iak.pipeline.data import hashing, splits
 from iak.pipeline.data.fresh_keys import as_of_now, fresh_columns
 from iak.pipeline.data.written import WrittenTime
+from iak.pipeline.fresh.base_numbers import fit_base_statistics
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.state import STATISTICS, definition_of
 from iak.pipeline.publish.bundle import StatisticsFile
@@ -21,7 +24,8 @@ from iak.pipeline.serving.export_statistics import write_statistics
 from iak.schemas.log import SplitSpec
 from iak.schemas.manifest import StatisticsEntry
 from tests.builders import DAYS
-from tests.unit.fresh.small import LAST, dated_catalog, drawn, state_of, undated_catalog
+from tests.unit.base.test_published_base import MODELS, fitted, publish
+from tests.unit.fresh.small import LAST, dated_catalog, drawn, raw_of, state_of, undated_catalog
 from tests.unit.serving.shop import shop_catalog, write_base, write_bundles, write_shop
 from tests.unit.serving.test_export import answers, assert_same, exported, scorer
 
@@ -192,3 +196,38 @@ def test_an_export_with_statistics_predicts_as_the_scorer_does(tmp_path):
     columns = rows.drop_columns("dt").to_pydict()
     later = model.predict(columns)["p.ctr"]
     assert (later != answers(found, rows).column("p.ctr").to_numpy()).any()
+
+
+def base_with_statistics(folder, catalog, rows, last):
+    """A base that reads what it counted of some rows."""
+    counted, raw = catalog.counting("base"), raw_of(rows)
+    fresh = fit_base_statistics(
+        state_of([rows], counted, last), counted, [(raw.rows, raw.identity)]
+    )
+    publish(folder, catalog, replace(fitted(rows, catalog), fresh=fresh), MODELS["crosses"])
+    fresh.write(folder / ENCODING)
+    return open_base(folder)
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_base_that_reads_statistics_is_exported_with_them(tmp_path, dated):
+    fresh = [
+        {"keys": ["item_id"], "use": "base"},
+        {"kind": "co_occurrence", "pair": ["item_id", "hist"], "last": 3, "use": "base"},
+        {"keys": ["scene"]},
+    ]
+    undated = {} if dated else {"log__date_key": None, "log__event_time": None}
+    known, rows = shop_catalog(fresh=fresh, **undated), write_shop(tmp_path)
+    batch = rows.combine_chunks().to_batches()[0]
+    base = base_with_statistics(tmp_path / "base", known, batch, LAST if dated else None)
+    night = write_bundles(tmp_path / "bundles", base)
+    catalog = known.to_score(SplitSpec())
+    found = scorer(base, night, catalog=catalog)
+    model = exported(tmp_path / "out", base, night, catalog=catalog)
+    assert_same(model, found, rows)
+    assert_same(model, found, rows.slice(11, 3))
+    runtime.verify(tmp_path / "out")
+    path = tmp_path / "out" / "fresh" / "statistics-0.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(runtime.BadExport, match=r"statistics-0.safetensors has SHA-256"):
+        runtime.load(tmp_path / "out")
