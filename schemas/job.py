@@ -149,22 +149,34 @@ class ModelSpec(Spec):
     dot products of `dlrm`. `ple` has none."""
     experts: Annotated[Whole, Field(gt=0, le=1_024)] = 4
     """MMoE experts; in `ple`, experts of each task in each level."""
-    # A default of what follows up to `attention_units` is not written. So the settings of other
+    # A default of what follows up to `vertical_filters` is not written. So the settings of other
     # trunks keep their digest, and a run that an earlier version began is still the same run.
     shared_experts: Annotated[Whole, Field(gt=0, le=1_024, exclude_if=lambda n: n == 2)] = 2
     """Experts in each level of `ple` that all tasks read."""
     levels: Annotated[Whole, Field(gt=0, le=64, exclude_if=lambda n: n == 2)] = 2
     """Extraction levels of `ple`."""
-    history: Annotated[Literal["mean", "din"], Field(exclude_if=lambda kind: kind == "mean")] = (
-        "mean"
-    )
+    history: Annotated[
+        Literal["mean", "din", "sasrec", "caser"], Field(exclude_if=lambda kind: kind == "mean")
+    ] = "mean"
     """How the trunk reads a history: a list whose table a categorical feature reads too, which is
-    its target. `mean`: as any list, by its mean; `din`: also by its values weighted by what each
-    has to do with the target."""
+    its target. `mean`: as any list, by its mean. The others read its values too. `din`: each is
+    weighted by what it has to do with the target; `sasrec`: the last state of self-attention;
+    `caser`: convolutions over successive values."""
     positions: Annotated[Whole, Field(gt=0, le=1_000, exclude_if=lambda n: n == 20)] = 20
     """Newest values of a history that are read one by one; no more than its `last`."""
     attention_units: Annotated[Units, Field(exclude_if=lambda n: n == 36)] = 36
     """Hidden units of the layer of `din` that weighs a value."""
+    blocks: Annotated[Whole, Field(gt=0, le=64, exclude_if=lambda n: n == 2)] = 2
+    """Self-attention blocks of `sasrec`."""
+    filter_heights: Annotated[
+        tuple[Annotated[Whole, Field(gt=0, le=1_000)], ...],
+        Field(min_length=1, max_length=64, exclude_if=lambda heights: heights == (2, 3, 4)),
+    ] = (2, 3, 4)
+    """Successive values that a horizontal filter of `caser` covers."""
+    filters: Annotated[Units, Field(exclude_if=lambda n: n == 16)] = 16
+    """Horizontal filters of `caser` of each height."""
+    vertical_filters: Annotated[Units, Field(exclude_if=lambda n: n == 4)] = 4
+    """Vertical filters of `caser`."""
     expert_width: Units = 64
     """Units of an expert, and so of each task's representation."""
     tower_width: Units = 32

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.histories.caser import Convolutions
 from iak.pipeline.model.histories.din import TargetAttention
 from iak.pipeline.model.histories.histories import Histories, HistoryShape
+from iak.pipeline.model.histories.sasrec import SelfAttention
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
 
@@ -63,4 +65,20 @@ def build_histories(
 
 def _reader(model: ModelSpec, shape: HistoryShape) -> nn.Module:
     """Build the reader of one history."""
+    if model.history == "sasrec":
+        return SelfAttention(
+            width=shape.width,
+            positions=shape.positions,
+            blocks=model.blocks,
+            dropout=model.dropout,
+        )
+    if model.history == "caser":
+        return Convolutions(
+            width=shape.width,
+            positions=shape.positions,
+            heights=model.filter_heights,
+            filters=model.filters,
+            vertical_filters=model.vertical_filters,
+            dropout=model.dropout,
+        )
     return TargetAttention(width=shape.width, hidden=model.attention_units)

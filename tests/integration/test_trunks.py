@@ -29,7 +29,10 @@ def pretrained_and_tuned(worker, place, **model):
 
 @pytest.mark.parametrize(
     "model",
-    [{"trunk": "deepfm"}, {"trunk": "dlrm"}, {"trunk": "ple"}, {"history": "din"}],
+    [
+        *({"trunk": kind} for kind in ("deepfm", "dlrm", "ple")),
+        *({"history": kind} for kind in ("din", "sasrec", "caser")),
+    ],
     ids=lambda model: next(iter(model.values())),
 )
 def test_kernels_tune_on_a_frozen_base(tmp_path, model):

@@ -5,12 +5,14 @@ import pytest
 from iak.pipeline.base.histories import build_histories, history_positions
 from iak.pipeline.base.published_base import build_dense, shapes_with
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.histories.caser import Convolutions
 from iak.pipeline.model.histories.din import TargetAttention
+from iak.pipeline.model.histories.sasrec import SelfAttention
 from iak.schemas.job import ModelSpec
 from tests.builders import FEATURES, small_catalog
 
 ROWS = dict.fromkeys(["user_id", "item", "slot", "region", "user_scene", "age"], 9)
-READERS = {"din": TargetAttention}
+READERS = {"din": TargetAttention, "sasrec": SelfAttention, "caser": Convolutions}
 
 
 @pytest.mark.parametrize("kind", READERS)

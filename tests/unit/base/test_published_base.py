@@ -43,6 +43,8 @@ MODELS = {
     "dlrm": ModelSpec(trunk="dlrm", width=4, mlp=(9,), **OUT),
     "ple": ModelSpec(trunk="ple", width=4, experts=2, **OUT),
     "din": ModelSpec(history="din", width=4, cross_layers=1, mlp=(8,), experts=2, **OUT),
+    "deepfm and sasrec": ModelSpec(trunk="deepfm", history="sasrec", width=4, mlp=(9,), **OUT),
+    "ple and caser": ModelSpec(trunk="ple", history="caser", width=4, experts=2, **OUT),
     "dlrm and din": ModelSpec(trunk="dlrm", history="din", width=4, mlp=(9,), **OUT),
 }
 

@@ -8,8 +8,10 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.histories.caser import Convolutions
 from iak.pipeline.model.histories.din import TargetAttention
 from iak.pipeline.model.histories.histories import Histories, HistoryShape
+from iak.pipeline.model.histories.sasrec import SelfAttention
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import TableShape, build_tables, position_names
@@ -29,7 +31,13 @@ TASKS = (
 )
 NUMERIC = 3
 POSITIONS = 2
-READERS = {"din": lambda shape: TargetAttention(width=shape.width, hidden=4)}
+READERS = {
+    "din": lambda shape: TargetAttention(width=shape.width, hidden=4),
+    "sasrec": lambda shape: SelfAttention(width=shape.width, positions=POSITIONS, blocks=2),
+    "caser": lambda shape: Convolutions(
+        width=shape.width, positions=POSITIONS, heights=[1, 3], filters=4, vertical_filters=2
+    ),
+}
 """A reader of each kind for a small history."""
 
 

@@ -109,9 +109,19 @@ def test_no_key_of_tables_turns_an_evaluation_into_low_precision(key, way, tmp_p
 
 def test_later_settings_change_no_document_of_another_model():
     """A run that was begun before they existed is still the same run."""
-    later = {"levels", "shared_experts", "history", "positions", "attention_units"}
+    later = {"levels", "shared_experts", "history", "positions", "attention_units", "blocks"}
+    later |= {"filter_heights", "filters", "vertical_filters"}
     assert not later & set(ModelSpec().model_dump())
     other = ModelSpec(
-        trunk="ple", levels=3, shared_experts=1, history="din", positions=7, attention_units=5
+        trunk="ple",
+        levels=3,
+        shared_experts=1,
+        history="din",
+        positions=7,
+        attention_units=5,
+        blocks=3,
+        filter_heights=(5,),
+        filters=7,
+        vertical_filters=9,
     )
     assert ModelSpec.model_validate(other.model_dump(mode="json")) == other

@@ -8,12 +8,26 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.data.batch import FULL_ROWS
 from iak.pipeline.model.batch_invariant import batch_invariant
+from iak.pipeline.model.histories.caser import Convolutions
 from iak.pipeline.model.histories.din import TargetAttention
 from iak.pipeline.model.histories.histories import Histories, History, HistoryShape, has_value
+from iak.pipeline.model.histories.sasrec import SelfAttention
 
 K, L = 5, 6
-READERS = {"din": lambda: TargetAttention(width=K, hidden=4)}
+READERS = {
+    "din": lambda: TargetAttention(width=K, hidden=4),
+    "sasrec": lambda: with_positions(SelfAttention(width=K, positions=L, blocks=2)),
+    "caser": lambda: Convolutions(
+        width=K, positions=L, heights=[1, 3, 8], filters=4, vertical_filters=2
+    ),
+}
 lengths = st.lists(st.integers(0, L), min_size=1, max_size=5)
+
+
+def with_positions(reader):
+    """The same reader, its positions no longer zero."""
+    torch.nn.init.normal_(reader.position_LK)
+    return reader
 
 
 def built(kind, seed=0):
