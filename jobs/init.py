@@ -17,11 +17,13 @@ from iak.jobs._progress import announce, console
 from iak.jobs._tables import show_facts
 from iak.pipeline.data.guess_catalog import CatalogGuess, guess_catalog
 from iak.pipeline.data.guess_features import HISTORY, FeatureGuess
+from iak.pipeline.data.guess_fresh import FreshGuess
 from iak.pipeline.data.log_sample import LogSample, read_sample
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.explain import explain
 from iak.schemas.feature import CategoricalSpec, ListSpec
+from iak.schemas.fresh import CoOccurrenceSpec
 from iak.schemas.job import InitSpec
 from iak.schemas.log import Catalog
 
@@ -97,6 +99,7 @@ def catalog_text(guess: CatalogGuess, sample: LogSample, *, name: str, path: str
         _domain(guess),
         _features(guess),
         _tasks(guess),
+        _fresh(guess),
         _splits(guess),
     )
     return "\n".join(line for section in sections for line in section) + "\n"
@@ -218,6 +221,22 @@ def _task_name(column: str, conversions: Sequence[str]) -> str:
     return short[column] if is_short_unique else unique_names(conversions)[column]
 
 
+def _fresh(guess: CatalogGuess) -> Iterator[str]:
+    if guess.fresh:
+        yield "# Kernels read these numbers of earlier rows; the base does not."
+    for statistics in guess.fresh:
+        spec = statistics.spec
+        yield "[[fresh]]"
+        if isinstance(spec, CoOccurrenceSpec):
+            yield _pair("kind", spec.kind)
+            yield _pair("pair", spec.pair, statistics.why)
+        else:
+            yield _pair("keys", spec.keys, statistics.why)
+            if not spec.cross_domain:
+                yield _pair("cross_domain", False)
+        yield ""
+
+
 def _splits(guess: CatalogGuess) -> Iterator[str]:
     yield f"# guessed: {toml_comment(guess.splits_why)}"
     for name, cut in guess.splits.items():
@@ -254,6 +273,11 @@ def toml_comment(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def _fresh_name(statistics: FreshGuess) -> str:
+    spec = statistics.spec
+    return " with ".join(spec.pair) if isinstance(spec, CoOccurrenceSpec) else "+".join(spec.keys)
+
+
 def _show(guess: CatalogGuess, sample: LogSample, out: Path, data_root: str) -> None:
     """Show the guesses, what to look at, and what to run next."""
     time = guess.time
@@ -269,6 +293,7 @@ def _show(guess: CatalogGuess, sample: LogSample, out: Path, data_root: str) -> 
         "domains": " x ".join(guess.domain_keys),
         "splits": guess.splits_why,
         "features": f"{len(guess.features)} of {len(sample.rows.schema.names)} columns",
+        "fresh statistics": ", ".join(map(_fresh_name, guess.fresh)) or "none",
     }
     show_facts(f"wrote {out}", facts)
     for note in guess.notes:

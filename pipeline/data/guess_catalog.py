@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
 from iak.pipeline.data.guess_features import FeatureGuess, guess_features
+from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
 from iak.pipeline.data.guess_labels import (
     Guess,
     LabelGuess,
@@ -102,6 +103,7 @@ class CatalogGuess:
     row_id: Guess | None = None
     slice_by: Guess | None = None
     user: Guess | None = None
+    fresh: tuple[FreshGuess, ...] = ()
     leaks: tuple[Guess, ...] = ()
     left_out: tuple[Guess, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -153,6 +155,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         row_id=row_id,
         slice_by=slice_by,
         user=user,
+        fresh=guess_fresh(rows, features, user=user, domain_keys=domain_keys),
         leaks=leaks,
         left_out=left_out,
         notes=tuple(_notes(sample, labels, leaks, user, split_columns)),
