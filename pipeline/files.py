@@ -124,6 +124,20 @@ def put_new_file(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_hidden(path: Path, content: bytes) -> None:
+    """Write a file into a folder that readers do not know yet, and wait for its bytes alone.
+
+    `put_folder` makes its name durable, with all names of the folder at once.
+
+    Args:
+        path: path of the file; its folder exists, below one of `putting_folder`.
+        content: its bytes.
+    """
+    with _errors_name(path):
+        path.write_bytes(content)
+        sync_file(path)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a finished file a second name by a hard link, or copy it where links are impossible.
 
@@ -150,7 +164,13 @@ def putting_folder(path: Path) -> Iterator[Path]:
     """Yield a new hidden folder. When the block ends it becomes `path`, and an old one is removed.
 
     Nothing changes when the block raises. Files in the folder are synced by whoever writes them.
+    Inside another hidden folder `path` itself is yielded: no reader knows it, and names are synced
+    when the outer folder is put in place.
     """
+    if is_part(path.parent) and not path.exists():
+        path.mkdir()
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     part.mkdir()

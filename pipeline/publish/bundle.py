@@ -22,7 +22,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
-from iak.pipeline.files import link_or_copy, not_permitted, put_file, putting_folder
+from iak.pipeline.files import link_or_copy, not_permitted, putting_folder, write_hidden
 from iak.pipeline.formats import current_document
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
@@ -170,11 +170,11 @@ def _publish(
 ) -> Path:
     """Write all files into a hidden folder, make them durable, and swap it in as `name`."""
     with putting_folder(root / name) as fresh:
-        put_file(fresh / WEIGHTS, weights)
+        write_hidden(fresh / WEIGHTS, weights)
         if statistics is not None:
             # All bundles of a night share the bytes of one file.
             link_or_copy(statistics, fresh / STATISTICS)
-        put_file(fresh / MANIFEST, manifest)
+        write_hidden(fresh / MANIFEST, manifest)
     return root / name
 
 

@@ -205,3 +205,25 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(content := b"kernel" * 100_000)
     assert files.sha256_of_file(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_in_a_hidden_one_appears_with_it_and_replaces_its_namesake(tmp_path):
+    with files.putting_folder(tmp_path / "night") as night:
+        for content in (b"old", b"new"):
+            with files.putting_folder(night / "kernel") as kernel:
+                files.write_hidden(kernel / "weights", content)
+        assert not (tmp_path / "night").exists()
+    assert (tmp_path / "night" / "kernel" / "weights").read_bytes() == b"new"
+    assert listed(tmp_path / "night") == ["kernel"]
+
+
+def test_a_night_that_fails_leaves_nothing_of_the_folders_in_it(tmp_path):
+    with pytest.raises(FileNotFoundError), files.putting_folder(tmp_path / "night") as night:
+        fill_and_fail(night)
+    assert listed(tmp_path) == []
+
+
+def fill_and_fail(night):
+    with files.putting_folder(night / "kernel") as kernel:
+        files.write_hidden(kernel / "weights", b"whole")
+    (night / "absent").read_text()

@@ -1,6 +1,7 @@
 """Publishing: every tuned kernel is judged on its own rows and written with its verdict."""
 
 import copy
+import dataclasses
 import json
 from datetime import UTC, datetime
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from iak.pipeline import files
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak.bank import Bank, stack
 from iak.pipeline.publish.bundle import read_bundle
@@ -232,3 +234,20 @@ def test_a_run_records_what_it_measured_as_plain_json(done, published):
     for name in ("below_floor", "contract", "labels"):
         assert result[name] == getattr(done, name)
     assert result["plan"] == [ITEMS.model_dump(mode="json")]
+
+
+def test_a_bundle_more_waits_for_the_disk_three_times(done, tmp_path, monkeypatch):
+    """Its two files and its folder: the night's folder is hidden until all bundles are whole."""
+    syncs = []
+    for name in ("sync_file", "sync_folder"):
+        monkeypatch.setattr(files, name, syncs.append)
+    counts = []
+    for levels in (done.levels[:1], done.levels[:2]):
+        syncs.clear()
+        publish_bundles(
+            dataclasses.replace(done, levels=levels), tmp_path / f"{len(levels)}",
+            provenance=PROVENANCE, tasks=TASKS, gate=GateSpec(),
+        )  # fmt: skip
+        counts.append(len(syncs))
+    bundles = len(done.levels[1].domains)
+    assert counts[1] - counts[0] == 3 * bundles
