@@ -146,7 +146,9 @@ def _time(guess: CatalogGuess) -> Iterator[str]:
     if time is None:
         return
     yield _pair("event_time", time.column, time.why)
-    if time.unit not in ("s", "timestamp"):
+    if time.format:
+        yield _pair("event_time_format", time.format, "every sampled value reads so")
+    elif time.unit not in ("s", "timestamp"):
         yield _pair("event_time_unit", time.unit, "their size")
     yield _pair("time_zone", time.time_zone, time.zone_why)
 
@@ -195,6 +197,10 @@ def _feature(feature: FeatureGuess, names: Mapping[str, str]) -> Iterator[str]:
         yield _pair("last", HISTORY)
     if feature.padding is not None and "padding" in ListSpec.model_fields:
         yield _pair("padding", feature.padding)
+    if feature.separator is not None:
+        yield _pair("separator", feature.separator)
+    if feature.whole:
+        yield _pair("whole", True)
     if feature.log:
         yield _pair("log", True)
     if feature.is_optional and "optional" in CategoricalSpec.model_fields:
@@ -208,6 +214,8 @@ def _tasks(guess: CatalogGuess) -> Iterator[str]:
         yield "[[tasks]]"
         rate = task.positives / max(task.rows, 1)
         yield _pair("label", task.column, f"{task.why}; {task.positives:,} positives ({rate:.2%})")
+        if task.at_least is not None:
+            yield _pair("at_least", task.at_least, "the lowest bound that at most half reach")
         yield _pair("kind", task.kind)
         if len(conversions) > 1 and task.kind == "conversion":
             yield _pair("name", _task_name(task.column, conversions))

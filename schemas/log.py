@@ -406,6 +406,17 @@ class Catalog(Spec):
         return self
 
     @model_validator(mode="after")
+    def _labels_are_read_in_one_way(self) -> Self:
+        ways: dict[str, float | None] = {}
+        for task in self.tasks:
+            if ways.setdefault(task.label, task.at_least) != task.at_least:
+                raise ValueError(
+                    f"two tasks read '{task.label}' with different at_least; write the labels as "
+                    "columns of their own"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_read(self) -> Self:
         """Refuse a base without inputs; one that is given needs none beside its logits."""
         if self.base is None and not self.features:

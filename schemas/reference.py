@@ -119,6 +119,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (TableSpec, "width"): "32",
     (TaskSpec, "name"): '"cart"',
     (TaskSpec, "label"): '"label_click"',
+    (TaskSpec, "at_least"): "4",
     (TaskSpec, "kind"): '"click"',
     (TaskSpec, "weight"): "0.3",
     (TaskSpec, "matures_after"): '"P7D"',

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from iak.schemas.base import Column, Spec, Value, without_repeats
 from iak.schemas.feature import Name
-from iak.schemas.numbers import Count, Weight
+from iak.schemas.numbers import Count, Number, Weight
 
 MAX_RIPENING = timedelta(days=3_660)
 """Longest time that a label may take to ripen."""
@@ -19,7 +19,10 @@ class TaskSpec(Spec):
     name: Name | None = None
     """Name in metrics; `ctr` for a click, `cvr` for a conversion, else the label's name."""
     label: Column
-    """Column with 0, 1 or null."""
+    """Column with 0, 1 or null; or with any number, where `at_least` is given."""
+    at_least: Annotated[Number | None, Field(exclude_if=lambda value: value is None)] = None
+    """The label is 1 where the column's number is at least this, and 0 where it is less: of a
+    rating, a price or a time watched."""
     kind: Literal["click", "conversion", "binary"] = "binary"
     """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
     entire space as p(click) * p(conversion | click) (ESMM); in a log without a click task it is

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,17 @@ from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
 from iak.pipeline.data.guess_labels import (
     Guess,
     LabelGuess,
+    guess_grade,
     guess_labels,
     guess_leaks,
     words_of,
 )
-from iak.pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
+from iak.pipeline.data.guess_time import DAY_S, TimeGuess, day_columns, guess_time, times_of
+from iak.pipeline.data.log_sample import LogSample, kind_of
+from iak.pipeline.data.profile import MIN_POSITIVES
+from iak.pipeline.data.written import WrittenLabel
 from iak.pipeline.errors import BadLog
 
-UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-"""Unit of a time -> how many of it a second has."""
-_FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
-"""1990 and 2038: whole numbers between them may be Unix seconds."""
-_DAY = 86_400
-"""Seconds of a day."""
-_TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
 _ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
 _REQUEST_WORDS = words_of("request session query search auction slate pageview")
 _USER = re.compile(
@@ -47,8 +44,10 @@ _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DATE_PARTS = words_of("year month day hour yyyy mm dd hh y m d h week minute")
 _DOMAIN_WORDS = words_of(
     "region country market city province state segment scene channel site daypart platform "
-    "tenant locale language store app domain"
+    "tenant locale language store app domain tab"
 )
+_CLOCK_WORDS = _DATE_PARTS | words_of("hourmin hhmm time weekday dow")
+"""Words of a column that says when a row was: a kernel is tuned for where or for whom."""
 _MAX_DOMAIN_VALUES = 50
 """Most distinct values of a column that is preferred as the domain key."""
 _STRAY_DAYS = 30
@@ -57,18 +56,6 @@ _STRAY_SHARE = 0.001
 """Largest share of the rows that stray dates have."""
 _NULLS = 0.01
 """Largest share of nulls of a column of users."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeGuess:
-    """The column of the event's time, its unit, and the zone its dates are cut in."""
-
-    column: str
-    unit: str
-    """`timestamp`, or what a number counts: s, ms, us, ns."""
-    time_zone: str
-    why: str
-    zone_why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +106,12 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     rows = sample.rows
     date_key = _date_key(sample)
     split_columns = _split_columns(rows)
-    time = _event_time(sample, date_key)
+    time = guess_time(sample, date_key)
     no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
     labels = guess_labels(rows, skipped=no_label | set(sample.uneven))
+    grade = None if labels else guess_grade(rows, skipped=no_label | set(sample.uneven))
+    if grade is not None and grade.at_least is not None:
+        labels, rows = (grade,), _graded(rows, grade.column, grade.at_least)
     if not labels:
         raise BadLog(_no_label(rows))
     taken = no_label | {label.column for label in labels}
@@ -132,14 +122,19 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     leaks = guess_leaks(rows, labels, skipped=taken)
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
     keys = {k for k in sample.partition_keys if _is_domain_key(sample, k, date_key)}
-    features, left_out = guess_features(rows, skipped=taken - keys, uneven=sample.uneven)
+    dated = day_columns(rows, set(rows.schema.names) - (taken - keys), date_key, time)
+    skipped = (taken - keys) | dated.keys()
+    features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
+    left_out += tuple(Guess(column=name, why=why) for name, why in dated.items())
     if not features:
         raise BadLog(
             f"no column below {sample.uri} can be a feature: "
             + "; ".join(f"{g.column}: {g.why}" for g in left_out)
         )
     cut, splits_why = _splits(sample, date_key, time, split_columns)
-    domain, domain_keys = _domain(sample, date_key, [f for f in features if not f.is_optional])
+    judged = cut["gate"].share * _rarer_share(labels[0])
+    sure = [f for f in features if not f.is_optional]
+    domain, domain_keys = _domain(sample, date_key, sure, judged)
     return CatalogGuess(
         partition_keys=sample.partition_keys,
         tasks=labels,
@@ -162,6 +157,12 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     )
 
 
+def _graded(rows: pa.Table, column: str, at_least: float) -> pa.Table:
+    """Return the rows with a label in place of grades."""
+    label = WrittenLabel(at_least=at_least).read(rows.column(column).combine_chunks())
+    return rows.set_column(rows.schema.get_field_index(column), column, label)
+
+
 def _no_label(rows: pa.Table) -> str:
     texts = [
         n
@@ -172,7 +173,8 @@ def _no_label(rows: pa.Table) -> str:
     hint = f" Columns {texts} hold '0' and '1' as text; write them as numbers." if texts else ""
     return (
         "no column holds 0 and 1 alone, so none can be a label; a task learns from a numeric or "
-        f"boolean column of 0, 1 and null.{hint} Columns seen: {', '.join(rows.schema.names)}"
+        f"boolean column of 0, 1 and null, or from a number with at_least.{hint} Columns seen: "
+        f"{', '.join(rows.schema.names)}"
     )
 
 
@@ -212,113 +214,6 @@ def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
         if parts["train"] and parts["test"] and sum(map(len, parts.values())) == len(values):
             columns[name] = {part: own for part, own in parts.items() if own}
     return columns
-
-
-def _event_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
-    """Guess the column of the event's time by type or size, by name, and by the folders' dates."""
-    best: tuple[tuple[float, ...], str, str, Floats] | None = None
-    rows = sample.rows
-    days = _days_of(rows, date_key)
-    for name in rows.schema.names:
-        if name in sample.partition_keys or name in sample.uneven:
-            continue
-        as_time = _seconds(rows.column(name))
-        if as_time is None:
-            continue
-        unit, seconds = as_time
-        words = words_of(name)
-        is_named = bool(words & _TIME_WORDS) or any(w.endswith("time") for w in words)
-        agrees = _agreement(seconds, days)[1] if days is not None else 0.0
-        is_sure = unit == "timestamp" or is_named or agrees > 0.9
-        if not is_sure and not _varies_like_time(seconds):
-            continue
-        is_event = bool(words & {"event", "request", "impression", "log", "click", "ts"})
-        rank = (agrees, is_named, is_event, float(len(np.unique(seconds))))
-        if best is None or rank > best[0]:
-            best = (rank, name, unit, seconds)
-    if best is None:
-        return None
-    _, name, unit, seconds = best
-    zone, zone_why = _zone(seconds, days, is_zoned=_is_zoned(rows, name, unit))
-    kind = "a timestamp" if unit == "timestamp" else f"numbers that are Unix times in {unit}"
-    first, last = (datetime.fromtimestamp(s, UTC).date() for s in _ends(seconds))
-    return TimeGuess(
-        column=name, unit=unit, time_zone=zone, why=f"{kind}, {first} to {last}", zone_why=zone_why
-    )
-
-
-def _ends(seconds: Floats) -> tuple[float, float]:
-    return float(np.nanmin(seconds)), float(np.nanmax(seconds))
-
-
-def _is_zoned(rows: pa.Table, name: str, unit: str) -> bool:
-    return unit != "timestamp" or rows.schema.field(name).type.tz is not None
-
-
-def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
-    """Return a column's unit and its values as Unix seconds; None where they cannot be times."""
-    kind = kind_of(column.type)
-    if kind not in ("time", "whole", "float"):
-        return None
-    values = numbers(column)
-    values = np.where(values > 0, values, np.nan)
-    if np.isnan(values).all():
-        return None
-    low, high = _ends(values)
-    if kind == "time":
-        is_possible = low > -_LAST_SECOND and high < 4 * _LAST_SECOND
-        return ("timestamp", values) if is_possible else None
-    for unit, per_second in UNITS.items():
-        if _FIRST_SECOND * per_second <= low and high <= _LAST_SECOND * per_second:
-            return unit, values / per_second
-    return None
-
-
-def _varies_like_time(seconds: Floats) -> bool:
-    """Return whether numbers are spread like times: many values, over an hour to thirty years."""
-    low, high = _ends(seconds)
-    return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * _DAY
-
-
-def _days_of(rows: pa.Table, date_key: Guess | None) -> Floats | None:
-    """Return the day of each row's folder, as days since 1970; NaN where the folder has no date."""
-    if date_key is None:
-        return None
-    coded = rows.column(date_key.column).combine_chunks().dictionary_encode()
-    parsed = [splits.parse_date(v) for v in coded.dictionary.to_pylist()]
-    days = [(d - date(1970, 1, 1)).days if d else np.nan for d in parsed]
-    codes = coded.indices.fill_null(len(days)).to_numpy(zero_copy_only=False)
-    days_of_rows: Floats = np.array([*days, np.nan])[codes]
-    return days_of_rows
-
-
-def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
-    """Return the offset from UTC, in hours, at which most times fall on their folders' dates.
-
-    Return the share of such times as well. Offsets near zero are tried first, so that UTC wins a
-    tie.
-    """
-    known = ~np.isnan(seconds) & ~np.isnan(days)
-    shares = {
-        hours: float((np.floor((seconds[known] + 3600 * hours) / _DAY) == days[known]).mean())
-        if known.any()
-        else 0.0
-        for hours in sorted(range(-12, 15), key=abs)
-    }
-    best = max(shares, key=lambda hours: round(shares[hours], 3))
-    return best, shares[best]
-
-
-def _zone(seconds: Floats, days: Floats | None, *, is_zoned: bool) -> tuple[str, str]:
-    if days is None:
-        return "UTC", "folder dates do not show the zone; name your city's, such as Asia/Shanghai"
-    hours, share = _agreement(seconds, days)
-    if not is_zoned:
-        return "UTC", "times without a zone are read as wall clock here; name your city's zone"
-    why = f"{share:.1%} of the times fall on their folders' dates there"
-    # POSIX reverses the sign: Etc/GMT-9 is nine hours ahead of UTC.
-    zone = "UTC" if hours == 0 else f"Etc/GMT{-hours:+d}"
-    return zone, why if hours == 0 else f"{why}; your city's own zone knows summer time"
 
 
 # ---------------------------------------------------------------- identities
@@ -372,31 +267,53 @@ def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
 # ---------------------------------------------------------------- domains and splits
 
 
+def _rarer_share(label: LabelGuess) -> float:
+    """Return the share of rows with the rarer answer of a label."""
+    share = label.positives / max(label.rows, 1)
+    return min(share, 1 - share)
+
+
 def _domain(
-    sample: LogSample, date_key: Guess | None, features: Sequence[FeatureGuess]
+    sample: LogSample, date_key: Guess | None, features: Sequence[FeatureGuess], judged: float
 ) -> tuple[Guess, tuple[str, ...]]:
-    """Return partition keys that are not dates, else a column of few values."""
+    """Return partition keys that are not dates, else a column of few values.
+
+    Args:
+        sample: sampled rows.
+        date_key: the partition key whose values are dates.
+        features: features that every file has.
+        judged: share of a domain's rows that lie in the gate and have the rarer answer.
+    """
     keys = tuple(k for k in sample.partition_keys if _is_domain_key(sample, k, date_key))
     if keys:
         listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
         return Guess(column=keys[0], why=f"the folders are cut by {listing}"), keys
-    best: tuple[bool, bool, float, str] | None = None
+    scale = sample.snapshot.rows / len(sample.rows)
+    best: tuple[bool, bool, bool, float, float, str] | None = None
     for feature in features:
         column = sample.rows.column(feature.column)
         if feature.kind != "categorical":
             continue
         counts = pc.value_counts(column).field("counts").to_numpy()
         is_few = 2 <= len(counts) <= _MAX_DOMAIN_VALUES
-        is_named = bool(words_of(feature.column) & _DOMAIN_WORDS)
-        spread = float(counts.max() / counts.sum()) if len(counts) else 1.0
-        rank = (is_few and not column.null_count, is_named, -spread, feature.column)
+        words = words_of(feature.column)
+        # Tens, so that small differences do not outweigh how evenly rows are spread.
+        decided = counts[counts * scale * judged >= MIN_POSITIVES].sum() / counts.sum()
+        rank = (
+            is_few and not column.null_count,
+            not words & _CLOCK_WORDS,
+            bool(words & _DOMAIN_WORDS),
+            round(float(decided), 1),
+            -float(counts.max() / counts.sum()),
+            feature.column,
+        )
         best = max(best or rank, rank)
     if best is None:
         raise BadLog(
             f"no column below {sample.uri} can name a domain; a kernel is tuned for each value of "
             "a column of text or whole numbers, such as a region"
         )
-    name = best[3]
+    name = best[-1]
     count = pc.count_distinct(sample.rows.column(name)).as_py()
     why = f"no folder names a domain; {name} has {count:,} values"
     return Guess(column=name, why=why), (name,)
@@ -450,10 +367,10 @@ def _rows_by_day(
             if day:
                 counts[day] += file.rows
     elif time:
-        as_time = _seconds(sample.rows.column(time.column))
-        seconds = as_time[1] if as_time else np.zeros(0)
+        times = times_of(sample.rows.column(time.column))
+        seconds = times.seconds if times else np.zeros(0)
         days, rows = np.unique(
-            np.floor(seconds[~np.isnan(seconds)] / _DAY).astype(int), return_counts=True
+            np.floor(seconds[~np.isnan(seconds)] / DAY_S).astype(int), return_counts=True
         )
         for day, count in zip(days.tolist(), rows.tolist(), strict=True):
             counts[date(1970, 1, 1) + timedelta(days=day)] = count

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from iak.pipeline.data.guess_labels import Guess, words_of
 from iak.pipeline.data.log_sample import MISSING, kind_of, numbers
+from iak.pipeline.data.written import WrittenList
 
 ID_WORDS = words_of(
     "id ids key code hash uid sku spu asin brand category categories cat cate city shop store "
@@ -33,14 +34,24 @@ _LONG_TEXT = 60
 """Mean characters above which text is free text."""
 _SKEWED = 10.0
 """Length of the upper tail, in spans of the middle half, above which the logarithm is taken."""
-_OVERLAP = {"text": 0.2, "whole": 0.5}
+_OVERLAP = {"text": 0.2, "whole": 0.5, "small": 0.5}
 """Least share of a list's values that occur in an id column for both to share a table. It is larger
 for whole numbers, because small ones coincide easily."""
+_SMALL_IDS = 1_000
+"""Size below which whole numbers count many things, and not the ids of one."""
 _MIN_SHARED_IDS = 20
 """Least number of distinct ids that both have."""
 _PADDED_SHARE = 0.05
 """Least share of lists that end, or begin, with the padding."""
 _PADDINGS = (0, -1, "0", "-1", "", "pad", "PAD", "<pad>", "[PAD]", "null", "None")
+_SEPARATORS = {"\x01": 0.05, "|": 0.2, ";": 0.2, "\t": 0.2, ",": 0.3, "^": 0.3, " ": 0.3, "#": 0.5}
+"""What may stand between ids in one text -> least share of the texts that have it."""
+_WORD_SEPARATORS = (" ", ",")
+"""Separators that stand between the words of a sentence too."""
+_MIN_REPEATS = 3
+"""Least mean occurrences of an id."""
+_LONG_ID = 24
+"""Mean characters above which a text between separators is no id."""
 HISTORY = 20
 """Values of a list that a feature keeps."""
 
@@ -57,6 +68,10 @@ class FeatureGuess:
     log: bool = False
     padding: int | str | None = None
     """Id that fills the lists up."""
+    separator: str | None = None
+    """What stands between the ids of a list that is written as one text."""
+    whole: bool = False
+    """Whether these ids are whole numbers."""
     is_optional: bool = False
     """Whether some files lack the column."""
 
@@ -75,6 +90,10 @@ def guess_features(
     features: list[FeatureGuess] = []
     left_out: list[Guess] = []
     names = [name for name in rows.schema.names if name not in skipped]
+    written = {n: w for n in names if (w := _written_list(rows.column(n)))}
+    for name, how in written.items():
+        lists = pa.chunked_array([how.read(rows.column(name).combine_chunks())])
+        rows = rows.set_column(rows.schema.get_field_index(name), name, lists)
     owners = _owners(rows, names)
     owning = {owner for owner, _ in owners.values()}
     for name in names:
@@ -86,6 +105,10 @@ def guess_features(
             continue
         if difference:
             guess = replace(guess, why=f"{guess.why}; {difference}", is_optional=True)
+        if name in written:
+            how = written[name]
+            why = f"{guess.why}, with {how.separator!r} between them"
+            guess = replace(guess, why=why, separator=how.separator, whole=how.whole, padding=None)
         if name in owners:
             owner, share = owners[name]
             why = f"{guess.why}; {share:.0%} of its values are values of {owner}"
@@ -96,6 +119,34 @@ def guess_features(
         replace(feature, table_of=None) if feature.table_of not in categorical else feature
         for feature in features
     ), tuple(left_out)
+
+
+def _written_list(column: pa.ChunkedArray) -> WrittenList | None:
+    """Return how a column of text writes lists of ids; None where it does not."""
+    known = column.drop_null()
+    if kind_of(column.type) != "text" or not len(known):
+        return None
+    text = known.combine_chunks().cast(pa.string())
+    for separator, least in _SEPARATORS.items():
+        if pc.mean(pc.match_substring(text, separator)).as_py() < least:
+            continue
+        lists = WrittenList(separator=separator, whole=False).read(text)
+        ids, lengths = lists.values, pc.min_max(pc.list_value_length(lists))
+        is_whole = bool(pc.all(pc.match_substring_regex(ids, r"^-?\d{1,18}$")).as_py())
+        # As many parts in every text are one id of several parts, such as a cross.
+        varies = lengths["min"] != lengths["max"]
+        if is_whole or (varies and _are_ids(ids, separator)):
+            return WrittenList(separator=separator, whole=is_whole)
+    return None
+
+
+def _are_ids(ids: pa.Array, separator: str) -> bool:
+    """Return whether texts between separators repeat and are short, as ids do and words do not."""
+    is_numbered = pc.all(pc.match_substring_regex(ids, r"^[A-Za-z_]*\d+$")).as_py()
+    if separator in _WORD_SEPARATORS and not is_numbered:
+        return False
+    recur = pc.count_distinct(ids).as_py() <= len(ids) / _MIN_REPEATS
+    return bool(recur and pc.mean(pc.utf8_length(ids)).as_py() <= _LONG_ID)
 
 
 def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]]:
@@ -236,6 +287,10 @@ def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[st
         share = pc.mean(pc.is_in(values, value_set=others).cast(pa.float64())).as_py()
         shared = pc.sum(pc.is_in(own, value_set=others)).as_py() or 0
         alike = shared / (len(own) + len(others) - shared)
-        if share >= _OVERLAP[kind_of(own.type)] and shared >= min(_MIN_SHARED_IDS, len(others)):
+        # Small numbers coincide with any others, so they must be nearly the same ones.
+        is_small = kind_of(own.type) == "whole" and pc.max(pc.abs(own)).as_py() < _SMALL_IDS
+        least = _OVERLAP["small" if is_small else kind_of(own.type)]
+        enough = alike >= least if is_small else shared >= min(_MIN_SHARED_IDS, len(others))
+        if share >= least and enough:
             best = max(best or (0.0, "", 0.0), (alike, name, float(share)))
     return best[1:] if best and best[1] else None

@@ -29,6 +29,8 @@ OTHER = words_of(
     "label target y like liked share shared follow followed favorite favourite outcome "
     "response finish finished complete completed engaged"
 )
+GRADES = words_of("rating ratings score stars star grade overall")
+"""Words of a column in which users grade what they saw."""
 NOT_A_LABEL = words_of("before prev previous hist history past last ever first prior count")
 _PURE = 0.995
 """Least share of positives among the rows of a value that only positives have."""
@@ -42,6 +44,8 @@ _PROPERTY_AUC = 0.97
 """AUC of an id from which on a binary column is a property of what has the id."""
 _MAX_COMPARED_VALUES = 100
 """Distinct values up to which a column is compared value by value."""
+_MAX_GRADES = 21
+"""Most distinct values of a column of grades."""
 _EXCEPTIONS = 0.01
 """Share of rows that may contradict an implication."""
 
@@ -63,6 +67,8 @@ class LabelGuess:
     positives: int
     rows: int
     why: str
+    at_least: float | None = None
+    """Bound from which on the column's number is a 1."""
 
 
 def guess_labels(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[LabelGuess, ...]:
@@ -76,6 +82,36 @@ def guess_labels(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[Labe
     named = [name for name in values if _is_named_a_label(name)]
     chosen = named or _by_structure(rows, values)
     return _kinds({name: values[name] for name in chosen}, is_named=bool(named))
+
+
+def guess_grade(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess | None:
+    """Return a column of grades as a label, positive from a bound on; None where there is none.
+
+    The bound is the lowest one that at most half of the grades reach, or the highest grade.
+
+    Args:
+        rows: sampled rows.
+        skipped: columns that are known to be something else.
+    """
+    for name in rows.schema.names:
+        kind = kind_of(rows.schema.field(name).type)
+        words = words_of(name)
+        if name in skipped or kind not in ("whole", "float") or not words & GRADES:
+            continue
+        values = numbers(rows.column(name))
+        values = values[~np.isnan(values)]
+        grades = np.unique(values)
+        if words & NOT_A_LABEL or not 2 <= len(grades) <= _MAX_GRADES:
+            continue
+        reached = [float((values >= grade).mean()) for grade in grades]
+        bound = next((g for g, r in zip(grades, reached, strict=True) if r <= 0.5), grades[-1])
+        positives = int((values >= bound).sum())
+        why = f"its name, and its {len(grades)} grades from {grades[0]:g} to {grades[-1]:g}"
+        return LabelGuess(
+            column=name, kind="binary", positives=positives, rows=len(values), why=why,
+            at_least=float(bound),
+        )  # fmt: skip
+    return None
 
 
 def _is_named_a_label(name: str) -> bool:

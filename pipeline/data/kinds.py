@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from iak.pipeline.data import normal
 from iak.pipeline.data.snapshot import LogFile, Snapshot
+from iak.pipeline.data.written import Written, written_columns
 from iak.pipeline.errors import BadLog, WrongBase
 from iak.schemas.feature import FeatureSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog
@@ -64,7 +65,7 @@ def _is_list(actual: pa.DataType) -> bool:
 def mixtures(snapshot: Snapshot, catalog: Catalog) -> Iterator[Mixture]:
     """Yield the columns, and then the tables, whose ids are of more than one kind."""
     log = catalog.log
-    files = {column: _files_by_kind(snapshot.files, column) for column in _id_columns(catalog)}
+    files = _kinds_in_files(snapshot, catalog)
     files |= {
         key: {TEXT: tuple(f.path for f in snapshot.files)} for key in log.partition_keys if key
     }
@@ -92,14 +93,26 @@ def _id_columns(catalog: Catalog) -> Iterable[str]:
     return [c for c in dict.fromkeys(columns) if c not in log.partition_keys]
 
 
-def _files_by_kind(files: Sequence[LogFile], column: str) -> dict[str, tuple[str, ...]]:
+def _kinds_in_files(snapshot: Snapshot, catalog: Catalog) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return column -> kind of its ids -> the files with this kind."""
+    written = written_columns(catalog)
+    return {
+        column: _files_by_kind(snapshot.files, column, written.get(column))
+        for column in _id_columns(catalog)
+    }
+
+
+def _files_by_kind(
+    files: Sequence[LogFile], column: str, written: Written | None
+) -> dict[str, tuple[str, ...]]:
     by_kind: dict[str, list[str]] = {}
     kinds: dict[pa.DataType, str | None] = {}  # few types over many files
     for file in files:
         for name, kind in file.columns:
             if name == column:
                 if kind not in kinds:
-                    kinds[kind] = id_kind(kind)
+                    none = pa.nulls(0, kind)
+                    kinds[kind] = id_kind(written.read(none).type if written else kind)
                 if word := kinds[kind]:
                     by_kind.setdefault(word, []).append(file.path)
     return {kind: tuple(paths) for kind, paths in by_kind.items()}
@@ -166,7 +179,7 @@ def refuse_other_kinds(snapshot: Snapshot, catalog: Catalog, learned: Kinds) -> 
     Raises:
         WrongBase: the message names the tables, both kinds, and what to do.
     """
-    columns = {c: _files_by_kind(snapshot.files, c) for c in _id_columns(catalog)}
+    columns = _kinds_in_files(snapshot, catalog)
     kinds: dict[str, str | None] = {c: next(iter(files), None) for c, files in columns.items()}
     kinds |= dict.fromkeys(catalog.log.partition_keys, TEXT)
     refuse_change(dict(_by_table(catalog, kinds)), learned)

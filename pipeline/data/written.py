@@ -1,4 +1,8 @@
-"""Read lists and times that a log writes as text: `12|7|9`, `20261005`, `2026-10-05 09:30:00`.
+"""Read lists, times and labels that a log writes in a way of its own.
+
+    12|7|9                            ids in one text
+    20261005, 2026-10-05 09:30:00     a time in digits or text
+    4.5                               a rating, of which the label is 1 from a bound on
 
 The catalogue says how a column is written. A column that already has an Arrow type for its values,
 a list or a timestamp, is left as it is, so a log may have files of both kinds.
@@ -77,7 +81,23 @@ class WrittenTime:
         return pc.strptime(text, format=self.format, unit="us", error_is_null=True)
 
 
-Written = WrittenList | WrittenTime
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenLabel:
+    """A number that is a label from a bound on."""
+
+    at_least: float
+
+    def read(self, values: pa.Array) -> pa.Array:
+        """Return numbers as booleans; a null or NaN is null. What is no number stays as it is."""
+        is_, kind = pa.types, values.type
+        if not (is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind)):
+            return values
+        numbers = values.cast(pa.float64(), safe=False)
+        known = pc.if_else(pc.is_nan(numbers), None, numbers)
+        return pc.greater_equal(known, self.at_least)
+
+
+Written = WrittenList | WrittenTime | WrittenLabel
 
 
 def written_columns(catalog: Catalog) -> Mapping[str, Written]:
@@ -85,6 +105,11 @@ def written_columns(catalog: Catalog) -> Mapping[str, Written]:
     lists = [f for f in catalog.features if isinstance(f, ListSpec) and f.separator is not None]
     written: dict[str, Written] = {
         f.columns[0]: WrittenList(separator=str(f.separator), whole=f.whole) for f in lists
+    }
+    written |= {
+        task.label: WrittenLabel(at_least=task.at_least)
+        for task in catalog.tasks
+        if task.at_least is not None
     }
     log = catalog.log
     if log.event_time and log.event_time_format:

@@ -106,3 +106,37 @@ def test_request_user_and_row_are_told_apart(tmp_path):
     guess = guessed(tmp_path)
     result = (guess.row_id.column, guess.slice_by.column, guess.user.column)
     assert result == ("event_id", "request_id", "user_id")
+
+
+def test_a_column_of_dates_is_no_feature_and_the_time_of_a_log_that_has_no_other(tmp_path):
+    seconds = shop().column("event_time").to_numpy()
+    days = (seconds - START) // DAY
+    write(tmp_path / "both", shop(date=20261001 + days))
+    both = guessed(tmp_path / "both")
+    assert both.time.column == "event_time"
+    assert "date" in {left.column for left in both.left_out}
+    assert "date" not in {f.column for f in both.features}
+    write(tmp_path / "alone", shop(event_time=None, date=20261001 + days))
+    alone = guessed(tmp_path / "alone")
+    assert (alone.time.column, alone.time.unit, alone.time.format) == ("date", "written", "%Y%m%d")
+    assert alone.splits["test"].days == both.splits["test"].days
+
+
+def test_grades_are_a_label_from_the_bound_that_half_of_them_reach(tmp_path):
+    grades = np.random.default_rng(1).choice([1, 2, 3, 4, 5], 2_000, p=[0.1, 0.1, 0.2, 0.4, 0.2])
+    write(tmp_path, shop(label_click=None, label_order=None, rating=grades))
+    (label,) = guessed(tmp_path).tasks
+    assert (label.column, label.kind, label.at_least) == ("rating", "binary", 5.0)
+    assert label.positives == (grades == 5).sum()
+
+
+def test_a_domain_is_neither_an_hour_nor_too_thin_to_be_judged(tmp_path):
+    draw = np.random.default_rng(2)
+    changes = {
+        "scene": None,
+        "hourmin": draw.integers(0, 24, 20_000) * 100,
+        "shelf": draw.integers(0, 40, 20_000),
+        "kind": draw.integers(0, 3, 20_000),
+    }
+    write(tmp_path, shop(20_000, **changes))
+    assert guessed(tmp_path, rows=20_000).domain_keys == ("kind",)

@@ -142,3 +142,44 @@ def test_a_column_that_files_lack_is_optional_and_one_of_two_types_left_out(diff
     guess = guessed({"x": difference}, x=["a", "b", "c"] * 9)
     assert difference in guess.why
     assert getattr(guess, "is_optional", False) == is_feature
+
+
+def texts(lists, separator="|"):
+    return pa.array([separator.join(map(str, own)) for own in lists])
+
+
+def test_ids_in_one_text_are_a_list_that_shares_the_table_of_its_ids():
+    table = shop()
+    histories = [row.as_py()[: 1 + n % 8] for n, row in enumerate(table.column("history"))]
+    table = table.append_column("clicked", texts(histories, ","))
+    features, _ = guess_features(table, skipped=("label_click", "label_order"), uneven={})
+    clicked = next(f for f in features if f.column == "clicked")
+    assert (clicked.kind, clicked.separator, clicked.whole) == ("list", ",", True)
+    assert clicked.table_of == "item_id"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (texts([["war", "love"][: 1 + n % 2] for n in range(COUNT)]), "list"),
+        (texts([["N7", "N12", "N3"][: 1 + n % 3] for n in range(COUNT)], " "), "list"),
+        (texts([["red", ("big", "small")[n % 2]] for n in range(COUNT)]), "categorical"),
+        (texts([["a", "good", "day"][: 1 + n % 3] for n in range(COUNT)], " "), "categorical"),
+        (texts([[f"2026-10-{1 + n % 9:02d}", "10:00"] for n in range(COUNT)], " "), "categorical"),
+    ],
+    ids=["genres", "numbered ids", "a cross of two", "words", "times"],
+)
+def test_a_text_is_a_list_where_its_parts_are_ids(values, kind):
+    assert guessed(x=values).kind == kind
+
+
+def test_small_numbers_share_no_table_with_any_others():
+    table = pa.table(
+        {
+            "tab": np.arange(COUNT) % 8,
+            "author": np.arange(COUNT) % 267,
+            "tags": texts([[n % 30, n % 7][: 1 + n % 2] for n in range(COUNT)], ","),
+        }
+    )
+    features, _ = guess_features(table, skipped=(), uneven={})
+    assert {f.column: f.table_of for f in features}["tags"] is None

@@ -1,5 +1,6 @@
 """Lists and times that are text are read as those of an Arrow type are."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from iak.pipeline.data import contract, event_dates, parquet
 from iak.pipeline.data.pieces import pieces_of
-from iak.pipeline.data.written import WrittenList, WrittenTime
+from iak.pipeline.data.written import WrittenLabel, WrittenList, WrittenTime
 from iak.pipeline.errors import BadLog
 from tests.builders import (
     EVERYTHING,
@@ -178,3 +179,23 @@ def test_a_file_whose_ids_are_no_numbers_is_named_with_its_column(tmp_path):
     write_file(tmp_path / name, rows)
     with pytest.raises(BadLog, match=r"part-00000\.parquet.*hist .*'b'.*whole = true"):
         read_of(tmp_path, written_catalog())
+
+
+@given(values=st.lists(st.none() | st.floats(), max_size=9), bound=st.integers(-9, 9))
+def test_a_number_is_a_label_from_its_bound_on(values, bound):
+    read = WrittenLabel(at_least=bound).read(pa.array(values, pa.float64()))
+    wanted = [None if v is None or math.isnan(v) else v >= bound for v in values]
+    assert read.to_pylist() == wanted
+
+
+def test_grades_are_read_as_the_labels_that_they_mean(tmp_path):
+    rows = draw_rows(60)
+    grades = np.random.default_rng(3).integers(1, 6, 60)
+    at = rows.schema.get_field_index("click")
+    name = f"{partition('rome', '2026-10-01')}/part-00000.parquet"
+    write_file(tmp_path / "graded" / name, rows.set_column(at, "click", pa.array(grades)))
+    tasks = [{"label": "click", "at_least": 4}, {"label": "order"}]
+    catalog = small_catalog(tasks=tasks)
+    read = read_of(tmp_path / "graded", catalog)
+    assert read.column("click").to_pylist() == (grades >= 4).tolist()
+    assert not contract.inspect(read, catalog).masked

@@ -143,6 +143,11 @@ def refused(document: dict[str, Any]) -> str:
             "features 'h' and 'i' read 'h' in two ways",
             id="a separated list that is an id too",
         ),
+        pytest.param(
+            {"tasks": [{"label": "r", "at_least": 4}, {"label": "r", "at_least": 5, "name": "r5"}]},
+            "two tasks read 'r' with different at_least",
+            id="two bounds of a label",
+        ),
         pytest.param({"log__time_zone": "Mars/Base"}, "log.time_zone", id="time zone"),
         pytest.param(
             {"log__date_key": None, "log__event_time": None, "splits": {"tune": {"days": [0, 1]}}},
@@ -333,6 +338,7 @@ def test_boundaries_are_numbers(broken):
 def test_how_a_column_is_written_changes_no_document_of_other_catalogues():
     catalog = small_catalog()
     assert "event_time_format" not in catalog.log.model_dump()
+    assert all("at_least" not in task.model_dump() for task in catalog.tasks)
     lists = [f for f in catalog.features if f.kind == "list"]
     assert lists
     assert all({"separator", "whole"}.isdisjoint(f.model_dump()) for f in lists)

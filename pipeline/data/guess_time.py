@@ -1,0 +1,276 @@
+"""Guess which column of a log has the event's time, and in which way it is written.
+
+A time is an Arrow timestamp or date, a number that counts from 1970, or text or digits in one of
+the usual formats.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iak.pipeline.data import splits
+from iak.pipeline.data.guess_labels import Guess, words_of
+from iak.pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
+from iak.pipeline.data.written import WrittenTime
+from iak.schemas.log import ISO
+
+UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Unit of a time -> how many of it a second has."""
+FORMATS = (
+    ISO,
+    "%Y%m%d",
+    "%Y%m%d%H",
+    "%y%m%d%H",
+    "%Y%m%d%H%M",
+    "%Y%m%d%H%M%S",
+    "%Y/%m/%d",
+    "%Y/%m/%d %H:%M",
+    "%Y/%m/%d %H:%M:%S",
+    "%m/%d/%Y",
+    "%m/%d/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %I:%M:%S %p",
+    "%d/%m/%Y",
+    "%d/%m/%Y %H:%M:%S",
+    "%d.%m.%Y",
+    "%d.%m.%Y %H:%M:%S",
+)
+"""Formats in which logs write times; of several that read all values, the first is taken."""
+_FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
+"""1990 and 2038: whole numbers between them may be Unix seconds."""
+DAY_S = 86_400
+"""Seconds of a day."""
+_TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
+_OTHER_TIMES = words_of("birth born birthday dob register registered registration signup expire")
+"""Words of a date that is not the event's."""
+_FEWEST_DAYS = 4
+"""Days between the first and the last row, below which no column is said to show the day."""
+_FEWEST_ROWS_OF_A_VALUE = 20
+"""Fewest mean rows of a value that shows a day. With fewer it is an id that is seldom seen."""
+_ONE_DAY = 0.99
+"""Least share of rows whose value lies on one day alone, where a column shows the day."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """The values of a column as times."""
+
+    unit: str
+    """`timestamp`, `written`, or what a number counts: s, ms, us, ns."""
+    seconds: Floats
+    """Unix seconds of each row; NaN where there is no time."""
+    format: str | None = None
+    """How they are written, in text or digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeGuess:
+    """The column of the event's time, how it is written, and the zone its dates are cut in."""
+
+    column: str
+    unit: str
+    """`timestamp`, `written`, or what a number counts: s, ms, us, ns."""
+    time_zone: str
+    why: str
+    zone_why: str
+    format: str | None = None
+    """How it is written, in text or digits."""
+
+
+def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
+    """Guess the column of the event's time by type or size, by name, and by the folders' dates.
+
+    Args:
+        sample: sampled rows.
+        date_key: the partition key whose values are dates.
+    """
+    best: tuple[tuple[float, ...], str, Times] | None = None
+    rows = sample.rows
+    days = _folder_days(rows, date_key)
+    for name in rows.schema.names:
+        if name in sample.partition_keys or name in sample.uneven:
+            continue
+        times = times_of(rows.column(name))
+        if times is None:
+            continue
+        words = words_of(name)
+        if words & _OTHER_TIMES:
+            continue
+        is_named = bool(words & _TIME_WORDS) or any(w.endswith("time") for w in words)
+        agrees = _agreement(times.seconds, days)[1] if days is not None else 0.0
+        is_sure = times.unit in ("timestamp", "written") or is_named or agrees > 0.9
+        if not is_sure and not _varies_like_time(times.seconds):
+            continue
+        is_event = bool(words & {"event", "request", "impression", "log", "click", "ts"})
+        rank = (agrees, is_named, is_event, float(len(np.unique(times.seconds))))
+        if best is None or rank > best[0]:
+            best = (rank, name, times)
+    if best is None:
+        return None
+    _, name, times = best
+    zone, zone_why = _zone(times.seconds, days, is_zoned=_is_zoned(rows, name, times))
+    first, last = (datetime.fromtimestamp(s, UTC).date() for s in _ends(times.seconds))
+    return TimeGuess(
+        column=name,
+        unit=times.unit,
+        format=times.format,
+        time_zone=zone,
+        why=f"{_described(times)}, {first} to {last}",
+        zone_why=zone_why,
+    )
+
+
+def _described(times: Times) -> str:
+    if times.unit == "timestamp":
+        return "a timestamp"
+    if times.format:
+        return "every sampled value is such a time"
+    return f"numbers that are Unix times in {times.unit}"
+
+
+def _ends(seconds: Floats) -> tuple[float, float]:
+    return float(np.nanmin(seconds)), float(np.nanmax(seconds))
+
+
+def _is_zoned(rows: pa.Table, name: str, times: Times) -> bool:
+    kind = rows.schema.field(name).type
+    if times.unit == "timestamp":
+        return bool(pa.types.is_timestamp(kind)) and kind.tz is not None
+    return times.unit != "written"
+
+
+def times_of(column: pa.ChunkedArray) -> Times | None:
+    """Return a column's values as times; None where they cannot be times."""
+    kind = kind_of(column.type)
+    if kind in ("text", "whole") and (written := _written(column)):
+        return written
+    if kind not in ("time", "whole", "float"):
+        return None
+    values = numbers(column)
+    values = np.where(values > 0, values, np.nan)
+    if np.isnan(values).all():
+        return None
+    low, high = _ends(values)
+    if kind == "time":
+        is_possible = low > -_LAST_SECOND and high < 4 * _LAST_SECOND
+        return Times(unit="timestamp", seconds=values) if is_possible else None
+    for unit, per_second in UNITS.items():
+        if _FIRST_SECOND * per_second <= low and high <= _LAST_SECOND * per_second:
+            return Times(unit=unit, seconds=values / per_second)
+    return None
+
+
+def _written(column: pa.ChunkedArray) -> Times | None:
+    """Return times in text or digits, where one format reads every value."""
+    distinct = pc.unique(column.drop_null())
+    few = distinct[:50]  # most columns are no times, which a few values show
+    for written in FORMATS:
+        if len(few) and _all_times(few, written) and _all_times(distinct, written):
+            values = column.combine_chunks()
+            seconds = splits.seconds_of(WrittenTime(format=written).read(values))
+            seconds = np.where(np.isfinite(seconds), seconds, np.nan)
+            return Times(unit="written", seconds=seconds, format=written)
+    return None
+
+
+def _all_times(values: pa.Array, written: str) -> bool:
+    """Return whether a format reads every value as a time between 1990 and 2038."""
+    try:
+        seconds = splits.seconds_of(WrittenTime(format=written).read(values))
+    except pa.ArrowInvalid:
+        return False
+    low, high = seconds.min(), seconds.max()
+    return bool(low >= _FIRST_SECOND and high <= _LAST_SECOND)
+
+
+def _varies_like_time(seconds: Floats) -> bool:
+    """Return whether numbers are spread like times: many values, over an hour to thirty years."""
+    low, high = _ends(seconds)
+    return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * DAY_S
+
+
+def day_columns(
+    rows: pa.Table, names: Iterable[str], date_key: Guess | None, time: TimeGuess | None
+) -> dict[str, str]:
+    """Return the columns that tell the day of a row, each with a reason.
+
+    Each of their values lies on one day. So later rows have only values that earlier rows never
+    had, and a model learns nothing of them.
+
+    Args:
+        rows: sampled rows.
+        names: columns that may be features.
+        date_key: the partition key whose values are dates.
+        time: the column of the event's time.
+    """
+    days = _folder_days(rows, date_key)
+    if days is None and time is not None:
+        times = times_of(rows.column(time.column))
+        days = np.floor(times.seconds / DAY_S) if times else None
+    if days is None or np.nanmax(days) - np.nanmin(days) < _FEWEST_DAYS:
+        return {}
+    return {
+        name: "each of its values lies on one day, so later rows have other values"
+        for name in names
+        if kind_of(rows.column(name).type) in ("text", "whole")
+        and _shows_day(rows.column(name), days)
+    }
+
+
+def _shows_day(column: pa.ChunkedArray, days: Floats) -> bool:
+    coded = column.combine_chunks().dictionary_encode()
+    known = ~np.isnan(days) & coded.is_valid().to_numpy(zero_copy_only=False)
+    codes = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)[known]
+    values, owner, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    if len(values) < 3 or len(codes) < _FEWEST_ROWS_OF_A_VALUE * len(values):
+        return False
+    first, last = np.full(len(values), np.inf), np.full(len(values), -np.inf)
+    np.minimum.at(first, owner, days[known])
+    np.maximum.at(last, owner, days[known])
+    # The column may cut its days in another zone.
+    return bool(counts[last - first <= 1].sum() >= _ONE_DAY * len(codes))
+
+
+def _folder_days(rows: pa.Table, date_key: Guess | None) -> Floats | None:
+    """Return the day of each row's folder, as days since 1970; NaN where the folder has no date."""
+    if date_key is None:
+        return None
+    coded = rows.column(date_key.column).combine_chunks().dictionary_encode()
+    parsed = [splits.parse_date(v) for v in coded.dictionary.to_pylist()]
+    days = [(d - date(1970, 1, 1)).days if d else np.nan for d in parsed]
+    codes = coded.indices.fill_null(len(days)).to_numpy(zero_copy_only=False)
+    days_of_rows: Floats = np.array([*days, np.nan])[codes]
+    return days_of_rows
+
+
+def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
+    """Return the offset from UTC, in hours, at which most times fall on their folders' dates.
+
+    Return the share of such times as well. Offsets near zero are tried first, so that UTC wins a
+    tie.
+    """
+    known = ~np.isnan(seconds) & ~np.isnan(days)
+    shares = {
+        hours: float((np.floor((seconds[known] + 3600 * hours) / DAY_S) == days[known]).mean())
+        if known.any()
+        else 0.0
+        for hours in sorted(range(-12, 15), key=abs)
+    }
+    best = max(shares, key=lambda hours: round(shares[hours], 3))
+    return best, shares[best]
+
+
+def _zone(seconds: Floats, days: Floats | None, *, is_zoned: bool) -> tuple[str, str]:
+    if days is None:
+        return "UTC", "folder dates do not show the zone; name your city's, such as Asia/Shanghai"
+    hours, share = _agreement(seconds, days)
+    if not is_zoned:
+        return "UTC", "times without a zone are read as wall clock here; name your city's zone"
+    why = f"{share:.1%} of the times fall on their folders' dates there"
+    # POSIX reverses the sign: Etc/GMT-9 is nine hours ahead of UTC.
+    zone = "UTC" if hours == 0 else f"Etc/GMT{-hours:+d}"
+    return zone, why if hours == 0 else f"{why}; your city's own zone knows summer time"

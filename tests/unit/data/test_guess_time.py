@@ -1,0 +1,67 @@
+"""The column of the event's time, in any usual form, and the columns that only tell a row's day."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from iak.pipeline.data.guess_catalog import guess_catalog
+from iak.pipeline.data.guess_labels import Guess
+from iak.pipeline.data.guess_time import day_columns, times_of
+from iak.pipeline.data.log_sample import read_sample
+from tests.unit.data.shop import DAY, shop, write
+
+
+def guessed(root):
+    return guess_catalog(read_sample(str(root), rows=10_000))
+
+
+@pytest.mark.parametrize(
+    ("written", "texts"),
+    [
+        ("iso", lambda times: pc.strftime(times, format="%Y-%m-%d %H:%M:%S")),
+        ("%m/%d/%Y %H:%M", lambda times: pc.strftime(times, format="%m/%d/%Y %H:%M")),
+        ("%y%m%d%H", lambda times: pc.strftime(times, format="%y%m%d%H").cast(pa.int64())),
+    ],
+)
+def test_a_time_in_text_or_digits_is_found_with_its_format(written, texts, tmp_path):
+    times = shop().column("event_time").combine_chunks().cast(pa.timestamp("s"))
+    write(tmp_path, shop(event_time=None, hour=texts(times)))
+    guess = guessed(tmp_path)
+    assert (guess.time.column, guess.time.format) == ("hour", written)
+
+
+def test_a_birthday_is_not_the_time_of_the_event(tmp_path):
+    seconds = shop().column("event_time").to_numpy()
+    births = pa.array((seconds - 30 * 365 * DAY) * 1_000, pa.timestamp("ms"))
+    write(tmp_path, shop(event_time=None, birth_date=births))
+    assert guessed(tmp_path).time is None
+
+
+def test_numbers_that_are_no_times_are_none():
+    assert times_of(pa.chunked_array([np.arange(3_000)])) is None
+    assert times_of(pa.chunked_array([[20261301, 20261005]])) is None, "there is no month 13"
+    assert times_of(pa.chunked_array([["2026-10-05", "soon"]])) is None
+
+
+DAYS = np.repeat(np.arange(8), 100)
+FOLDERS = pa.array([f"2026-10-{1 + day:02d}" for day in DAYS])
+
+
+@pytest.mark.parametrize(
+    ("values", "is_day"),
+    [
+        (20261001 + DAYS, True),
+        (DAYS * 24 + np.arange(800) % 4, True),
+        (DAYS * 2, True),
+        (DAYS % 7, False),
+        (np.arange(800) % 10, False),
+        (np.arange(800), False),
+    ],
+    ids=["a date", "an hour of a day", "a number of the day", "a weekday", "an id", "a row"],
+)
+def test_a_column_whose_values_lie_on_one_day_tells_the_day(values, is_day):
+    rows = pa.table({"dt": FOLDERS, "x": values})
+    told = day_columns(rows, ["x"], Guess(column="dt", why=""), None)
+    assert set(told) == ({"x"} if is_day else set())
+    assert not day_columns(rows, ["x"], None, None), "without days nothing can be said"
