@@ -11,9 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
+from iak.jobs._figure_lines import (
+    DomainsLine,
+    ErrorLine,
+    FaultLine,
+    FilesLine,
+    MeasuredLine,
+    NightLine,
+    PlacedLine,
+    PowerLine,
+    RequestLine,
+    SharesLine,
+    SimulatedLine,
+    SizeLine,
+    StageLine,
+    VariantLine,
+)
 from iak.jobs._figures_quality import draw_quality, logs_of
 from iak.pipeline.planning.estimate import Estimate
-from iak.schemas.base import JsonObject
 from iak.schemas.record import BenchmarkRecord
 
 _GIB = 2**30
@@ -61,16 +76,18 @@ _MODES = {
 
 def draw(record: BenchmarkRecord, path: Path) -> None:
     """Draw a record. A benchmark that has no picture is skipped."""
+    logs = logs_of(record) if record.bench == "quality" else []
+    tables = _measured_tables(record) if record.bench == "sharding" else []
     panels = {
         "data": (_data, 1),
         "faults": (_faults, 1),
         "finetune": (_finetune, 3),
         "gate": (_gate, 2),
         "nights": (_nights, 2),
-        "quality": (draw_quality, max(1, len(logs_of(record)) if record.bench == "quality" else 1)),
+        "quality": (draw_quality, max(1, len(logs))),
         "scaling": (_scaling, 3),
         "serve": (_serve, 3),
-        "sharding": (_sharding, max(1, min(_MAX_PANELS, len(_measured_tables(record))))),
+        "sharding": (_sharding, max(1, min(_MAX_PANELS, len(tables)))),
         "tables": (_tables, 2),
     }
     if record.bench not in panels:
@@ -117,17 +134,13 @@ def draw_plan(estimate: Estimate, path: Path) -> None:
         figure.savefig(path, dpi=140)
 
 
-def _of_table(record: BenchmarkRecord, name: str) -> list[JsonObject]:
-    return [row for row in record.rows if row.get("table", name) == name]
-
-
 def _data(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw rows per second against raw decoding, with the target's line."""
     (ax,) = axes
-    lines = [row for row in _of_table(record, "stages") if row["encoding"] == "mixed"]
-    names = [row["stage"] for row in lines][::-1]
-    rates = [row["rows_per_s"] / 1e6 for row in lines][::-1]
-    raw = next(row["rows_per_s"] for row in lines if row["stage"] == "raw decode") / 1e6
+    lines = [line for line in record.lines(StageLine, "stages") if line.encoding == "mixed"]
+    names = [line.stage for line in lines][::-1]
+    rates = [line.rows_per_s / 1e6 for line in lines][::-1]
+    raw = next(line.rows_per_s for line in lines if line.stage == "raw decode") / 1e6
     colours = [_GREY if "decode" in name and "+" not in name else _BLUE for name in names]
     bars = ax.barh(names, rates, color=colours)
     ax.bar_label(bars, [f"{rate:.2f} M/s  {rate / raw:.0%}" for rate in rates], padding=4)
@@ -142,9 +155,9 @@ def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw the outcomes of the faults, grouped by the first word of their names."""
     (ax,) = axes
     groups: dict[str, Counter[str]] = {}
-    for row in record.rows:
-        group = "bad inputs" if row["table"] == "bad inputs" else str(row["fault"]).split()[0]
-        groups.setdefault(group, Counter()).update({name: row[name] for name in _VERDICTS})
+    for line in record.lines(FaultLine):
+        group = "bad inputs" if line.table == "bad inputs" else line.fault.split()[0]
+        groups.setdefault(group, Counter()).update({n: getattr(line, n) for n in _VERDICTS})
     names = list(groups)[::-1]
     before = [0] * len(names)
     for verdict, colour in _VERDICTS.items():
@@ -158,16 +171,16 @@ def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 def _gate(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw the share of false promotions, and the smallest gain that is found."""
-    _false_promotions(_of_table(record, "errors"), axes[0])
-    _smallest_gains(_of_table(record, "power"), axes[1])
+    _false_promotions(record.lines(ErrorLine, "errors"), axes[0])
+    _smallest_gains(record.lines(PowerLine, "power"), axes[1])
 
 
-def _false_promotions(lines: Sequence[JsonObject], ax: Axes) -> None:
-    worlds = list(dict.fromkeys(row["world"] for row in lines))[::-1]
+def _false_promotions(lines: Sequence[ErrorLine], ax: Axes) -> None:
+    worlds = list(dict.fromkeys(line.world for line in lines))[::-1]
     for offset, (gate, colour) in zip((0.2, -0.2), _GATES.items(), strict=True):
-        rows = {row["world"]: row for row in lines if row["gate"] == gate}
-        shares = [rows[world]["share"] for world in worlds]
-        above = [rows[world]["share_at_most"] - rows[world]["share"] for world in worlds]
+        own = {line.world: line for line in lines if line.gate == gate}
+        shares = [own[world].share for world in worlds]
+        above = [own[world].share_at_most - own[world].share for world in worlds]
         heights = [y + offset for y in range(len(worlds))]
         bars = ax.barh(
             heights, shares, 0.38, xerr=[[0.0] * len(above), above], color=colour, label=gate
@@ -182,15 +195,15 @@ def _false_promotions(lines: Sequence[JsonObject], ax: Axes) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
 
 
-def _smallest_gains(lines: Sequence[JsonObject], ax: Axes) -> None:
+def _smallest_gains(lines: Sequence[PowerLine], ax: Axes) -> None:
     marks = cycle("os^D")
-    for rows in dict.fromkeys(row["rows_a_night"] for row in lines):
+    for rows in dict.fromkeys(line.rows_a_night for line in lines):
         mark = next(marks)
         for gate, colour in _GATES.items():
             own = sorted(
-                (row["nights"], row["smallest_gain"])
-                for row in lines
-                if (row["rows_a_night"], row["gate"]) == (rows, gate)
+                (line.nights, line.smallest_gain)
+                for line in lines
+                if (line.rows_a_night, line.gate) == (rows, gate)
             )
             nights, gains = zip(*own, strict=True)
             label = f"{rows:,} rows, {gate.partition(',')[0].removesuffix(' of nights')}"
@@ -212,13 +225,14 @@ def _smallest_gains(lines: Sequence[JsonObject], ax: Axes) -> None:
 
 def _nights(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw each method's difference to the base over the nights, a panel for each task."""
-    tasks = list(dict.fromkeys(row["task"] for row in record.rows))
+    lines = record.lines(NightLine)
+    tasks = list(dict.fromkeys(line.task for line in lines))
     for task, ax in zip((tasks[0], tasks[-1]), axes, strict=True):
         for method, colour in _NIGHTS.items():
-            rows = [r for r in record.rows if (r["method"], r["task"]) == (method, task)]
-            nights = [row["night"] for row in rows]
-            ax.plot(nights, [row["delta_auc"] for row in rows], "o-", color=colour, label=method)
-            low, high = [row["low"] for row in rows], [row["high"] for row in rows]
+            own = [line for line in lines if (line.method, line.task) == (method, task)]
+            nights = [line.night for line in own]
+            ax.plot(nights, [line.delta_auc for line in own], "o-", color=colour, label=method)
+            low, high = [line.low for line in own], [line.high for line in own]
             ax.fill_between(nights, low, high, color=colour, alpha=0.12, linewidth=0)
         ax.axhline(0, color="black", linewidth=0.8, label="base")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -232,18 +246,18 @@ def _nights(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw rows per second, memory, and time against the number of domains."""
-    variants = _of_table(record, "variants")
+    variants = record.lines(VariantLine, "variants")
     _speeds(record, variants, axes[0])
     _memory(variants, axes[1])
-    _domains(_of_table(record, "domains"), axes[2])
+    _domains(record.lines(DomainsLine, "domains"), axes[2])
 
 
-def _speeds(record: BenchmarkRecord, variants: Sequence[JsonObject], ax: Axes) -> None:
-    names = [row["variant"] for row in variants]
-    rates = [row["rows_per_s"] for row in variants]
+def _speeds(record: BenchmarkRecord, variants: Sequence[VariantLine], ax: Axes) -> None:
+    names = [line.variant for line in variants]
+    rates = [line.rows_per_s for line in variants]
     # Variants a, b and c are what kernels are compared with.
     bars = ax.barh(names, rates, color=[_GREY if name in "abc" else _BLUE for name in names])
-    ax.bar_label(bars, [f"{row['times_a']:g}x" for row in variants], padding=4)
+    ax.bar_label(bars, [f"{line.times_a:g}x" for line in variants], padding=4)
     by_name = dict(zip(names, rates, strict=True))
     wanted = [
         (variant, float(target.wanted.removeprefix("at least ").removesuffix("x")) * by_name["a"])
@@ -264,11 +278,11 @@ def _speeds(record: BenchmarkRecord, variants: Sequence[JsonObject], ax: Axes) -
     ax.set_title("Speed, and times (a)")
 
 
-def _memory(variants: Sequence[JsonObject], ax: Axes) -> None:
-    names = [row["variant"] for row in variants]
+def _memory(variants: Sequence[VariantLine], ax: Axes) -> None:
+    names = [line.variant for line in variants]
     before = [0.0] * len(names)
     for kind, colour in _KINDS.items():
-        widths = [row.get(f"{kind}_mib") or 0.0 for row in variants]
+        widths = [line.memory[kind] for line in variants]
         ax.barh(names, widths, left=before, color=colour, label=kind)
         before = [b + w for b, w in zip(before, widths, strict=True)]
     ax.invert_yaxis()
@@ -277,15 +291,15 @@ def _memory(variants: Sequence[JsonObject], ax: Axes) -> None:
     ax.legend(loc="center right")
 
 
-def _domains(lines: Sequence[JsonObject], ax: Axes) -> None:
-    counts = [row["domains"] for row in lines]
+def _domains(lines: Sequence[DomainsLine], ax: Axes) -> None:
+    counts = [line.domains for line in lines]
     curves = (
-        ("separate_epoch_s", "one after the other", _GREY),
-        ("bank_epoch_s", "bank", _BLUE),
-        ("bank_of_1_same_rows_epoch_s", "bank of 1, same rows", _GREEN),
+        ([line.separate_epoch_s for line in lines], "one after the other", _GREY),
+        ([line.bank_epoch_s for line in lines], "bank", _BLUE),
+        ([line.bank_of_1_same_rows_epoch_s for line in lines], "bank of 1, same rows", _GREEN),
     )
-    for name, label, colour in curves:
-        ax.plot(counts, [row[name] for row in lines], "o-", color=colour, label=label)
+    for seconds, label, colour in curves:
+        ax.plot(counts, seconds, "o-", color=colour, label=label)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("domains (log)")
@@ -296,20 +310,17 @@ def _domains(lines: Sequence[JsonObject], ax: Axes) -> None:
 
 def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw the time of a step and lookups per second against the rows of the table."""
-    lines = sorted(record.rows, key=lambda row: int(row["rows"]))
-    rows = [row["rows"] for row in lines]
-    for name, colour in (("step_p50_ms", _BLUE), ("lookup_p50_ms", _GREY)):
-        label = name.removesuffix("_p50_ms")
-        axes[0].plot(rows, [row[name] for row in lines], "o-", color=colour, label=label)
+    lines = sorted(record.lines(SizeLine), key=lambda line: line.rows)
+    rows = [line.rows for line in lines]
+    axes[0].plot(rows, [line.step_p50_ms for line in lines], "o-", color=_BLUE, label="step")
+    axes[0].plot(rows, [line.lookup_p50_ms for line in lines], "o-", color=_GREY, label="lookup")
     axes[0].axhline(
-        1.5 * lines[0]["step_p50_ms"], color=_ORANGE, linestyle="--", label="1.5 x the smallest"
+        1.5 * lines[0].step_p50_ms, color=_ORANGE, linestyle="--", label="1.5 x the smallest"
     )
     axes[0].set_ylabel("ms, median")
     axes[0].set_title("A tuning step, and its lookups")
-    rates = [name for name in lines[0] if name.endswith("_per_s")]
-    for name in rates:
-        label = name.removesuffix("_per_s").replace("_", " ")
-        axes[1].plot(rows, [row[name] / 1e6 for row in lines], "o-", label=label)
+    for name in lines[0].rates:
+        axes[1].plot(rows, [line.rates[name] / 1e6 for line in lines], "o-", label=name)
     axes[1].set_ylabel("million lookups a second, all workers")
     axes[1].set_title("Lookups alone")
     for ax in axes:
@@ -321,25 +332,24 @@ def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 def _serve(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw rows per second of files, and latency by domains and by rows of a request."""
-    files = _of_table(record, "files")
-    axes[0].bar([row["what"] for row in files], [row["rows_per_s"] for row in files], color=_BLUE)
+    files = record.lines(FilesLine, "files")
+    axes[0].bar([line.what for line in files], [line.rows_per_s for line in files], color=_BLUE)
     axes[0].set_ylabel("rows a second")
     axes[0].set_title("From Parquet to Parquet")
-    domains = _of_table(record, "domains")
-    labels = [f"{row['server']},\n{row['domains']} domains" for row in domains]
-    axes[1].barh(labels, [row["p50_ms"] for row in domains], color=_BLUE)
+    domains = record.lines(RequestLine, "domains")
+    labels = [f"{line.server},\n{line.domains} domains" for line in domains]
+    axes[1].barh(labels, [line.p50_ms for line in domains], color=_BLUE)
     axes[1].invert_yaxis()
     axes[1].set_xlabel("ms, median")
-    axes[1].set_title(f"A request of {domains[0]['rows']:,} rows")
-    sizes = _of_table(record, "sizes")
-    servers = dict.fromkeys(row["server"] for row in sizes)
+    axes[1].set_title(f"A request of {domains[0].rows:,} rows")
+    sizes = record.lines(RequestLine, "sizes")
+    servers = dict.fromkeys(line.server for line in sizes)
     for server, colour in zip(servers, (_GREY, _BLUE, _ORANGE), strict=False):
-        own = [row for row in sizes if row["server"] == server]
-        for name, style in (("p50_ms", "o-"), ("p99_ms", "o:")):
-            label = f"{server}, {'median' if name == 'p50_ms' else '99 %'}"
-            axes[2].plot(
-                [r["rows"] for r in own], [r[name] for r in own], style, color=colour, label=label
-            )
+        own = [line for line in sizes if line.server == server]
+        rows = [line.rows for line in own]
+        medians, slowest = [line.p50_ms for line in own], [line.p99_ms for line in own]
+        axes[2].plot(rows, medians, "o-", color=colour, label=f"{server}, median")
+        axes[2].plot(rows, slowest, "o:", color=colour, label=f"{server}, 99 %")
     axes[2].set_xscale("log")
     axes[2].set_yscale("log")
     axes[2].set_xlabel("rows of a request (log)")
@@ -355,25 +365,23 @@ def _scaling(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     axes[0].set_title("The same work in all (strong)")
     axes[1].set_title("As much work each (weak)")
     axes[0].legend(fontsize=7)
-    _shares_of_steps(_of_table(record, "shares of a measured step"), axes[2])
+    _shares_of_steps(record.lines(SharesLine, "shares of a measured step"), axes[2])
 
 
 def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
     """Draw a line for each workload, solid where measured. Simulated links have a shade each."""
-    measured, simulated = (
-        [row for row in _of_table(record, name) if row["scaling"] == scaling]
-        for name in ("measured", "simulated")
-    )
-    names = list(dict.fromkeys(row["workload"] for row in measured))
-    links = sorted({row["link_gb_per_s"] for row in simulated})
+    measured = [line for line in record.lines(MeasuredLine, "measured") if line.scaling == scaling]
+    simulated = [
+        line for line in record.lines(SimulatedLine, "simulated") if line.scaling == scaling
+    ]
+    names = list(dict.fromkeys(line.workload for line in measured))
+    links = sorted({line.link_gb_per_s for line in simulated})
     for name, colour in zip(names, (_BLUE, _ORANGE, _GREEN), strict=False):
-        own = [row for row in measured if row["workload"] == name]
+        own = [line for line in measured if line.workload == name]
         _efficiency_line(own, ax, "o-", color=colour, label=name)
         for index, link in enumerate(links):
-            rows = [
-                row for row in simulated if (row["workload"], row["link_gb_per_s"]) == (name, link)
-            ]
-            _efficiency_line(rows, ax, ".--", color=colour, alpha=(index + 1) / len(links))
+            over = [s for s in simulated if (s.workload, s.link_gb_per_s) == (name, link)]
+            _efficiency_line(over, ax, ".--", color=colour, alpha=(index + 1) / len(links))
     for index, link in enumerate(links):
         label, shade = f"simulated, {link:g} GB/s", (index + 1) / len(links)
         ax.plot([], [], "--", color="black", alpha=shade, label=label)
@@ -385,19 +393,23 @@ def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
     ax.set_ylabel("efficiency, against one worker")
 
 
-def _efficiency_line(rows: Sequence[JsonObject], ax: Axes, style: str, **looks: Any) -> None:  # noqa: ANN401
-    ax.plot([row["workers"] for row in rows], [row["efficiency"] for row in rows], style, **looks)
+def _efficiency_line(
+    lines: Sequence[MeasuredLine],
+    ax: Axes,
+    style: str,
+    **looks: Any,  # noqa: ANN401 - Matplotlib's own keywords
+) -> None:
+    ax.plot([line.workers for line in lines], [line.efficiency for line in lines], style, **looks)
 
 
-def _shares_of_steps(lines: Sequence[JsonObject], ax: Axes) -> None:
+def _shares_of_steps(lines: Sequence[SharesLine], ax: Axes) -> None:
     """Draw the shares of a measured step: a bar for each workload, law and number of workers."""
-    keys = {"table", "kind", "workload", "scaling", "workers"}
-    kinds = [name for name in lines[0] if name not in keys]
-    names = [f"{row['workload']}\n{row['scaling']}, {row['workers']}" for row in lines][::-1]
+    kinds = list(lines[0].shares)
+    names = [f"{line.workload}\n{line.scaling}, {line.workers}" for line in lines][::-1]
     before = [0.0] * len(names)
     colours = (_GREEN, _BLUE, _GREY, _ORANGE, "#8f6bb3", "#c4483b", "#57b0b0", "#777777")
     for kind, colour in zip(kinds, colours, strict=False):
-        shares = [row[kind] for row in lines][::-1]
+        shares = [line.shares[kind] for line in lines][::-1]
         ax.barh(names, shares, left=before, color=colour, label=kind)
         before = [b + share for b, share in zip(before, shares, strict=True)]
     ax.set_xlim(0, 1)
@@ -409,17 +421,17 @@ def _shares_of_steps(lines: Sequence[JsonObject], ax: Axes) -> None:
 
 def _measured_tables(record: BenchmarkRecord) -> list[str]:
     """Return the titles of the tables of `sharding` on which something was measured."""
-    return list(dict.fromkeys(row["table"] for row in record.rows if row.get("p50_ms")))
+    return list(dict.fromkeys(line.table for line in record.lines(PlacedLine) if line.p50_ms))
 
 
 def _sharding(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     """Draw a step's time by sharding type and precision: a panel for each table, with estimates."""
     for ax, title in zip(axes, _measured_tables(record), strict=False):
-        lines = [row for row in record.rows if row["table"] == title]
-        launchers = list(dict.fromkeys(row["launcher"] for row in lines))
-        kinds = list(dict.fromkeys(row["sharding"] for row in lines))
+        lines = record.lines(PlacedLine, title)
+        launchers = list(dict.fromkeys(line.launcher for line in lines))
+        kinds = list(dict.fromkeys(line.sharding for line in lines))
         for index, (mode, colour) in enumerate(_MODES.items()):
-            shown = [row for row in lines if (row["held"], row["precision"]) == mode]
+            shown = [line for line in lines if (line.held, line.precision) == mode]
             _bars(ax, shown, kinds, launchers, (index - 2) * 0.16, colour, " ".join(mode))
         ax.set_xticks(range(len(kinds)), [kind.replace("_", "-") for kind in kinds])
         ax.set_xlim(-0.5, len(kinds) - 0.5)
@@ -434,7 +446,7 @@ def _sharding(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 def _bars(
     ax: Axes,
-    lines: Sequence[JsonObject],
+    lines: Sequence[PlacedLine],
     kinds: Sequence[str],
     launchers: Sequence[str],
     shift: float,
@@ -442,20 +454,28 @@ def _bars(
     series: str,
 ) -> None:
     """Draw the bars of one precision. Other launchers than the first, and estimates, are marks."""
-    done = [row for row in lines if row.get("p50_ms")]
-    first = [row for row in done if row["launcher"] == launchers[0]]
-    positions = [kinds.index(row["sharding"]) + shift for row in first]
-    ax.bar(positions, [row["p50_ms"] for row in first], width=0.15, color=colour, label=series)
+    done = [line for line in lines if line.p50_ms]
+    first = [line for line in done if line.launcher == launchers[0]]
+    positions = [kinds.index(line.sharding) + shift for line in first]
+    ax.bar(positions, [_ms(line) for line in first], width=0.15, color=colour, label=series)
     is_first = series == " ".join(next(iter(_MODES)))  # marks need one label each
-    for name, mark, what in (("planner_ms", "_", "planner"), ("here_ms", "d", "planner, measured")):
-        points = [
-            (at, row[name]) for at, row in zip(positions, first, strict=True) if row.get(name)
-        ]
+    estimates = (
+        ([line.planner_ms for line in first], "_", "planner"),
+        ([line.here_ms for line in first], "d", "planner, measured"),
+    )
+    for times, mark, what in estimates:
+        points = [(at, ms) for at, ms in zip(positions, times, strict=True) if ms]
         if points:
             label = what if is_first else None
             ax.plot(*zip(*points, strict=True), mark, color="black", markersize=4, label=label)
     for launcher in launchers[1:]:
-        other = [row for row in done if row["launcher"] == launcher]
-        at = [kinds.index(row["sharding"]) + shift for row in other]
+        other = [line for line in done if line.launcher == launcher]
+        at = [kinds.index(line.sharding) + shift for line in other]
         label = launcher if is_first else None
-        ax.plot(at, [row["p50_ms"] for row in other], "x", color="firebrick", label=label)
+        ax.plot(at, [_ms(line) for line in other], "x", color="firebrick", label=label)
+
+
+def _ms(line: PlacedLine) -> float:
+    """Return the median time of a step that was measured, in milliseconds."""
+    assert line.p50_ms is not None, "lines without a measurement were left out"
+    return line.p50_ms

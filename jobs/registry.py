@@ -27,11 +27,24 @@ from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.storage.store import Store, map_concurrently, open_store
-from iak.schemas.base import JsonObject
 from iak.schemas.chain import ChainState
 from iak.schemas.forget import ForgetReport, TouchedCache
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry, Pointer
+from iak.schemas.registry_answer import (
+    DiffAnswer,
+    DomainAnswer,
+    DomainDifference,
+    GcAnswer,
+    HistoryAnswer,
+    PointerRow,
+    PointersAnswer,
+    PromoteAnswer,
+    RegistryAnswer,
+    RollbackAnswer,
+    StaleFolder,
+    VerifyAnswer,
+)
 from iak.schemas.registry_job import (
     RegistryDiffSpec,
     RegistryForgetSpec,
@@ -59,7 +72,7 @@ def main(spec: RegistrySpec) -> int:
     Raises:
         Corrupt: `verify` found problems; they are shown, and written to the file first.
     """
-    verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, JsonObject]]] = {
+    verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, RegistryAnswer]]] = {
         RegistryListSpec: list_pointers,
         RegistryShowSpec: show,
         RegistryDiffSpec: diff,
@@ -69,32 +82,32 @@ def main(spec: RegistrySpec) -> int:
         RegistryForgetSpec: forget,
         RegistryGcSpec: gc,
     }
-    code, document = verbs[type(spec)](spec)
+    code, answer = verbs[type(spec)](spec)
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(document, indent=1))
-    if problems := document.get("problems"):
-        listing = "\n".join(f"  {problem}" for problem in problems)
-        raise Corrupt(f"{document['registry']} is damaged:\n{listing}")
+        put_file(spec.json_out, json.dumps(answer.as_json(), indent=1))
+    if isinstance(answer, VerifyAnswer) and answer.problems:
+        listing = "\n".join(f"  {problem}" for problem in answer.problems)
+        raise Corrupt(f"{answer.registry} is damaged:\n{listing}")
     return code
 
 
-def list_pointers(spec: RegistryListSpec) -> tuple[int, JsonObject]:
+def list_pointers(spec: RegistryListSpec) -> tuple[int, PointersAnswer]:
     """Print the bundle of each domain, alias by alias."""
     store = open_store(spec.registry)
     head = read_head(store)
-    document: JsonObject = {"registry": store.uri, "generation": _generation(head)}
+    by_alias: dict[Alias, list[PointerRow]] = {}
     for alias in [spec.alias] if spec.alias else ALIASES:
         rows = list(map_concurrently(store, partial(_pointer_row, store), _pointers(head, alias)))
-        document[alias] = rows
+        by_alias[alias] = rows
         if rows:
             _show_pointers(alias, rows)
         else:
             console.print(f"no {alias}: nothing was promoted to it", markup=False)
-    return 0, document
+    return 0, PointersAnswer(registry=store.uri, generation=_generation(head), **by_alias)
 
 
-def _show_pointers(alias: str, rows: Sequence[JsonObject]) -> None:
+def _show_pointers(alias: str, rows: Sequence[PointerRow]) -> None:
     """Print the pointers of an alias."""
     left = f"{len(rows) - MAX_DOMAINS} more domains; json= writes all" * (len(rows) > MAX_DOMAINS)
     show_table(
@@ -102,13 +115,13 @@ def _show_pointers(alias: str, rows: Sequence[JsonObject]) -> None:
         ("domain", "commit", "gate gain", "bundle", "parent", "tuned", "run"),
         [
             (
-                row["domain"],
-                str(row["generation"]),
-                number(row["gain"], 5, sign=True),
-                row["bundle"][:12],
-                (row["parent"] or "-")[:12],
-                row["tuned_at"],
-                row["run"] + ("" if row["published"] else " (held by the gate, forced)"),
+                row.domain,
+                str(row.generation),
+                number(row.gain, 5, sign=True),
+                row.bundle[:12],
+                (row.parent or "-")[:12],
+                row.tuned_at,
+                row.run + ("" if row.published else " (held by the gate, forced)"),
             )
             for row in rows[:MAX_DOMAINS]
         ],
@@ -117,40 +130,34 @@ def _show_pointers(alias: str, rows: Sequence[JsonObject]) -> None:
     )
 
 
-def _pointer_row(store: Store, pointer: Pointer) -> JsonObject:
+def _pointer_row(store: Store, pointer: Pointer) -> PointerRow:
     """Return a pointer and the facts of its bundle."""
     entry = read_entry(store, pointer.stored)
-    return {
-        "domain": pointer.name,
-        "generation": pointer.generation,
-        "before": pointer.before,
-        **_bundle_row(entry),
-    }
-
-
-def _bundle_row(entry: Entry) -> JsonObject:
     lineage = entry.lineage
-    return {
-        "bundle": entry.digest,
-        "published": entry.published,
-        "reason": entry.reason,
-        "gain": entry.gain,
-        "parent": lineage.parent,
-        "base_fingerprint": lineage.base_fingerprint,
-        "run": lineage.run,
-        "code": lineage.code,
-        "tuned_at": f"{lineage.tuned_at:%Y-%m-%d %H:%M}",
-        "added_at": f"{lineage.added_at:%Y-%m-%d %H:%M}",
-        "data_window": lineage.data_window.model_dump(mode="json"),
-    }
+    return PointerRow(
+        domain=pointer.name,
+        generation=pointer.generation,
+        before=pointer.before,
+        bundle=entry.digest,
+        published=entry.published,
+        reason=entry.reason,
+        gain=entry.gain,
+        parent=lineage.parent,
+        base_fingerprint=lineage.base_fingerprint,
+        run=lineage.run,
+        code=lineage.code,
+        tuned_at=f"{lineage.tuned_at:%Y-%m-%d %H:%M}",
+        added_at=f"{lineage.added_at:%Y-%m-%d %H:%M}",
+        data_window=lineage.data_window,
+    )
 
 
-def show(spec: RegistryShowSpec) -> tuple[int, JsonObject]:
+def show(spec: RegistryShowSpec) -> tuple[int, RegistryAnswer]:
     """Print the newest commits and all chains, or one domain's evidence, pointers and lineage."""
     return _show_domain(spec, spec.domain) if spec.domain else _show_history(spec)
 
 
-def _show_history(spec: RegistryShowSpec) -> tuple[int, JsonObject]:
+def _show_history(spec: RegistryShowSpec) -> tuple[int, HistoryAnswer]:
     from iak.jobs._chains import chain_row, show_chains  # loads SciPy, which takes a second
 
     history = list(read_history(open_store(spec.registry)))
@@ -174,14 +181,12 @@ def _show_history(spec: RegistryShowSpec) -> tuple[int, JsonObject]:
     )
     if chains:
         show_chains(chains)
-    return 0, {
-        "registry": spec.registry,
-        "commits": [c.model_dump(mode="json", exclude={"pointers"}) for c in history],
-        "chains": [chain_row(chain) for chain in chains],
-    }
+    return 0, HistoryAnswer(
+        registry=spec.registry, commits=history, chains=[chain_row(chain) for chain in chains]
+    )
 
 
-def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, JsonObject]:
+def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, DomainAnswer]:
     """Print a domain's evidence, and the bundles it had, newest first, alias by alias."""
     from iak.jobs._chains import chain_row, show_chain  # loads SciPy, which takes a second
 
@@ -191,10 +196,10 @@ def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, JsonObject]:
     aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
     if not aliases and chain is None:
         folder_of(store, head, "champion", domain)  # refuses the name, and lists those that exist
-    document: JsonObject = {"registry": store.uri, "domain": domain}
+    answer = DomainAnswer(registry=store.uri, domain=domain)
     if chain is not None:
         show_chain(chain)
-        document["chain"] = chain_row(chain)
+        answer = answer.model_copy(update={"chain": chain_row(chain)})
     if not aliases:
         console.print(f"{domain} has no kernel of its own yet", markup=False)
     for alias in aliases:
@@ -203,10 +208,10 @@ def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, JsonObject]:
         assert pointer is not None, "folder_of refuses a domain without a pointer"
         pointers = [pointer, *earlier_pointers(store, alias, folder, pointer)]
         rows = list(map_concurrently(store, partial(_pointer_row, store), pointers))
-        document[alias] = rows
+        answer = answer.model_copy(update={alias: rows})
         _show_pointers_of(alias, pointer.name, rows, is_cut=pointers[-1].before is not None)
         show_facts(f"lineage of the {alias}", _lineage(read_entry(store, pointer.stored)))
-    return 0, document
+    return 0, answer
 
 
 def _chain_of(head: Commit | None, domain: str) -> ChainState | None:
@@ -215,17 +220,17 @@ def _chain_of(head: Commit | None, domain: str) -> ChainState | None:
     return next((c for folder, c in chains.items() if domain in (folder, c.name)), None)
 
 
-def _show_pointers_of(alias: str, domain: str, rows: Sequence[JsonObject], *, is_cut: bool) -> None:
+def _show_pointers_of(alias: str, domain: str, rows: Sequence[PointerRow], *, is_cut: bool) -> None:
     show_table(
         f"{alias} of {domain}: now, and what rollbacks return to",
         ("commit", "bundle", "gate gain", "tuned", "the gate said"),
         [
             (
-                str(row["generation"]),
-                row["bundle"][:12],
-                number(row["gain"], 5, sign=True),
-                row["tuned_at"],
-                row["reason"],
+                str(row.generation),
+                row.bundle[:12],
+                number(row.gain, 5, sign=True),
+                row.tuned_at,
+                row.reason,
             )
             for row in rows
         ],
@@ -234,7 +239,7 @@ def _show_pointers_of(alias: str, domain: str, rows: Sequence[JsonObject], *, is
     )
 
 
-def _lineage(entry: Entry) -> JsonObject:
+def _lineage(entry: Entry) -> dict[str, object]:
     lineage = entry.lineage
     return {
         "bundle": entry.digest,
@@ -250,7 +255,7 @@ def _lineage(entry: Entry) -> JsonObject:
     }
 
 
-def diff(spec: RegistryDiffSpec) -> tuple[int, JsonObject]:
+def diff(spec: RegistryDiffSpec) -> tuple[int, DiffAnswer]:
     """Print the domains for which two sets of pointers point at different bundles."""
     store = open_store(spec.registry)
     first, second = (_state(store, name) for name in (spec.first, spec.second))
@@ -260,15 +265,15 @@ def diff(spec: RegistryDiffSpec) -> tuple[int, JsonObject]:
         pointer = one or other
         assert pointer is not None, "the folder is of one of them"
         rows.append(
-            {
-                "domain": pointer.name,
-                "first": one.bundle if one else None,
-                "second": other.bundle if other else None,
-                "first_gain": _gain(store, one),
-                "second_gain": _gain(store, other),
-            }
+            DomainDifference(
+                domain=pointer.name,
+                first=one.bundle if one else None,
+                second=other.bundle if other else None,
+                first_gain=_gain(store, one),
+                second_gain=_gain(store, other),
+            )
         )
-    others = [row for row in rows if row["first"] != row["second"]]
+    others = [row for row in rows if row.first != row.second]
     show_table(
         f"{spec.first} -> {spec.second}: {len(others)} of {len(rows)} domains differ",
         ("domain", spec.first, spec.second, "gate gains"),
@@ -276,17 +281,12 @@ def diff(spec: RegistryDiffSpec) -> tuple[int, JsonObject]:
         text=(spec.first, spec.second),
         caption="Each gain was measured on the gate rows of its own night.",
     )
-    return 0, {"registry": store.uri, "first": spec.first, "second": spec.second, "domains": rows}
+    return 0, DiffAnswer(registry=store.uri, first=spec.first, second=spec.second, domains=rows)
 
 
-def _diff_cells(row: JsonObject) -> tuple[str, ...]:
-    gains = (number(row[f"{end}_gain"], 5, sign=True) for end in ("first", "second"))
-    return (
-        row["domain"],
-        (row["first"] or "-")[:12],
-        (row["second"] or "-")[:12],
-        " -> ".join(gains),
-    )
+def _diff_cells(row: DomainDifference) -> tuple[str, ...]:
+    gains = (number(gain, 5, sign=True) for gain in (row.first_gain, row.second_gain))
+    return row.domain, (row.first or "-")[:12], (row.second or "-")[:12], " -> ".join(gains)
 
 
 def _gain(store: Store, pointer: Pointer | None) -> float | None:
@@ -305,7 +305,7 @@ def _state(store: Store, name: str) -> Mapping[str, Pointer]:
     return commit.pointers.get(alias, {}) if commit else {}
 
 
-def promote(spec: RegistryPromoteSpec) -> tuple[int, JsonObject]:
+def promote(spec: RegistryPromoteSpec) -> tuple[int, PromoteAnswer]:
     """Promote what the gate published, and show what moved, what was held and what was forced."""
     from iak.pipeline.registry.promote import promote_alias, promote_run
     from iak.pipeline.runs.finished_run import finished_run  # loads torch, which takes seconds
@@ -338,21 +338,21 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, JsonObject]:
         console.print(f"held by the gate and promoted by force: {names}", markup=False)
     for name, reason in promotion.held.items():
         console.print(f"not promoted, the gate held it: {name}: {reason}", markup=False)
-    document = {
-        "registry": spec.registry,
-        "alias": spec.alias,
-        "generation": _generation(promotion.commit),
-        "moves": [move.model_dump(mode="json") for move in moves],
-        "unchanged": list(promotion.unchanged),
-        "forced": list(promotion.forced),
-        "held": dict(promotion.held),
-    }
+    answer = PromoteAnswer(
+        registry=spec.registry,
+        alias=spec.alias,
+        generation=_generation(promotion.commit),
+        moves=moves,
+        unchanged=list(promotion.unchanged),
+        forced=list(promotion.forced),
+        held=dict(promotion.held),
+    )
     if promotion.held:
-        return SOME_HELD, document
-    return (OK if moves else NOTHING_TO_DO), document
+        return SOME_HELD, answer
+    return (OK if moves else NOTHING_TO_DO), answer
 
 
-def rollback(spec: RegistryRollbackSpec) -> tuple[int, JsonObject]:
+def rollback(spec: RegistryRollbackSpec) -> tuple[int, RollbackAnswer]:
     """Return domains to the bundles they had before, and show what serves them now."""
     store = open_store(spec.registry)
     tracked = _tracked(spec, store)
@@ -368,11 +368,9 @@ def rollback(spec: RegistryRollbackSpec) -> tuple[int, JsonObject]:
         from iak.pipeline.runs.nightly_notify import follow_rollback  # loads NumPy and more
 
         console.print(follow_rollback(tracked, store, token=os.environ.get(TOKEN)), markup=False)
-    return 0, {
-        "registry": spec.registry,
-        "generation": done.commit.generation,
-        "moves": [move.model_dump(mode="json") for move in done.commit.moves],
-    }
+    return 0, RollbackAnswer(
+        registry=spec.registry, generation=done.commit.generation, moves=done.commit.moves
+    )
 
 
 def _tracked(spec: RegistryRollbackSpec, store: Store) -> NightlySpec | None:
@@ -394,7 +392,7 @@ def _tracked(spec: RegistryRollbackSpec, store: Store) -> NightlySpec | None:
     return settings if settings.notify.tracking is not None else None
 
 
-def verify(spec: RegistryVerifySpec) -> tuple[int, JsonObject]:
+def verify(spec: RegistryVerifySpec) -> tuple[int, VerifyAnswer]:
     """Read all commits and all bundles."""
     with announce("reading every byte", after_s=2.0):
         report = verify_registry(open_store(spec.registry))
@@ -406,17 +404,17 @@ def verify(spec: RegistryVerifySpec) -> tuple[int, JsonObject]:
             "not committed": f"{report.uncommitted:,}, of killed promotions (gc removes them)",
         },
     )
-    return 0, {
-        "registry": spec.registry,
-        "commits": report.commits,
-        "bundles": report.bundles,
-        "bytes": report.bytes,
-        "uncommitted": report.uncommitted,
-        "problems": list(report.problems),
-    }
+    return 0, VerifyAnswer(
+        registry=spec.registry,
+        commits=report.commits,
+        bundles=report.bundles,
+        bytes=report.bytes,
+        uncommitted=report.uncommitted,
+        problems=list(report.problems),
+    )
 
 
-def forget(spec: RegistryForgetSpec) -> tuple[int, JsonObject]:
+def forget(spec: RegistryForgetSpec) -> tuple[int, ForgetReport]:
     """Print what a request to delete users' data touches, and remove caches where asked to."""
     from iak.pipeline.runs.forget import find_touched  # loads torch, which takes seconds
 
@@ -426,7 +424,7 @@ def forget(spec: RegistryForgetSpec) -> tuple[int, JsonObject]:
     with announce("reading the user column of the log's files", after_s=2.0):
         touched = find_touched(open_store(spec.registry), users, remove_caches=spec.remove_caches)
     _show_touched(touched)
-    return 0, touched.model_dump(mode="json")
+    return 0, touched
 
 
 def _show_touched(touched: ForgetReport) -> None:
@@ -464,7 +462,7 @@ def _cache_note(cache: TouchedCache) -> str:
     return f"{cache.bytes:,} bytes{', removed' if cache.is_removed else ''}"
 
 
-def gc(spec: RegistryGcSpec) -> tuple[int, JsonObject]:
+def gc(spec: RegistryGcSpec) -> tuple[int, GcAnswer]:
     """Remove bundles that no pointer and no rollback needs; with `dry_run` only show them."""
     done = remove_unneeded(open_store(spec.registry), keep=spec.keep, dry_run=spec.dry_run)
     show_facts(
@@ -479,18 +477,18 @@ def gc(spec: RegistryGcSpec) -> tuple[int, JsonObject]:
     for what, folders in stale.items():
         size = sum(folder.bytes for folder in folders)
         console.print(f"{what}: {len(folders):,} folders, {size:,} bytes", markup=False)
-    return 0, {
-        "registry": spec.registry,
-        "dry_run": spec.dry_run,
-        "removed": list(done.removed),
-        "bytes": done.bytes,
-        "kept": done.kept,
-        "folders": [
-            {"what": what, "path": str(folder.path), "bytes": folder.bytes}
+    return 0, GcAnswer(
+        registry=spec.registry,
+        dry_run=spec.dry_run,
+        removed=list(done.removed),
+        bytes=done.bytes,
+        kept=done.kept,
+        folders=[
+            StaleFolder(what=what, path=str(folder.path), bytes=folder.bytes)
             for what, folders in stale.items()
             for folder in folders
         ],
-    }
+    )
 
 
 def _stale(spec: RegistryGcSpec) -> dict[str, list["Stale"]]:

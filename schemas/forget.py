@@ -6,6 +6,7 @@ from pydantic import NonNegativeInt
 
 from iak.schemas.base import Spec
 from iak.schemas.registry import Alias, StoredName
+from iak.schemas.registry_answer import RegistryAnswer
 
 State = Literal["touched", "untouched", "unknown"]
 """`unknown`: the files that it was made from, or the record that names them, are gone."""
@@ -55,10 +56,9 @@ class TouchedCache(Spec):
     is_removed: bool = False
 
 
-class ForgetReport(Spec):
-    """Everything that a deletion request touches."""
+class ForgetReport(RegistryAnswer):
+    """`forget`: everything that a deletion request touches."""
 
-    registry: str
     users: NonNegativeInt
     """Users in the request."""
     files: list[TouchedFile] = []

@@ -161,11 +161,19 @@ class BenchmarkLine(Spec):
         return self.model_dump(mode="json")
 
 
+Line = JsonObject
+"""A line of a benchmark's table, as its record has it: column -> JSON value.
+
+The columns are those of the benchmark and of the version that ran it. `BenchmarkRecord.lines` reads
+them as a type.
+"""
+L = TypeVar("L", bound=View)
+
+
 class BenchmarkResult(Spec):
     """What a benchmark returns; its record adds settings, machine and versions."""
 
-    rows: list[JsonObject]
-    """Lines of the table: column -> JSON value."""
+    rows: list[Line]
     targets: list[Target] = []
     notes: list[str] = []
     """What a reader needs to understand the numbers, and what limits them."""
@@ -191,7 +199,20 @@ class BenchmarkRecord(Spec):
     limits: dict[str, float] = {}
     """Measured ceilings of the machine: memory bandwidth in bytes/s, matmul rate in FLOP/s."""
     versions: dict[str, str] = {}
-    rows: list[JsonObject] = []
-    """Lines of the table."""
+    rows: list[Line] = []
     targets: list[Target] = []
     notes: list[str] = []
+
+    def lines(self, kind: type[L], table: str | None = None) -> list[L]:
+        """Return the lines of a table, with the columns that a reader needs.
+
+        Args:
+            kind: type of the lines.
+            table: name of the table. A record of one table does not name it in its lines. None for
+                the lines of all tables.
+
+        Raises:
+            ValueError: a line lacks a column that the type needs.
+        """
+        rows = [row for row in self.rows if table is None or row.get("table", table) == table]
+        return [kind.model_validate(row) for row in rows]
