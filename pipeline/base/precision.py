@@ -17,7 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from iak.pipeline.data.batch import Batch, to_batch
-from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.kept_steps import RowsInSteps
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.model.loss import TaskShape, probabilities
@@ -41,7 +41,7 @@ _PASSES: tuple[tuple[Precision, ...], ...] = (("fp32",), ("fp16", "int8", "int4"
 
 def measure(
     base_in: Callable[[Precision], Recommender],
-    rows: Reader,
+    rows: RowsInSteps,
     *,
     tasks: Sequence[TaskShape],
     titles: Sequence[str],

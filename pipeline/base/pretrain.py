@@ -9,9 +9,8 @@ from iak.pipeline.base.trainer import (
     Pretraining,
     PretrainWork,
     local_rows,
-    reader_of,
-    validation_split,
 )
+from iak.pipeline.data.kept_steps import RowsInSteps
 from iak.pipeline.events import Report
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
@@ -40,7 +39,7 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingR
         Diverged: a loss is infinite or not a number.
     """
     training = Pretraining(work, worker=worker, report=report)
-    result, plan = training.run(), training.plan
+    result, plan, valid = training.run(), training.plan, training.valid
     if result.is_parent_best:
         return result
     if work.early_stop == "per_task":
@@ -48,7 +47,7 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingR
     # The trained model and its optimisers go first, so that measuring needs no more memory.
     del training
     gc.collect()
-    precisions = tuple(_measure_precisions(work, plan, worker, report))
+    precisions = tuple(_measure_precisions(work, plan, valid, worker, report))
     return result.model_copy(update={"precisions": precisions})
 
 
@@ -58,7 +57,7 @@ def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> Tr
 
 
 def _measure_precisions(
-    work: PretrainWork, plan: TorchRecPlan, worker: Worker, report: Report
+    work: PretrainWork, plan: TorchRecPlan, valid: RowsInSteps, worker: Worker, report: Report
 ) -> list[PrecisionEntry]:
     """Measure the best weights in every precision on validation rows; a collective call."""
     catalog, best = work.view.catalog, work.run_dir / BEST
@@ -78,7 +77,7 @@ def _measure_precisions(
 
     return precision.measure(
         base_in,
-        reader_of(work, validation_split(work), worker),
+        valid,
         tasks=published_base.task_shapes(catalog),
         titles=[task.entire_space_title or task.title for task in catalog.tasks],
         batch_rows=local_rows(work, worker),

@@ -24,6 +24,7 @@ from iak.pipeline.collectives import total
 from iak.pipeline.data import features
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.kept_steps import KeptSteps
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor, Reader
 from iak.pipeline.data.view import LogView
@@ -118,7 +119,7 @@ class Pretraining:
         )
         self.local_rows = local_rows(work, worker)
         self.train = reader_of(work, "pretrain", worker)
-        self.valid = reader_of(work, validation_split(work), worker)
+        self.valid = KeptSteps(reader_of(work, validation_split(work), worker))
         self.steps_per_epoch = self.train.steps(self.local_rows)
         self.steps = self.steps_per_epoch * work.epochs
         self.state = TrainState(steps_per_epoch=self.steps_per_epoch)

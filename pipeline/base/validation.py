@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from iak.pipeline.base.precision import MAX_ROWS, broadcast, gather_rows
 from iak.pipeline.collectives import total
 from iak.pipeline.data.batch import to_batch
-from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.kept_steps import RowsInSteps
 from iak.pipeline.model.loss import TaskShape, probabilities, task_losses
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.shard import unwrap
@@ -39,7 +39,7 @@ class Validation:
 @torch.no_grad()
 def validate(
     model: nn.Module,
-    rows: Reader,
+    rows: RowsInSteps,
     tasks: Sequence[TaskShape],
     *,
     batch_rows: int,
@@ -83,7 +83,11 @@ def validate(
 
 
 def mean_loss(
-    model: nn.Module, rows: Reader, tasks: tuple[TaskShape, ...], batch_rows: int, worker: Worker
+    model: nn.Module,
+    rows: RowsInSteps,
+    tasks: tuple[TaskShape, ...],
+    batch_rows: int,
+    worker: Worker,
 ) -> float:
     """Return the weighted sum over tasks of mean nats per labelled row; a collective call."""
     return validate(model, rows, tasks, batch_rows=batch_rows, worker=worker).loss
