@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import known_settings, moved_setting
+from iak.schemas.base import Settings
 
 _MIN_SIMILARITY = 0.8
 """Ratio of `difflib` above which the last parts of two dotted names count as similar."""
 
 
-def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
+def dotted(tree: Settings, below: str = "") -> list[str]:
     """Return every leaf of a tree of settings by its dotted name."""
     names: list[str] = []
     for key, value in tree.items():
@@ -62,7 +63,7 @@ def plain_name(name: str, names: Collection[str]) -> str:
 
 
 def refuse_other_than_text(
-    kind: type[BaseModel], settings: Mapping[str, Any], *, command: str, below: str = ""
+    kind: type[BaseModel], settings: Settings, *, command: str, below: str = ""
 ) -> None:
     """Refuse a number or a boolean of a file where a setting takes text: `out = 1` is not a path.
 

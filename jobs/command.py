@@ -8,10 +8,10 @@ presets, and presets over defaults.
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, get_origin
 
 from cyclopts import (
     UNSET,
@@ -33,7 +33,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs import load
 from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.explain import explain
-from iak.schemas.base import shortened
+from iak.schemas.base import Settings, shortened
 from iak.schemas.reference import type_name
 
 _WORDS = "_words"
@@ -129,7 +129,7 @@ class _Reader:
         """Give every argument that has no value yet the one of the files or the presets."""
         command = self.command
         files = [Path(token.value) for token in _argument(arguments, "config").tokens]
-        settings: dict[str, Any] = {}
+        settings: Settings = {}
         for file in [*self._shipped(arguments), *files]:
             settings = load.merged(settings, read_toml(file, setting="--config"))
         below = load.merged(self._presets(arguments, settings), settings)
@@ -156,9 +156,7 @@ class _Reader:
         files = [*self.command.files, *(self.command.smoke_files if is_smoke else ())]
         return [file for file in files if file.is_file()]
 
-    def _presets(
-        self, arguments: ArgumentCollection, settings: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _presets(self, arguments: ArgumentCollection, settings: Settings) -> Settings:
         """Return the presets that the named catalogue suggests for the command."""
         if not self.command.presets or "catalog" not in self.command.kind.model_fields:
             return {}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 
 import numpy as np
@@ -31,6 +31,44 @@ MAX_DOMAINS = 20
 """Domains shown, those with most rows. The JSON has all."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What two runs predicted on the same rows. In each pair, the first run comes first."""
+
+    split: str
+    runs: tuple[str, str]
+    """Their run folders."""
+    bases: tuple[str, str]
+    """Fingerprints of their bases."""
+    rows: tuple[int, int]
+    """Rows that each predicted."""
+    rows_compared: int
+    methods_of_one_run: tuple[list[str], list[str]]
+    """Methods that only the first run has, and only the second."""
+    tasks: tuple[MetricTask, ...]
+    lines: Mapping[str, Sequence[MetricRow]]
+    """Method -> metrics of both runs, with differences of the second to the first."""
+
+    def as_json(self) -> JsonObject:
+        """Return the comparison as JSON values."""
+        return {
+            "kind": "iak-comparison",
+            "format": FORMAT,
+            "split": self.split,
+            "runs": list(self.runs),
+            "bases": list(self.bases),
+            "rows": list(self.rows),
+            "rows_compared": self.rows_compared,
+            "methods_of_one_run": list(self.methods_of_one_run),
+            "tasks": [task.model_dump(mode="json") for task in self.tasks],
+            "lines": [
+                {"compared": method, **asdict(row)}
+                for method, metrics in self.lines.items()
+                for row in metrics
+            ],
+        }
+
+
 def main(spec: CompareSpec) -> int:
     """Compare every method that both runs have, on every task that both measure."""
     first, second = (
@@ -38,11 +76,11 @@ def main(spec: CompareSpec) -> int:
     )
     positions = paired_rows(first, second, common=spec.common)
     rows = compare(first, second, positions)
-    document = report_of(spec, first, second, positions, rows)
+    comparison = comparison_of(spec, first, second, positions, rows)
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(document, indent=1))
-    show(document, rows)
+        put_file(spec.json_out, json.dumps(comparison.as_json(), indent=1))
+    show(comparison)
     return 0
 
 
@@ -95,43 +133,34 @@ def _names(run: Predictions) -> list[str]:
     return [task.name for task in run.document.tasks]
 
 
-def report_of(
+def comparison_of(
     spec: CompareSpec,
     first: Predictions,
     second: Predictions,
     positions: tuple[Ints, Ints],
     rows: Mapping[str, Sequence[MetricRow]],
-) -> JsonObject:
-    """Return the whole comparison as JSON values."""
-    runs = (first, second)
-    alone = [
-        sorted(set(run.document.methods) - set(other.document.methods))
-        for run, other in (runs, runs[::-1])
-    ]
-    return {
-        "kind": "iak-comparison",
-        "format": FORMAT,
-        "split": spec.split,
-        "runs": [str(run.run_dir) for run in runs],
-        "bases": [run.document.base_fingerprint for run in runs],
-        "rows": [len(run.table) for run in runs],
-        "rows_compared": int(positions[0].size),
-        "methods_of_one_run": alone,
-        "tasks": [_document(task) for task in first.document.tasks],
-        "lines": [
-            {"compared": method, **asdict(row)}
-            for method, metrics in rows.items()
-            for row in metrics
-        ],
-    }
+) -> Comparison:
+    """Return the whole comparison."""
+    return Comparison(
+        split=spec.split,
+        runs=(str(first.run_dir), str(second.run_dir)),
+        bases=(first.document.base_fingerprint, second.document.base_fingerprint),
+        rows=(len(first.table), len(second.table)),
+        rows_compared=int(positions[0].size),
+        methods_of_one_run=(_only_in(first, second), _only_in(second, first)),
+        tasks=tuple(first.document.tasks),
+        lines=rows,
+    )
 
 
-def _document(task: MetricTask) -> JsonObject:
-    return task.model_dump(mode="json")
+def _only_in(run: Predictions, other: Predictions) -> list[str]:
+    """Return the methods of a run that the other one lacks."""
+    return sorted(set(run.document.methods) - set(other.document.methods))
 
 
-def show(document: JsonObject, rows: Mapping[str, Sequence[MetricRow]]) -> None:
+def show(comparison: Comparison) -> None:
     """Print a table for each task: every method in both runs, by domain and together."""
+    rows = comparison.lines
     tasks = dict.fromkeys(row.task for metrics in rows.values() for row in metrics)
     for task in tasks:
         lines = []
@@ -141,23 +170,20 @@ def show(document: JsonObject, rows: Mapping[str, Sequence[MetricRow]]) -> None:
             shown = largest(domains, MAX_DOMAINS, always=(ALL, POOLED_ROWS))
             lines += [_line(method, by, domain) for domain in shown]
         show_table(
-            f"{task} on {document['split']}",
+            f"{task} on {comparison.split}",
             ("method", "domain", "rows", "AUC", "delta [95 %]", "log-loss", "calibration"),
             lines,
             caption=_caption(rows, task),
             text=("domain",),
         )
-    first, second = document["rows"]
+    runs = [
+        f"{run}, {count:,} rows, base {base[:12]}"
+        for run, count, base in zip(comparison.runs, comparison.rows, comparison.bases, strict=True)
+    ]
+    alone = ", ".join(chain.from_iterable(comparison.methods_of_one_run))
     show_facts(
-        f"{document['rows_compared']:,} rows compared",
-        {
-            "first": f"{document['runs'][0]}, {first:,} rows, base {document['bases'][0][:12]}",
-            "second": f"{document['runs'][1]}, {second:,} rows, base {document['bases'][1][:12]}",
-            "methods of one run alone": ", ".join(
-                chain.from_iterable(document["methods_of_one_run"])
-            )
-            or "none",
-        },
+        f"{comparison.rows_compared:,} rows compared",
+        {"first": runs[0], "second": runs[1], "methods of one run alone": alone or "none"},
     )
     console.print()
 

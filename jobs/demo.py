@@ -29,7 +29,7 @@ from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.stats.metrics import MetricRow
-from iak.schemas.base import JsonObject
+from iak.schemas.base import Settings
 from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec, WorkerJobSpec
 from iak.schemas.log import Catalog
 from iak.schemas.prediction import EvaluationResult
@@ -78,7 +78,7 @@ def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
 def _step(
     verb: str,
     kind: type[S],
-    asked: JsonObject,
+    asked: Settings,
     use_case: Callable[[S, Catalog, Launcher, Report], object],
 ) -> None:
     """Run one verb as its own command would, with presets. A finished step is not run again."""

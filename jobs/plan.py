@@ -28,7 +28,7 @@ from iak.pipeline.runs.explain import explain
 from iak.pipeline.runs.load import SPECS, load_catalog, merged, moved_setting, nested
 from iak.pipeline.sharding.placement_search import GIB, Wanted
 from iak.pipeline.sharding.quantised import check_width
-from iak.schemas.base import JsonObject
+from iak.schemas.base import JsonObject, Settings
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import FinetuneSpec, PlanSpec
 from iak.schemas.log import Catalog
@@ -110,7 +110,7 @@ def resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> 
         raise BadRequest(f"settings of iak {spec.job}: {explain(error)}") from error
 
 
-def _job_settings(spec: PlanSpec) -> JsonObject:
+def _job_settings(spec: PlanSpec) -> Settings:
     """Return the settings of the file that the job itself is given by --config."""
     if spec.settings is None:
         return {}

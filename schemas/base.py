@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -15,6 +16,9 @@ from pydantic import (
 T = TypeVar("T")
 JsonObject = dict[str, Any]
 """A JSON object whose fields its reader does not know, or checks itself."""
+Settings = Mapping[str, Any]
+"""Settings by name, those of a group as a mapping, before a spec has checked them. Files and people
+wrote them, so a name may be misspelt and a value of any type."""
 
 _ALIAS = re.compile(r"(?<=.)@(champion|candidate)$")
 """What follows a registry in `registry:s3://bucket@champion`, which is no user of a host."""

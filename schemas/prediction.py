@@ -54,8 +54,22 @@ class UntunedDomain(Spec):
     """The kernel that serves it."""
 
 
-class EvaluationResult(PredictionResult):
-    """All that an evaluation measured beside its metrics. Fields that older runs lack are empty."""
+class PlantedFacts(Spec):
+    """What only a planted log can tell of an evaluation, since its true probabilities are known."""
+
+    expected_log_loss: dict[str, float | None] | None = None
+    """Method -> log-loss of clicks, expected under the true probabilities."""
+    reachable_share: float | None = None
+    """Share of the reachable gain that the tuned kernels reach."""
+    reachable_share_published: float | None = None
+    """The same of what serves after the gate."""
+    base_gap: float | None = None
+    """AUC by which the base ranks worse than the global taste on its own days."""
+    base_auc_on_its_own_days: float | None = None
+
+
+class EvaluatedRows(PredictionResult):
+    """The rows of an evaluation, and what served them. Fields that older runs lack are empty."""
 
     base_fingerprint: str = ""
     split: str = ""
@@ -68,12 +82,7 @@ class EvaluationResult(PredictionResult):
     intervals: Intervals = Intervals()
     unseen_usual: dict[str, float] = {}
     """Table -> share of unseen ids on the base's validation rows."""
-    expected_log_loss: dict[str, float | None] | None = None
-    """Planted logs: method -> log-loss of clicks, expected under the true probabilities."""
-    reachable_share: float | None = None
-    """Planted logs: share of the reachable gain that the tuned kernels reach."""
-    reachable_share_published: float | None = None
-    """The same of what serves after the gate."""
-    base_gap: float | None = None
-    """Planted logs: AUC by which the base ranks worse than the global taste on its own days."""
-    base_auc_on_its_own_days: float | None = None
+
+
+class EvaluationResult(PlantedFacts, EvaluatedRows):
+    """All that an evaluation measured beside its metrics."""

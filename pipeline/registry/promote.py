@@ -29,7 +29,6 @@ from iak.pipeline.registry.commits import (
 )
 from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
 from iak.pipeline.storage.store import Store, map_concurrently
-from iak.schemas.base import JsonObject
 from iak.schemas.chain import ChainState
 from iak.schemas.manifest import BundleEntry, BundleManifest
 from iak.schemas.registry import (
@@ -258,10 +257,10 @@ def _read_verified(folder: Path) -> _VerifiedBundle:
     return _VerifiedBundle(manifest, contents)
 
 
-def _unsealed(bundle: _VerifiedBundle, run: Run) -> JsonObject:
-    """Return a bundle's entry as JSON values, without its own digest."""
+def _unsealed(bundle: _VerifiedBundle, run: Run) -> Entry:
+    """Return a bundle's entry, without its own digest and without a name."""
     manifest = bundle.manifest
-    entry = Entry(
+    return Entry(
         digest=bundle_digest(manifest),
         stored=f"{'0' * 64}-{'0' * 16}",  # put_stored draws it
         folder=manifest.name,
@@ -286,9 +285,8 @@ def _unsealed(bundle: _VerifiedBundle, run: Run) -> JsonObject:
             tuned_at=manifest.created_at,
             added_at=datetime.now(UTC).replace(microsecond=0),
         ),
-        sha256="0" * 64,
+        sha256="0" * 64,  # and computes it
     )
-    return entry.model_dump(mode="json", exclude={"stored"})
 
 
 @dataclass(slots=True)

@@ -106,16 +106,17 @@ def verify_stored(store: Store, stored: str) -> Entry:
     return entry
 
 
-def put_stored(store: Store, unsealed: JsonObject, contents: Mapping[str, bytes]) -> Entry:
+def put_stored(store: Store, unsealed: Entry, contents: Mapping[str, bytes]) -> Entry:
     """Store a bundle under a new name, even where the same bundle is stored already.
 
     Args:
         store: store of the registry.
-        unsealed: the entry as JSON values, without its own digest and without its name.
+        unsealed: the entry. Its own digest and its name are not read.
         contents: file name -> bytes, as the entry names them.
     """
-    stored = f"{unsealed['digest']}-{secrets.token_hex(8)}"
-    entry = Entry.model_validate(seal({**unsealed, "stored": stored}))
+    stored = f"{unsealed.digest}-{secrets.token_hex(8)}"
+    document = unsealed.model_dump(mode="json") | {"stored": stored}
+    entry = Entry.model_validate(seal(document))
     files = {stored_key(stored, entry.folder, name): data for name, data in contents.items()}
     store.put(files | {stored_key(stored, ENTRY): spelled(entry.model_dump(mode="json"))})
     return entry

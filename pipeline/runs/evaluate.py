@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -25,11 +24,11 @@ from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.metrics import (
     METRICS,
     METRICS_TABLE,
-    base_gap_facts,
     intervals_of,
     metrics_of,
     reachable_facts,
     served_by,
+    with_base_gap,
     write_metrics,
 )
 from iak.pipeline.runs.outputs import file_output
@@ -48,7 +47,7 @@ from iak.pipeline.runs.stored_run import local_run
 from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
-from iak.schemas.prediction import EvaluationResult, PredictionResult
+from iak.schemas.prediction import EvaluationResult, PlantedFacts, PredictionResult
 from iak.schemas.record import Output, RunRecord
 
 
@@ -148,19 +147,19 @@ def _evaluate(
         served=served_by(table),
         intervals=intervals_of(rows),
         unseen_usual=usual_unseen(opened.manifest),
-        **(_planted_facts(spec, catalog, table) if truth else {}),
+        **dict(_planted_facts(spec, catalog, table) if truth else PlantedFacts()),
     )
     record.result = result
     record.outputs = outputs_of(spec.run_dir)
     return result, rows
 
 
-def _planted_facts(spec: EvaluateSpec, catalog: Catalog, table: pa.Table) -> dict[str, Any]:
+def _planted_facts(spec: EvaluateSpec, catalog: Catalog, table: pa.Table) -> PlantedFacts:
     """Return the numbers that need true probabilities: the reachable share, and the base's gap."""
     facts = reachable_facts(table, catalog)
     if gap_split := _gap_split(catalog):
         held_out = read_predictions(spec.run_dir, gap_split).table
-        facts |= base_gap_facts(held_out, catalog)
+        facts = with_base_gap(facts, held_out, catalog)
     return facts
 
 

@@ -12,7 +12,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.formats import first_format
 from iak.pipeline.runs.documents import read_json, read_toml
 from iak.pipeline.runs.explain import explain
-from iak.schemas.base import JsonObject, Spec, shortened
+from iak.schemas.base import JsonObject, Settings, Spec, shortened
 from iak.schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.nightly import NightlySpec
@@ -135,7 +135,7 @@ def _plan_of(document: JsonObject, where: Path) -> PlanDocument:
     )
 
 
-def nested(dotted: JsonObject) -> JsonObject:
+def nested(dotted: Settings) -> JsonObject:
     """Return `{"optim.lr": 1}` as `{"optim": {"lr": 1}}`."""
     tree: JsonObject = {}
     for name, value in dotted.items():
@@ -147,7 +147,7 @@ def nested(dotted: JsonObject) -> JsonObject:
     return tree
 
 
-def merged(below: JsonObject, above: JsonObject) -> JsonObject:
+def merged(below: Settings, above: Settings) -> JsonObject:
     """Return two trees of settings as one; where both have a setting, `above` wins."""
     result = dict(below)
     for key, value in above.items():
@@ -189,7 +189,7 @@ def moved_setting(kind: type[BaseModel], name: str) -> str | None:
     return kind.moved(name) if issubclass(kind, PlacedSpec) else None
 
 
-def spec_with_presets(kind: type[S], verb: str, catalog: Catalog, settings: JsonObject) -> S:
+def spec_with_presets(kind: type[S], verb: str, catalog: Catalog, settings: Settings) -> S:
     """Return a verb's spec: its defaults, the catalogue's presets over them, the settings on top.
 
     Args:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from iak.pipeline.stats.auc import auc
 from iak.pipeline.stats.losses import expected_log_loss, reachable_share
 from iak.pipeline.stats.metrics import ALL, MetricRow, evaluate_methods
 from iak.schemas.log import Catalog
-from iak.schemas.prediction import Intervals
+from iak.schemas.prediction import Intervals, PlantedFacts
 from iak.schemas.predictions import MetricTask, metric_tasks
 
 Floats = npt.NDArray[np.float64]
@@ -103,7 +102,7 @@ def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
         pq.write_table(pa.Table.from_pylist(flat), part, write_page_checksum=True)
 
 
-def reachable_facts(table: pa.Table, catalog: Catalog) -> dict[str, Any]:
+def reachable_facts(table: pa.Table, catalog: Catalog) -> PlantedFacts:
     """Return how much of the gain that a planted log allows each method reaches.
 
     Args:
@@ -112,20 +111,23 @@ def reachable_facts(table: pa.Table, catalog: Catalog) -> dict[str, Any]:
     """
     p = probabilities(table, catalog)
     true_p = p["oracle"]["ctr"]
-    facts: dict[str, Any] = {
-        "expected_log_loss": {m: expected_log_loss(true_p, p[m]["ctr"]) for m in p},
+    share = {
+        method: reachable_share(true_p, p[BASE]["ctr"], p[method]["ctr"])
+        for method in (IAK, PUBLISHED)
+        if method in p
     }
-    for method in (IAK, PUBLISHED):
-        if method in p:
-            name = "reachable_share" if method == IAK else "reachable_share_published"
-            facts[name] = reachable_share(true_p, p[BASE]["ctr"], p[method]["ctr"])
-    return facts
+    return PlantedFacts(
+        expected_log_loss={m: expected_log_loss(true_p, p[m]["ctr"]) for m in p},
+        reachable_share=share.get(IAK),
+        reachable_share_published=share.get(PUBLISHED),
+    )
 
 
-def base_gap_facts(held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
-    """Return by how much a planted log's base ranks worse than the global taste it should know.
+def with_base_gap(facts: PlantedFacts, held_out: pa.Table, catalog: Catalog) -> PlantedFacts:
+    """Add by how much a planted log's base ranks worse than the global taste it should know.
 
     Args:
+        facts: what else the planted log tells.
         held_out: predictions on held-out rows of the base's own days.
         catalog: the log's catalogue.
     """
@@ -135,5 +137,6 @@ def base_gap_facts(held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
     base_auc = auc(labels, own[BASE]["ctr"][mask])
     global_auc = auc(labels, own["oracle_global"]["ctr"][mask])
     if base_auc is None or global_auc is None:
-        return {}
-    return {"base_gap": global_auc - base_auc, "base_auc_on_its_own_days": base_auc}
+        return facts
+    gap = {"base_gap": global_auc - base_auc, "base_auc_on_its_own_days": base_auc}
+    return facts.model_copy(update=gap)

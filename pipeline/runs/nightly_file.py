@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from iak.schemas.base import Settings
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.reference import type_name
 
@@ -17,7 +18,7 @@ _OTHER_VERBS = ("finetune",)
 """Sections with the settings of a verb, which its own help explains."""
 
 
-def commented(settings: Mapping[str, Any]) -> str:
+def commented(settings: Settings) -> str:
     """Return a `nightly.toml` with every setting, its meaning and its default.
 
     Args:
@@ -43,7 +44,7 @@ def commented(settings: Mapping[str, Any]) -> str:
 
 
 def _section_lines(
-    name: str, kind: type[BaseModel], whole: FieldInfo, settings: Mapping[str, Any]
+    name: str, kind: type[BaseModel], whole: FieldInfo, settings: Settings
 ) -> Iterator[str]:
     """Yield a section: its meaning, then its settings as comments."""
     yield from _comment(whole.description or kind.__doc__ or "")
@@ -72,7 +73,7 @@ def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in wrap(" ".join(text.split()), _WIDTH, break_on_hyphens=False)]
 
 
-def _setting(name: str, field: FieldInfo, settings: Mapping[str, Any]) -> str:
+def _setting(name: str, field: FieldInfo, settings: Settings) -> str:
     """Return a setting's line; one without a value of its own is a comment."""
     if name in settings:
         return f"{name} = {toml_value(settings[name])}"

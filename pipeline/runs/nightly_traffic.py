@@ -1,10 +1,8 @@
 """Count what a night moves between machines: objects of stores, and files of workers."""
 
 import threading
-from collections.abc import Mapping
-from typing import Any
 
-from iak.pipeline.events import FilesCarried, Report, StoresUsed
+from iak.pipeline.events import AnyEvent, FilesCarried, Report, StoresUsed
 from iak.pipeline.storage.store_counter import StoreCounter
 from iak.schemas.traffic import Carried, NightTraffic, StoreTraffic
 
@@ -28,7 +26,7 @@ class TrafficCounter:
             report: gets every event.
         """
 
-        def count_and_report(event: Mapping[str, Any]) -> None:
+        def count_and_report(event: AnyEvent) -> None:
             with self._lock:
                 self._reported += _traffic_in(event)
             report(event)
@@ -42,7 +40,7 @@ class TrafficCounter:
         return reported + _of_stores(self._stores.take())
 
 
-def _traffic_in(event: Mapping[str, Any]) -> NightTraffic:
+def _traffic_in(event: AnyEvent) -> NightTraffic:
     """Return the traffic that an event reports, which most do not."""
     if event["event"] == FilesCarried.name:
         return NightTraffic(

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -20,6 +20,7 @@ from random import Random
 from typing import Any, Protocol
 
 from iak.pipeline.errors import PipelineError
+from iak.schemas.base import Settings
 from infra.benchmarks.faults.outcome import Answer, Ended, Ending, Fault
 
 Damage = Callable[[Path, Random], Fault]
@@ -52,7 +53,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 class Attempt(Protocol):
     """A function that runs a verb in this process with one worker, and returns its result."""
 
-    def __call__(self, verb: str, settings: Mapping[str, Any], at: Callable[[str], None]) -> Ended:
+    def __call__(self, verb: str, settings: Settings, at: Callable[[str], None]) -> Ended:
         """Run it, and call `at` with the name of every moment that passes."""
         ...
 
@@ -62,7 +63,7 @@ class Request:
     """The verb and settings of an attempt, and the damage that it meets."""
 
     verb: str
-    settings: Mapping[str, Any]
+    settings: Settings
     before: Callable[[Path], None] | None = None
     """Done to the process before it starts: a full disk, another user."""
     damage: Damage | None = None

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import TUNE
 from iak.pipeline.runs.record import AlreadyFinished, now
 from iak.pipeline.storage.store import Store, open_store
+from iak.schemas.base import Settings
 from iak.schemas.manifest import BundleManifest
 from iak.schemas.night import NightRecord
 from iak.schemas.nightly import NightlySpec
@@ -33,7 +34,7 @@ from infra.benchmarks.faults.outcome import Ended
 Moment = Callable[[str], None]
 
 
-def attempt_night(settings: Mapping[str, Any], at: Moment) -> Ended:
+def attempt_night(settings: Settings, at: Moment) -> Ended:
     """Run a night to its end, or from where it broke, and read what all nights came to.
 
     Args:
@@ -55,7 +56,7 @@ def attempt_night(settings: Mapping[str, Any], at: Moment) -> Ended:
 _OF_REQUEST = ("night", "clock_days", "launcher")
 
 
-def _launcher(spec: NightlySpec, settings: Mapping[str, Any]) -> Launcher:
+def _launcher(spec: NightlySpec, settings: Settings) -> Launcher:
     """Return what starts the night's workers."""
     if settings.get("launcher") != "ray":
         return ProcessLauncher()

@@ -23,6 +23,7 @@ from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.tuning.finetune import SPLITS
+from iak.schemas.base import Settings
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
 from iak.schemas.results import PretrainResult
 from infra.benchmarks.faults.night_attempt import Moment, attempt_night
@@ -41,7 +42,7 @@ _USE_CASES: dict[str, Callable[..., object]] = {
 }
 
 
-def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
+def run_verb(verb: str, settings: Settings, at: Moment) -> Ended:
     """Run a verb, and read what it published.
 
     Args:

@@ -5,14 +5,15 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.runs.metrics import (
-    base_gap_facts,
     intervals_of,
     metrics_of,
     reachable_facts,
     served_by,
+    with_base_gap,
     write_metrics,
 )
 from iak.schemas.log import Catalog
+from iak.schemas.prediction import PlantedFacts
 
 CATALOG = Catalog.model_validate(
     {
@@ -90,8 +91,8 @@ def test_the_share_of_the_reachable_gain_runs_from_base_to_oracle(says, share):
     p = table.column("t.p_click").to_numpy()
     dull = np.full(len(p), p.mean())
     told = predictions(base=dull, iak=p if says == "oracle" else dull)
-    facts = reachable_facts(told, CATALOG) | base_gap_facts(told, CATALOG)
-    assert facts["reachable_share"] == pytest.approx(share, abs=1e-9)
+    facts = with_base_gap(reachable_facts(told, CATALOG), told, CATALOG)
+    assert facts.reachable_share == pytest.approx(share, abs=1e-9)
 
 
 def test_the_base_gap_is_what_the_global_oracle_ranks_better():
@@ -99,9 +100,9 @@ def test_the_base_gap_is_what_the_global_oracle_ranks_better():
     p = table.column("t.p_click").to_numpy()
     index = table.schema.get_field_index("t.p_click_global")
     knowing = predictions(base=p).set_column(index, "t.p_click_global", pa.array(p))
-    assert base_gap_facts(knowing, CATALOG)["base_gap"] == pytest.approx(0.0)
+    assert with_base_gap(PlantedFacts(), knowing, CATALOG).base_gap == pytest.approx(0.0)
     dull = predictions().set_column(index, "t.p_click_global", pa.array(p))
-    assert base_gap_facts(dull, CATALOG)["base_gap"] > 0.1
+    assert with_base_gap(PlantedFacts(), dull, CATALOG).base_gap > 0.1
 
 
 def test_metrics_are_written_twice_and_say_the_same(tmp_path):
