@@ -10,9 +10,10 @@ from iak.jobs._progress import console, print_event
 from iak.jobs._tables import show_facts, show_table
 from iak.jobs.clusters import load_cluster, shipped_clusters, with_constants, with_devices
 from iak.pipeline.base.defaults import batch_rows_for
-from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.published_base import PublishedBase, shapes_of
 from iak.pipeline.errors import OK, BadRequest, DoesNotFit
 from iak.pipeline.files import put_file
+from iak.pipeline.model.tables import TableShape
 from iak.pipeline.planning.assess import (
     Assessment,
     FrozenPrecisions,
@@ -52,7 +53,8 @@ def main(spec: PlanSpec) -> int:
     rows = _counted(catalog, opened) | spec.table_rows
     spec = resolved(spec, catalog, opened)
     clusters = _clusters(spec)
-    request = _request(spec, catalog, rows)
+    tables = None if opened is None else shapes_of(opened.manifest.tables)
+    request = _request(spec, catalog, rows, tables)
     answers = []
     for number, cluster in enumerate(clusters, 1):
         if len(clusters) > 1:
@@ -121,8 +123,21 @@ def _job_settings(spec: PlanSpec) -> Settings:
     return settings
 
 
-def _request(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> PlanRequest:
-    work = workload(catalog, spec.model, spec.kernel, rows=rows, ids=spec.ids, domains=spec.domains)
+def _request(
+    spec: PlanSpec,
+    catalog: Catalog,
+    rows: dict[str, int],
+    module_tables: Sequence[TableShape] | None,
+) -> PlanRequest:
+    work = workload(
+        catalog,
+        spec.model,
+        spec.kernel,
+        rows=rows,
+        ids=spec.ids,
+        domains=spec.domains,
+        module_tables=module_tables,
+    )
     names = [shape.name for shape in work.shapes]
     unknown = sorted(set(spec.placement.sharding) - set(names))
     if unknown:

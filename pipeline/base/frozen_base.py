@@ -14,7 +14,13 @@ from typing import Self
 
 from iak.pipeline.base import adopted_module, precision
 from iak.pipeline.base.given_towers import open_given
-from iak.pipeline.base.published_base import PublishedBase, build_model, files_of, table_shapes
+from iak.pipeline.base.module_tables import TablesOnWorker
+from iak.pipeline.base.published_base import (
+    PublishedBase,
+    build_model,
+    files_of,
+    frozen_shapes,
+)
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import Digest, digest
 from iak.pipeline.model.given import GivenModel
@@ -25,7 +31,7 @@ from iak.pipeline.sharding.base_weights import read_frozen_base
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import lay_out
-from iak.pipeline.sharding.shard import dense_state, digest_model
+from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
@@ -72,36 +78,27 @@ class FrozenBase:
             Corrupt: a file is not what was published.
         """
         published.bring()
-        made_elsewhere = _made_elsewhere(published)
-        if made_elsewhere is not None:
-            model = made_elsewhere.to(worker.device)
-            return cls(published=published, model=model, worker=worker)
         for sentence in precision.check(published.manifest, tables):
             _log.warning(sentence)
-        precisions = precision.precisions_of(published.manifest, tables)
-        shapes = table_shapes(published.catalog, published.encoding, published.model)
-        recommender = read_frozen_base(
-            # The published weights replace every value, so that the seed does not matter.
-            build_model(published.catalog, published.encoding, published.model, seed=0),
-            lay_out(shapes, placement, worker=worker, precisions=precisions),
-            precisions=precisions,
-            directory=published.folder,
-            entries=files_of(published),
+        at = TablesOnWorker(
             worker=worker,
+            precisions=precision.precisions_of(published.manifest, tables),
+            placement=placement,
             mapped_at=_map_folder(published, tables, map_folder) if tables.mapped else None,
         )
-        return cls(published=published, model=recommender, worker=worker)
+        model = _made_elsewhere(published, at) or _recommender(published, at)
+        return cls(published=published, model=model.to(worker.device), worker=worker)
 
     @property
     def tables(self) -> FrozenTables:
         """Return this worker's part of the tables, of a base that has tables."""
-        assert isinstance(self.model, Recommender)
-        assert isinstance(self.model.tables, FrozenTables)
-        return self.model.tables
+        tables = self._tables
+        assert tables is not None, "this base has no tables"
+        return tables
 
     def describe_tables(self) -> list[TablePlacement]:
         """Return the placement of every table; empty where the base has no tables."""
-        return [] if isinstance(self.model, GivenModel | AdoptedModel) else self.tables.describe()
+        return self._tables.describe() if self._tables else []
 
     @property
     def heads(self) -> Heads | Tail:
@@ -113,20 +110,45 @@ class FrozenBase:
 
         It is the same for any number of workers and any plan.
         """
-        if isinstance(self.model, GivenModel | AdoptedModel):
-            return digest(replicas=dense_state(self.model), worker=self.worker)
-        return digest_model(self.model, self.worker)
+        shards = self._tables.local_shards() if self._tables else []
+        return digest(shards, dense_state(self.model), worker=self.worker)
+
+    @property
+    def _tables(self) -> FrozenTables | None:
+        """Return this worker's part of the tables; None where the base has none."""
+        tables = getattr(self.model, "tables", None)
+        return tables if isinstance(tables, FrozenTables) else None
 
 
-def _made_elsewhere(published: PublishedBase) -> GivenModel | AdoptedModel | None:
+def _made_elsewhere(
+    published: PublishedBase, at: TablesOnWorker
+) -> GivenModel | AdoptedModel | None:
     """Return the model of a base that was made elsewhere; None where it was pre-trained here."""
     base, folder, manifest = published.catalog.base, published.folder, published.manifest
     if isinstance(base, ModuleBaseSpec):
-        tasks = len(published.catalog.tasks)
         return adopted_module.open_module(
-            folder, manifest, base.factory, tasks=tasks, allowed_source=published.allowed_source
+            base.factory,
+            adopted_module.files_of(folder, manifest),
+            tasks=len(published.catalog.tasks),
+            at=at,
+            allowed_source=published.allowed_source,
         )
     return None if base is None else open_given(folder, manifest, published.catalog)
+
+
+def _recommender(published: PublishedBase, at: TablesOnWorker) -> Recommender:
+    """Return the model of a base that was pre-trained here."""
+    shapes = frozen_shapes(published)
+    return read_frozen_base(
+        # The published weights replace every value, so that the seed does not matter.
+        build_model(published.catalog, published.encoding, published.model, seed=0),
+        lay_out(shapes, at.placement, worker=at.worker, precisions=at.precisions),
+        precisions=at.precisions,
+        directory=published.folder,
+        entries=files_of(published),
+        worker=at.worker,
+        mapped_at=at.mapped_at,
+    )
 
 
 def _map_folder(

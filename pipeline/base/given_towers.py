@@ -48,7 +48,7 @@ def open_given(folder: Path, manifest: BaseManifest, catalog: Catalog) -> GivenM
     """
     model = given_model(catalog)
     if model.towers is not None:
-        load_published(model.towers.named_tensors(_titles(catalog)), folder, manifest)
+        load_published(model.towers.named_tensors(_titles(catalog)), folder, manifest.files)
     return model
 
 

@@ -1,7 +1,8 @@
 """Read the weights of a module that was trained elsewhere, and publish them with a base."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,12 +13,24 @@ from torch import Tensor
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_file
 from iak.pipeline.sharding.rectangles import FileEntry, verify_file
-from iak.schemas.manifest import BaseManifest
 from iak.schemas.manifest import FileEntry as ManifestEntry
+from iak.schemas.manifest import TableEntry
 
 WEIGHTS = "module.safetensors"
 _PICKLED = (".pt", ".pth", ".bin")
 _NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleFiles:
+    """The files of an adopted module in a base's folder."""
+
+    folder: Path
+    files: Sequence[ManifestEntry]
+    tables: Sequence[TableEntry]
+    """The tables among them; none where the module lies whole in one file."""
+    source: str
+    """SHA-256 of the source file of the factory at adoption."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -111,22 +124,23 @@ def write_weights(own: Mapping[str, Tensor], folder: Path) -> ManifestEntry:
     return ManifestEntry(path=WEIGHTS, sha256=digest, bytes=len(data), dtype="as named in the file")
 
 
-def load_published(own: Mapping[str, Tensor], folder: Path, manifest: BaseManifest) -> None:
-    """Give a module the weights that were published with a base.
+def load_published(own: Mapping[str, Tensor], folder: Path, files: Sequence[ManifestEntry]) -> None:
+    """Give a module the weights that were published with a base, all but its tables.
 
     Args:
         own: name -> tensor of the module, which is overwritten.
         folder: folder of the base.
-        manifest: its manifest.
+        files: its files.
 
     Raises:
         BadRequest: the module has other weights than the one that was adopted.
         Corrupt: the file is not the one that was published.
     """
-    (entry,) = manifest.files
+    (entry,) = (entry for entry in files if entry.table is None)
+    path = folder / entry.path
     verify_file(folder, FileEntry(**entry.model_dump()))
     try:
-        weights = safetensors_torch.load_file(folder / entry.path)
+        weights = safetensors_torch.load_file(path)
     except SafetensorError as error:
-        raise Corrupt(f"{folder / entry.path} is not a safetensors file: {error}") from error
-    load_weights(own, weights, where=str(folder / entry.path))
+        raise Corrupt(f"{path} is not a safetensors file: {error}") from error
+    load_weights(own, weights, where=str(path))

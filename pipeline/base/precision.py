@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from iak.pipeline.data.batch import Batch, to_batch
@@ -21,7 +21,6 @@ from iak.pipeline.data.kept_steps import RowsInSteps
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.model.loss import TaskShape, probabilities
-from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.stats.auc import auc
 from iak.pipeline.stats.losses import log_loss
@@ -40,7 +39,7 @@ _PASSES: tuple[tuple[Precision, ...], ...] = (("fp32",), ("fp16", "int8", "int4"
 
 
 def measure(
-    base_in: Callable[[Precision], Recommender],
+    base_in: Callable[[Precision], nn.Module],
     rows: RowsInSteps,
     *,
     tasks: Sequence[TaskShape],
@@ -162,7 +161,7 @@ def _judge(full: PrecisionEntry, low: PrecisionEntry, tolerance: float) -> str |
 
 
 @torch.no_grad()
-def _predicted(model: Recommender, batch: Batch, tasks: Sequence[TaskShape]) -> Tensor:
+def _predicted(model: nn.Module, batch: Batch, tasks: Sequence[TaskShape]) -> Tensor:
     """Return each task's probability over all rows, on the CPU; a collective call."""
     logits_BT = model(batch.ids, batch.numeric_BN)
     return probabilities(logits_BT.double(), tasks).entire_BT.cpu()

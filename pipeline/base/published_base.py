@@ -10,7 +10,7 @@ A pre-training run publishes the folder `base/`:
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -182,6 +182,24 @@ def shapes_with(
             ),
         )
         for name, table in catalog.table_specs.items()
+    )
+
+
+def frozen_shapes(base: PublishedBase) -> tuple[TableShape, ...]:
+    """Return the tables of a published base, and the features that read them.
+
+    Of an adopted module only its manifest knows the tables, which are not those of the catalogue.
+    """
+    if base.catalog.base is not None:
+        return shapes_of(base.manifest.tables)
+    return table_shapes(base.catalog, base.encoding, base.model)
+
+
+def shapes_of(tables: Iterable[TableEntry]) -> tuple[TableShape, ...]:
+    """Return the tables of a manifest as shapes."""
+    return tuple(
+        TableShape(name=t.name, rows=t.rows, width=t.width, features=tuple(t.features))
+        for t in tables
     )
 
 

@@ -4,7 +4,7 @@ The dense part runs on the meta device, where nothing is computed. Torch counts 
 autograd shows what it keeps for the backward pass.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.tables import TableShape, position_names
-from iak.pipeline.planning.module_cost import module_cost
+from iak.pipeline.planning.module_cost import ModuleCost, module_cost
 from iak.schemas.feature import FIRST_ROW, ListSpec
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import KernelSpec, ModelSpec
@@ -34,7 +34,7 @@ _ROWS = (64, 128)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """What reads histories, the trunk and the towers, or an adopted module."""
+    """What reads histories, the trunk and the towers; of an adopted module, all but its tables."""
 
     parameters: int
     weight_bytes: int
@@ -95,6 +95,7 @@ def workload(
     rows: Mapping[str, int],
     ids: Mapping[str, float],
     domains: int,
+    module_tables: Sequence[TableShape] | None = None,
 ) -> Workload:
     """Count the workload that catalogue and settings define.
 
@@ -105,12 +106,16 @@ def workload(
         rows: table -> rows, where the catalogue leaves them open or others are wanted.
         ids: feature -> mean ids per row, where they differ from the catalogue's bound on a list.
         domains: kernels in the bank.
+        module_tables: tables of a published base that was a module; None where none is published.
 
     Raises:
         BadRequest: the rows of a table are not known, or a name is unknown.
     """
     if isinstance(catalog.base, ModuleBaseSpec):
-        return _on_module(catalog, catalog.base, kernel, ids=_ids(catalog, ids), domains=domains)
+        cost = module_cost(
+            catalog.base.factory, catalog, ids=_ids(catalog, ids), shapes=module_tables
+        )
+        return _on_module(catalog, cost, kernel, ids=_ids(catalog, ids), domains=domains)
     if catalog.columns_base is not None:
         return _on_given_base(catalog, kernel, rows=rows, ids=ids, domains=domains)
     shapes = _shapes(catalog, rows, model)
@@ -175,18 +180,18 @@ def _on_given_base(
 
 def _on_module(
     catalog: Catalog,
-    base: ModuleBaseSpec,
+    cost: ModuleCost,
     kernel: KernelSpec,
     *,
     ids: Mapping[str, float],
     domains: int,
 ) -> Workload:
-    """Count the workload of kernels on a torch module, which lies whole on every worker."""
-    cost = module_cost(base.factory, catalog, ids=ids)
+    """Count the workload of kernels on a torch module, whose tables workers share."""
     numbers = len(catalog.number_names)
     return Workload(
-        shapes=(),  # its tables are weights of the module, and are not placed
-        ids=ids,
+        shapes=cost.shapes,
+        # Each table is read by its layer alone, whatever features that reads.
+        ids=cost.lookups if cost.shapes else ids,
         x_units=numbers,
         h_units=cost.tail.units,
         numbers=numbers,

@@ -1,7 +1,7 @@
 """Adopt a torch module: build it, load its weights, prove that it answers as it did, publish it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -9,14 +9,14 @@ from torch import Tensor
 from iak.pipeline.base import adopted_module, given_columns, published_base
 from iak.pipeline.base.distributed_checkpoint import digest_of_checkpoint, load_checkpoint
 from iak.pipeline.base.given_columns import ColumnFindings
-from iak.pipeline.base.module_weights import load_weights, read_weights, write_weights
+from iak.pipeline.base.module_weights import load_weights, read_weights
 from iak.pipeline.base.weight_names import weight_names
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.adopted import AdoptedModel
-from iak.pipeline.model.digest import digest
 from iak.pipeline.runs import skipped
+from iak.pipeline.runs.adopt_tables import publish_module
 from iak.pipeline.runs.adoption import (
     BATCH_ROWS,
     inspected,
@@ -35,7 +35,6 @@ from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import OpenRecord
-from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.adoption import AdoptionResult
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import AdoptSpec
@@ -58,7 +57,9 @@ def adopt_module(
         BadLog: the module's logits are not its own scores in the log.
         BadRequest: the factory or the weights cannot be used.
     """
-    model, source = _module(spec, catalog)
+    base = catalog.base
+    assert isinstance(base, ModuleBaseSpec), "columns have no module"
+    model, source = _module(spec, base, [task.title for task in catalog.tasks])
     fitted, judged = splits_of(catalog)
     reading = with_scores(catalog, spec.scores)
     with record.phase("snapshot"):
@@ -84,27 +85,31 @@ def adopt_module(
         quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
     with record.phase("publish"):
         folder = new_folder(spec.run_dir, encoding)
-        fields = {
-            "files": [write_weights(model.module.state_dict(), folder)],
-            "digest": dict(digest(replicas=dense_state(model)).by_name),
+        published = publish_module(
+            model, folder, factory=base.factory, source=source, reader=reader, report=record.report
+        )
+        fields = published.fields | {
             "metrics": [task.model_dump(mode="json") for task in quality.tasks],
             "spec": spec.model_dump(mode="json") | {adopted_module.SOURCE: source},
         }
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
-    return record_adoption(record, spec, manifest, findings, quality, counts), manifest
+    adoption = record_adoption(
+        record, spec, manifest, findings, quality, counts, advice=published.advice
+    )
+    return adoption, manifest
 
 
-def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
+def _module(
+    spec: AdoptSpec, base: ModuleBaseSpec, titles: Sequence[str]
+) -> tuple[AdoptedModel, str]:
     """Return the frozen module with its weights, and the digest of its factory's source."""
-    base, titles = catalog.base, [task.title for task in catalog.tasks]
-    assert isinstance(base, ModuleBaseSpec), "columns have no module"
     if spec.weights is None:
         raise BadRequest(
             f"base.factory={base.factory} builds a module, and weights= names no file of weights. "
             "Give weights=model.safetensors"
         )
     if unknown := sorted(set(spec.scores) - set(titles)):
-        raise BadRequest(f"scores names unknown tasks {unknown}; there are {titles}")
+        raise BadRequest(f"scores names unknown tasks {unknown}; there are {list(titles)}")
     module, source = adopted_module.build_module(base.factory)
     if base.source not in (None, source):
         raise BadRequest(

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def publish_adopted(
     encoding: Encoding,
     fields: JsonObject,
 ) -> BaseManifest:
-    """Seal a base without tables, and move it into place at once.
+    """Seal a base, and move it into place at once.
 
     Args:
         folder: a folder from `new_folder`, with every file of the base.
@@ -122,6 +122,8 @@ def record_adoption(
     findings: ColumnFindings,
     quality: GivenQuality,
     counts: Mapping[str, int],
+    *,
+    advice: Sequence[str] = (),
 ) -> AdoptionResult:
     """Write the result of an adoption into its record, report its advice, and return it.
 
@@ -132,6 +134,7 @@ def record_adoption(
         findings: ranges and problems of its columns.
         quality: how well its logits predict.
         counts: rows by finding of the contract.
+        advice: further sentences of advice.
     """
     adoption = AdoptionResult(
         fingerprint=manifest.fingerprint,
@@ -140,7 +143,7 @@ def record_adoption(
         ranges=tuple(findings.ranges()),
         quality=quality,
         contract=dict(counts),
-        advice=tuple(given_columns.advice(findings, quality)),
+        advice=(*given_columns.advice(findings, quality), *advice),
     )
     for line in adoption.advice:
         record.report(Notice(line))

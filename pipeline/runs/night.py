@@ -225,15 +225,9 @@ def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacem
             "tables.mapped keeps all tables on every machine; leave out tables.mapped or "
             "placement.plan"
         )
-    # A base without tables of its own places none: an adopted module keeps its tables inside.
-    shapes = (
-        published_base.table_shapes(opened.catalog, opened.encoding, opened.model)
-        if opened.manifest.tables
-        else ()
-    )
     planned(
         placement.plan,
-        shapes,
+        published_base.frozen_shapes(opened),
         world=spec.workers,
         device=torch.device("cpu"),
         precisions=precision.precisions_of(opened.manifest, spec.tables),

@@ -156,6 +156,22 @@ class FrozenTables(nn.Module):
             }
         )
 
+    @torch.no_grad()
+    def rows(self, table: str, ids_I: Tensor) -> Tensor:
+        """Return the rows of ids of one table, `rows_IW` in fp32.
+
+        A collective call where tables are sharded: every worker asks for rows of the same table.
+
+        Args:
+            table: name of the table, which one feature reads.
+            ids_I: row numbers of this worker; there may be none.
+
+        Raises:
+            ValueError: an id is outside the table, here or on another worker.
+        """
+        (feature,) = self.shapes[table].features
+        return self._sums({feature: Bags(ids_I, torch.ones_like(ids_I))})[feature]
+
     def local_shards(self) -> list[LocalShard]:
         """Return this worker's parts of tables, not copied; each element is on one worker alone.
 
@@ -264,7 +280,7 @@ class FrozenTables(nn.Module):
             ]
         except ValueError:
             if self.is_shared:  # two questions per stack; the other workers wait in `exchange`
-                refuse(2 * len(self.stacks), self.worker)
+                refuse(2 * sum(bool(_asking(stack, bags)) for stack in self.stacks), self.worker)
             raise
         questions = [question for _, question in asked]
         if self.is_shared:
@@ -282,12 +298,14 @@ class FrozenTables(nn.Module):
     def _questions(
         self, stack: Stack, local: LocalRows, bags: Mapping[str, Bags]
     ) -> Iterator[tuple[tuple[Stack, list[int]], Question]]:
-        """Yield the questions to a stack, each with the lanes that ask it.
+        """Yield the questions to a stack, each with the lanes that ask it; none where no lane asks.
 
         Where tables are shared there are two: of lanes whose rows come as stored, and of lanes
         whose bags their owners sum. Each lane takes what needs fewer bytes in this batch.
         """
-        numbers = list(range(len(stack.lanes)))
+        numbers = _asking(stack, bags)
+        if not numbers:
+            return
         if not self.is_shared:
             yield (stack, numbers), self._question(stack, local, bags, numbers, is_summed=False)
             return
@@ -363,6 +381,11 @@ def _bags_of(ids: KeyedJaggedTensor) -> dict[str, Bags]:
         raise ValueError(f"lengths add up to {sum(counts)} ids, but there are {len(values)}")
     parts = values.split(counts)
     return {key: Bags(parts[i], lengths_FB[i]) for i, key in enumerate(keys)}
+
+
+def _asking(stack: Stack, bags: Mapping[str, Bags]) -> list[int]:
+    """Return the numbers of a stack's lanes whose features have bags."""
+    return [number for number, lane in enumerate(stack.lanes) if lane.feature in bags]
 
 
 def _joined(bands: Sequence[tuple[int, Tensor]]) -> Tensor:

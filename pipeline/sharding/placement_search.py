@@ -90,7 +90,11 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Sear
         )
         return SearchResult(document=document, planner_ms=0.0)
     logging.getLogger("torchrec").setLevel(logging.ERROR)  # it warns of topologies made by hand
-    asked = [_asked(shape, wanted, cluster) for shape in wanted.shapes]
+    names = _planner_names(wanted.shapes)
+    asked = [
+        _asked(shape, name, wanted, cluster)
+        for shape, name in zip(wanted.shapes, names, strict=True)
+    ]
     is_frozen = wanted.precisions is not None
     planner = _planner(wanted, asked, cluster, reserved_bytes)
     try:
@@ -102,7 +106,7 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Sear
         ) from error
     module_plan = cast("EmbeddingModuleShardingPlan", plan.plan[TABLES_PATH])
     tables = tuple(
-        _placed(shape, table.shape.width, wanted, module_plan.get(shape.name))
+        _placed(shape, table.shape.width, wanted, module_plan.get(table.shape.name))
         for shape, table in zip(wanted.shapes, asked, strict=True)
     )
     document = PlanDocument(
@@ -126,8 +130,20 @@ class _Asked:
     """Fewest columns of a band."""
 
 
-def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
-    """Return a table in the form in which the planner gets it.
+def _planner_names(shapes: Sequence[TableShape]) -> list[str]:
+    """Return the names under which the planner gets the tables: their own, where TorchRec can.
+
+    It keeps tables as children of a `ModuleDict`, whose names have no dot and are none of its
+    methods (torchrec 1.8). A layer of an adopted module may be `encoder.items`.
+    """
+    names, children = [shape.name for shape in shapes], nn.ModuleDict()
+    if any("." in name or hasattr(children, name) for name in names):
+        return [f"table{number:06d}" for number in range(len(names))]
+    return names
+
+
+def _asked(shape: TableShape, name: str, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
+    """Return a table in the form in which the planner gets it, under a name that it can have.
 
     A frozen table is cut by columns only where the user asks for it, and then as the rule cuts it.
     """
@@ -135,11 +151,11 @@ def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
     if shape.name in wanted.placement.sharding:
         kinds = (wanted.placement.sharding[shape.name],)
     if wanted.precisions is None:
-        return _Asked(shape, kinds, max(_WORD_COLS, shape.width // 8))
+        return _Asked(replace(shape, name=name), kinds, max(_WORD_COLS, shape.width // 8))
     bands = column_parts(shape.width, cluster.world) if kinds == ("column_wise",) else 1
     device, precision = torch.device(cluster.device), wanted.precisions[shape.name]
     cols = -(-stride_bytes(precision, shape.width // bands, device) // _FP32)
-    return _Asked(replace(shape, width=bands * cols), kinds, cols)
+    return _Asked(replace(shape, name=name, width=bands * cols), kinds, cols)
 
 
 def _on_meta(asked: Sequence[_Asked], *, is_trained: bool) -> nn.Module:

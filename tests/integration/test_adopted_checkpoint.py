@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from safetensors import torch as safetensors_torch
 from torch.distributed import checkpoint
 
 from iak.pipeline.errors import BadRequest
@@ -14,7 +13,7 @@ from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from tests import torchrec_dlrm
 from tests.dlrm_log import REGIONS, write_torchrec_log
-from tests.integration.test_adopted_module import STAGE
+from tests.integration.test_adopted_module import STAGE, published_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
 
@@ -43,7 +42,7 @@ def test_the_table_that_was_cut_by_rows_is_whole_in_the_base(root):
     metadata = checkpoint.FileSystemReader(root / "checkpoint").read_metadata()
     pieces = metadata.state_dict_metadata[USERS].chunks
     assert sorted(tuple(piece.sizes) for piece in pieces) == [(30, 8), (31, 8)]
-    weights = safetensors_torch.load_file(root / "base/base/module.safetensors")
+    weights = published_weights(root / "base")
     assert weights.keys() == torchrec_dlrm.build().state_dict().keys()
     users = weights[USERS.removeprefix("model.model.")]
     assert users.shape == (torchrec_dlrm.USERS, torchrec_dlrm.WIDTH)

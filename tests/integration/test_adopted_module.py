@@ -12,19 +12,23 @@ from safetensors import torch as safetensors_torch
 
 from iak.jobs import cli
 from iak.pipeline.base import adopted_module, published_base
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt
 from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import BASE
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.night import tune_night
-from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
+from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec, FrozenTablesSpec
+from iak.schemas.plan import ResolvedPlacement
 from tests.dlrm_log import REGIONS, dlrm_catalog, write_dlrm_log
 
 pytestmark = pytest.mark.slow
 
 CATALOG = dlrm_catalog()
+ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
 STAGE = {"min_batch": 32, "max_epochs": 6, "lr": 1e-2}
 
 
@@ -65,6 +69,16 @@ def weights_of(root, name):
     ).weights
 
 
+def published_weights(run):
+    """All weights of a published base, those of its tables among them, as the module names them."""
+    opened = published_base.open_base(run)
+    weights = {}
+    for entry in opened.manifest.files:
+        part = safetensors_torch.load_file(opened.folder / entry.path)
+        weights |= {f"{entry.table}.weight": part["weight"]} if entry.table else part
+    return weights
+
+
 def test_the_base_answers_as_the_model_did(root):
     evaluated(root, "base only")
     predicted = pq.read_table(root / "base only" / "predictions" / "test-0.parquet")
@@ -78,7 +92,7 @@ def test_the_base_answers_as_the_model_did(root):
 
 
 def test_kernels_learn_what_the_model_did_not_and_change_no_weight(root):
-    before = safetensors_torch.load_file(root / "base/base/module.safetensors")
+    before = published_weights(root / "base")
     rows = evaluated(root, "tuned", bundles=root / "night").rows
     wanted = {"all", *(f"region={region}" for region in REGIONS)}
     gains = [row for row in rows if row.method == "iak" and row.domain in wanted]
@@ -107,24 +121,26 @@ def test_a_state_dict_of_torch_is_read_as_well(root, tmp_path):
     assert result.manifest.files == first.files
 
 
-def test_a_plan_counts_the_module_whole_and_a_night_follows_it(root, tmp_path, capsys):
+def test_a_plan_places_the_tables_of_the_module_and_a_night_follows_it(root, tmp_path, capsys):
     asked = [f"catalog={root / 'dlrm.toml'}", f"base={root / 'base'}", "job=finetune"]
     files = [f"save={tmp_path / 'plan.json'}", f"json={tmp_path / 'answer.json'}"]
     sizes = ["rows=1800", "domains=2"]
     assert cli.run(["plan", *asked, *files, *sizes, "sweep=gpus=1"]) == 0
-    weights = published_base.open_base(root / "base").folder / "module.safetensors"
-    parameters = sum(w.numel() for w in safetensors_torch.load_file(weights).values())
+    weights = published_weights(root / "base")
+    tables = {name: weights.pop(f"{name}.weight") for name in ("users", "items")}
+    parameters = sum(weight.numel() for weight in weights.values())
     assert f"{parameters:,} weights" in " ".join(capsys.readouterr().out.split())
     (answer,) = json.loads((tmp_path / "answer.json").read_text())["answers"]
     assert answer["memory"][0]["dense"] == 4 * parameters
+    placed = {line["table"]: (line["rows"], line["width"]) for line in answer["plan"]["tables"]}
+    assert placed == {name: tuple(table_RW.shape) for name, table_RW in tables.items()}
     night(root, "planned", placement={"plan": tmp_path / "plan.json"})
     planned, unplanned = weights_of(root, "planned"), weights_of(root, "night")
     assert all(torch.equal(planned[name], weight) for name, weight in unplanned.items())
 
 
 def open_module(base):
-    factory = base.catalog.base.factory
-    return adopted_module.open_module(base.folder, base.manifest, factory, tasks=1)
+    return FrozenBase.load(base, FrozenTablesSpec(), ResolvedPlacement(), ALONE).model
 
 
 def shifted(root, tmp_path):
@@ -151,14 +167,15 @@ def test_another_source_is_refused(root):
 
 def test_other_bytes_of_the_weights_are_refused(root):
     base = published_base.open_base(root / "base")
-    weights = base.folder / "module.safetensors"
-    kept = weights.read_bytes()
-    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-    try:
-        with pytest.raises(Corrupt):
-            open_module(base)
-    finally:
-        weights.write_bytes(kept)
+    for entry in base.manifest.files:
+        weights = base.folder / entry.path
+        kept = weights.read_bytes()
+        weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        try:
+            with pytest.raises(Corrupt):
+                open_module(base)
+        finally:
+            weights.write_bytes(kept)
 
 
 FACTORY = "from tests.plain_dlrm import build as made\n\n\ndef build():\n    return made()\n"

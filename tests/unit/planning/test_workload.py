@@ -86,10 +86,11 @@ def test_towers_of_columns_are_counted_with_the_h_that_they_read():
     assert work.kernels.kept_units == work.h_units + work.x_units
 
 
-def test_an_adopted_module_lies_whole_on_every_worker_and_places_no_table():
+def test_tables_of_an_adopted_module_are_placed_and_the_rest_lies_on_every_worker():
     work = workload(dlrm_catalog(), ModelSpec(), KernelSpec(), rows={}, ids={}, domains=1000)
     cost = module_cost("tests.plain_dlrm:build", dlrm_catalog(), ids={"user": 1, "item": 1})
-    assert (work.shapes, work.h_units, work.x_units) == ((), cost.tail.units, 1)
+    assert (work.shapes, work.h_units, work.x_units) == (cost.shapes, cost.tail.units, 1)
+    assert (len(work.shapes), work.ids_per_row) == (2, 2.0)
     assert (work.dense.parameters, work.dense.flops) == (cost.weights, cost.flops)
     inputs = cost.tail.units + 1  # h, and a number
     shape = KernelShape.on(cost.tail, KernelSpec(), inputs=inputs)
@@ -97,12 +98,25 @@ def test_an_adopted_module_lies_whole_on_every_worker_and_places_no_table():
     assert work.kernels.flops == 2.0 * bank.units(shape) + cost.tail_flops
     found = on_cluster(work)
     assert found.fits
-    assert found.estimate.document.tables == ()
+    assert {t.table for t in found.estimate.document.tables} == {"users", "items"}
     assert [held["dense"] for held in found.estimate.memory] == 8 * [cost.weight_bytes]
+    rows = sum(shape.rows for shape in work.shapes)
+    assert sum(held["tables"] for held in found.estimate.memory) >= rows * (4 + 8)  # int8
+
+
+def test_a_module_of_an_older_base_lies_whole_on_every_worker_and_places_no_table():
+    asked = {"rows": {}, "ids": {}, "domains": 1000, "module_tables": ()}
+    work = workload(dlrm_catalog(), ModelSpec(), KernelSpec(), **asked)
+    found = on_cluster(work)
+    assert found.fits
+    assert (work.shapes, found.estimate.document.tables) == ((), ())
+    assert [held["dense"] for held in found.estimate.memory] == 8 * [work.dense.weight_bytes]
 
 
 def on_cluster(work):
-    wanted = Wanted(shapes=(), ids={}, placement=PlacementRuleSpec(), batch_rows=65_536)
+    wanted = Wanted(
+        shapes=work.shapes, ids=work.ids, placement=PlacementRuleSpec(), batch_rows=65_536
+    )
     request = dataclasses.replace(
         a_request(precision="int8"),
         work=work,

@@ -56,6 +56,20 @@ def test_the_planner_places_frozen_tables_as_they_can_be_held(tables, cluster):
     assert held == sum(shape.rows * shape.width for shape in shapes)
 
 
+def test_tables_may_be_named_as_layers_of_a_module_are():
+    names = ("users.items", "items", "training")
+    shapes = tuple(TableShape(name=n, rows=99, width=8, features=(n,)) for n in names)
+    wanted = Wanted(
+        shapes=shapes, ids=dict.fromkeys(names, 1.0), placement=PlacementRuleSpec(), batch_rows=100,
+        precisions=dict.fromkeys(names, "int8"),
+    )  # fmt: skip
+    document = search(wanted, load_cluster("2xH100"), reserved_bytes=0).document
+    assert tuple(table.table for table in document.tables) == names
+    assert planned_pieces(
+        planned(document, shapes, world=2, device=CPU, precisions=wanted.precisions)
+    )
+
+
 def test_a_table_the_planner_drops_is_not_overlooked(monkeypatch):
     request, cluster = a_request(), load_cluster("8xH100")
     from iak.pipeline.sharding import placement_search as searching
