@@ -4,8 +4,9 @@ A row group is decoded whole, brought into the few types that encoding reads (`n
 to the rows that a split selects. The partition values of its folder are added as columns.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -38,31 +39,46 @@ class RawRows:
 
 
 def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:
-    """Count the rows of a split by row group.
+    """Count the rows of a split by row group; see `select_each`."""
+    return select_each(snapshot, [split], catalog)[split.name]
 
-    Only the columns that decide whether a row belongs to the split are read. Where the footer
+
+def select_each(
+    snapshot: Snapshot, chosen: Sequence[Split], catalog: Catalog
+) -> dict[str, Selection]:
+    """Count the rows of splits by row group, which is read once for all of them.
+
+    Only the columns that decide whether a row belongs to a split are read. Where the footer
     decides alone, no column is read.
 
     Args:
         snapshot: the files of the log.
-        split: split whose rows are counted.
+        chosen: splits whose rows are counted; no two have the same name.
         catalog: the log's catalogue.
+
+    Returns:
+        Name of each split -> its selection.
     """
-    groups: list[Group] = []
+    groups: dict[str, list[Group]] = {split.name: [] for split in chosen}
     for index, file in enumerate(snapshot.files):
-        if not splits.admits(split, file.exact_partition, date_key=catalog.log.date_key):
-            continue
-        columns = splits.columns_read(split, catalog, inside=file.inside)
+        date_key = catalog.log.date_key
+        admitted = [s for s in chosen if splits.admits(s, file.exact_partition, date_key=date_key)]
+        columns = [splits.columns_read(s, catalog, inside=file.inside) for s in admitted]
+        by_rows = [s for s, own in zip(admitted, columns, strict=True) if own or s.is_sliced]
+        deciding = tuple(dict.fromkeys(chain.from_iterable(columns)))
         parquet: pq.ParquetFile | None = None
         for group, rows in enumerate(file.group_rows):
-            count = rows
-            if columns or split.is_sliced:
+            counts = dict.fromkeys((split.name for split in admitted), rows)
+            if by_rows:
                 parquet = parquet or snapshot.open(file)
-                is_selected = _mask(parquet, file, group, split, columns, catalog)
-                count = rows if is_selected is None else int(is_selected.sum())
-            if count:
-                groups.append((index, group, count))
-    return Selection(split=split, snapshot=snapshot, groups=tuple(groups))
+                counts |= _selected(parquet, file, group, by_rows, deciding, catalog)
+            for name, count in counts.items():
+                if count:
+                    groups[name].append((index, group, count))
+    return {
+        split.name: Selection(split=split, snapshot=snapshot, groups=tuple(groups[split.name]))
+        for split in chosen
+    }
 
 
 def select_all(snapshot: Snapshot, catalog: Catalog) -> Selection:
@@ -71,16 +87,22 @@ def select_all(snapshot: Snapshot, catalog: Catalog) -> Selection:
     return select(snapshot, whole, catalog)
 
 
-def _mask(
+def _selected(
     parquet: pq.ParquetFile,
     file: LogFile,
     group: int,
-    split: Split,
+    chosen: Sequence[Split],
     columns: tuple[str, ...],
     catalog: Catalog,
-) -> splits.Mask | None:
+) -> dict[str, int]:
+    """Read the columns that decide, and return how many rows of a row group each split has."""
     rows = _read_group(parquet, file, group, columns, catalog)
-    return splits.mask(split, rows, _slice_keys(rows, file, group, catalog), catalog)
+    slice_keys = _slice_keys(rows, file, group, catalog)
+    masks = {split.name: splits.mask(split, rows, slice_keys, catalog) for split in chosen}
+    return {
+        name: file.group_rows[group] if is_selected is None else int(is_selected.sum())
+        for name, is_selected in masks.items()
+    }
 
 
 def read_piece(

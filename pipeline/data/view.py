@@ -100,7 +100,7 @@ def open_log(
     snapshot = with_contents(listed, catalog, kept or KeptContents(None))
     refuse_unreadable(snapshot, windows_message(chosen, days))
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
-    selections = {split.name: parquet.select(snapshot, split, catalog) for split in chosen}
+    selections = parquet.select_each(snapshot, chosen, catalog)
     repeated = repeats.count_repeats(selections.values(), catalog)
     repeats.refuse_repeats(repeated, catalog.log, snapshot.uri)
     _refuse_empty(selections, days, lost, catalog)
@@ -154,7 +154,7 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
     table = view.snapshot.table
     version = table.version if table else None
     snapshot = _snapshot(view.snapshot.uri, view.catalog, others, version)
-    return selections | {s.name: parquet.select(snapshot, s, view.catalog) for s in others}
+    return selections | parquet.select_each(snapshot, others, view.catalog)
 
 
 def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:

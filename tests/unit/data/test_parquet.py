@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,22 @@ def test_counts_are_those_of_the_rows_that_are_read(log, split):
         raw = parquet.read_piece(selection, whole(selection, file, group), CATALOG)
         assert len(raw.rows) == count > 0
     assert selection.rows < everything(log).rows
+
+
+def test_splits_that_are_counted_together_have_the_rows_of_each_alone(log, monkeypatch):
+    snapshot = snapshot_of(log, CATALOG)
+    chosen = [EVERYTHING, FEED, NINGBO, HALF]
+    alone = {split.name: parquet.select(snapshot, split, CATALOG) for split in chosen}
+    reads, real = [], pq.ParquetFile.read_row_group
+
+    def read_row_group(opened, group, **settings):
+        reads.append(group)
+        return real(opened, group, **settings)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", read_row_group)
+    assert parquet.select_each(snapshot, chosen, CATALOG) == alone
+    groups = [group for file in snapshot.files for group in range(len(file.group_rows))]
+    assert reads == groups, "each row group once, whatever the number of splits"
 
 
 @given(start=st.integers(0, 7), stop=st.integers(0, 7))
