@@ -242,6 +242,7 @@ def build_model(
         heads=dense.heads,
         embedding_dropout=spec.embedding_dropout,
         histories=dense.histories,
+        lists=[f.name for f in catalog.keyed if f.kind == "list"],
     )
 
 

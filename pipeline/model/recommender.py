@@ -9,7 +9,7 @@ Shapes: B rows, N numeric features, E columns of an embedding, X units of x, S u
 of the representation, T tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -63,6 +63,7 @@ class Recommender(nn.Module):
         heads: Heads,
         embedding_dropout: float = 0.0,
         histories: Histories | None = None,
+        lists: Collection[str] | None = None,
     ) -> None:
         """Join the parts.
 
@@ -75,6 +76,8 @@ class Recommender(nn.Module):
             embedding_dropout: probability that a unit of the trunk's input is dropped while
                 training.
             histories: reads values of histories; None where their means are enough.
+            lists: features with any number of ids in a row; the others have exactly one. None where
+                that is not known.
 
         Raises:
             ValueError: `features` and the features that the tables embed are different sets.
@@ -84,6 +87,7 @@ class Recommender(nn.Module):
         self.histories = histories
         self.dropout = nn.Dropout(embedding_dropout)
         self.features = tuple(features)
+        self.lists = frozenset(self.features if lists is None else lists)
         self.twins = tuple(f for f in embedded_features(tables) if f.endswith(TWIN))
         self.num_numeric = num_numeric
         self.tables_frozen = False
@@ -142,8 +146,11 @@ class Recommender(nn.Module):
         asked = self.histories.with_positions(ids) if self.histories is not None else ids
         sums = self.tables(with_twins(asked, self.twins) if self.twins else asked)
         # By name: sharded tables change the order of keys.
+        # The mean of one id is its embedding: a division by one would read and write x once more.
         means = [
             sums[feature][:rows] / ids[feature].lengths()[:rows, None].clamp(min=1)
+            if feature in self.lists
+            else sums[feature][:rows]
             for feature in self.features
         ]
         if self.tables_l2:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import fx
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.iak.kernel import KernelShape, fresh, run
 from iak.pipeline.model.recommender import Recommender, decayed
@@ -69,6 +71,35 @@ def test_forward_can_be_traced():
     other = small_batch(8, seed=2)
     for rows in (batch, other):
         assert torch.equal(traced(rows.ids, rows.numeric_BN), model(rows.ids, rows.numeric_BN))
+
+
+def test_a_feature_of_one_id_is_not_divided_and_has_the_same_bits():
+    batch = small_batch(9, seed=1)
+    ids = KeyedJaggedTensor(
+        keys=["user", "hour", "shop", "friends"],
+        values=torch.cat([torch.arange(9) % 7, torch.arange(9) % 7, batch.ids["shop"].values()]),
+        lengths=torch.cat(
+            [torch.ones(18).int(), batch.ids["shop"].lengths(), torch.zeros(9).int()]
+        ),
+    )
+    known, unknown = small_model(), small_model()
+    known.lists = frozenset({"shop", "friends"})
+    with CountingDivisions() as divisions:
+        one = known.represent(ids, batch.numeric_BN)
+    assert divisions.count == 2
+    other = unknown.represent(ids, batch.numeric_BN)
+    assert torch.equal(one.x_BX, other.x_BX)
+    assert torch.equal(one.h_BH, other.h_BH)
+
+
+class CountingDivisions(TorchDispatchMode):
+    """Count the divisions of two tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.div.Tensor
+        return func(*args, **(kwargs or {}))
 
 
 def test_an_empty_batch_has_no_logits():
