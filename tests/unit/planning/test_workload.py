@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from iak.jobs.clusters import load_cluster
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
@@ -126,23 +128,53 @@ def on_cluster(work):
     return assess(request, load_cluster("8xH100"))
 
 
-def test_histories_that_are_read_one_by_one_are_counted():
-    model = ModelSpec(**MLP.model_dump() | {"history": "din", "attention_units": 32})
+L, K = 20, 64
+"""Positions of both histories of the planted log, and the width of their tables."""
+
+
+def din_products():
+    """Activation unit of 36: value and product with the target, the target, the weight."""
+    return L * (2 * K * 36 + 36) + K * 36
+
+
+def sasrec_products():
+    """A block of all positions, and one of the last: its other positions are keys and values."""
+    first = 3 * L * K * K + 2 * L * L * K + 2 * L * K * K
+    return first + 2 * L * K * K + K * K + 2 * L * K + 2 * K * K
+
+
+def caser_products():
+    """Windows of 2, 3 and 4 values, four vertical filters, and the layer that joins them."""
+    return L * (2 + 3 + 4) * K * 16 + 4 * L * K + (3 * 16 + 4 * K) * K
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_history", "units"),
+    [
+        ("din", din_products, K),
+        ("sasrec", sasrec_products, 2 * K),
+        ("caser", caser_products, 2 * K),
+    ],
+)
+def test_histories_that_are_read_one_by_one_are_counted(kind, of_history, units):
+    model = ModelSpec(**MLP.model_dump() | {"history": kind})
     work, means = a_request(model=model).work, a_request().work
-    positions = 2 * 20  # items and categories
     assert work.x_units == means.x_units
-    assert (work.history_units, means.history_units) == (positions * 64, 0)
+    assert (work.history_units, means.history_units) == (2 * L * K, 0)
     # Newest values are read twice: in the mean, and by themselves. Lists have 7.5 and 20 values.
     assert work.ids_per_row == means.ids_per_row + 7.5 + 20
-    of_values = positions * (2 * 64 * 32 + 32) + 2 * 64 * 32
-    more_inputs = 2 * 64 * 256
-    assert work.dense.flops == means.dense.flops + 2 * (of_values + more_inputs)
-    weights = 2 * (2 * 64 * 32 + (64 + 1) * 32 + 1 + 32 + 1) + more_inputs
-    assert work.dense.parameters == means.dense.parameters + weights
-    assert work.dense.kept_bytes > means.dense.kept_bytes + 4 * positions * (2 * 64 + 32)
+    assert work.dense.flops == means.dense.flops + 2 * (2 * of_history() + 2 * units * 256)
+    assert work.dense.kept_bytes > means.dense.kept_bytes + 4 * 2 * L * K
     held, before = (
         assess(a_request(model=m, precision="int8"), load_cluster("8xH100")).estimate.memory[0]
         for m in (model, MLP)
     )
     assert held["activations"] > before["activations"]
     assert held["kept activations"] == before["kept activations"]
+
+
+def test_weights_that_read_histories_are_counted():
+    work = a_request(model=ModelSpec(**MLP.model_dump() | {"history": "din"})).work
+    of_history = 2 * K * 36 + (K + 1) * 36 + 1 + 36 + 1
+    added = work.dense.parameters - a_request().work.dense.parameters
+    assert added == 2 * of_history + 2 * K * 256
