@@ -74,6 +74,7 @@ def _adopt_columns(
 ) -> tuple[AdoptionResult, BaseManifest]:
     """Read the log once for statistics and checks, measure validation rows, and publish."""
     titles = [task.title for task in catalog.tasks]
+    _refuse_settings_of_modules(spec)
     model = adopt_given(catalog, spec.weights)
     fitted, judged = splits_of(catalog)
     with record.phase("snapshot"):
@@ -114,6 +115,21 @@ def _adopt_columns(
         }
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
     return record_adoption(record, spec, manifest, findings, quality, counts), manifest
+
+
+def _refuse_settings_of_modules(spec: AdoptSpec) -> None:
+    """Refuse settings that would do nothing, since no module of a base of columns is run.
+
+    Raises:
+        BadRequest: the message names them.
+    """
+    given = {"trust": spec.trust, "scores": spec.scores, "outputs": spec.outputs}
+    if unread := [f"{name}=" for name, value in given.items() if value]:
+        raise BadRequest(
+            f"{' and '.join(unread)}: settings of a module, and [base] of {spec.catalog} has "
+            'kind = "columns": its logits are columns of the log, which nothing here computes. '
+            'Leave them out, or declare kind = "torch"'
+        )
 
 
 def _digest_of_columns(catalog: Catalog) -> dict[str, str]:

@@ -168,6 +168,18 @@ def test_towers_that_make_other_logits_are_refused_with_the_first_rows(log, tmp_
     assert not (tmp_path / "run/base").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"trust": "pickle"}, "trust="),
+        ({"scores": {"ctr": "s"}, "outputs": {"h": "top"}}, "scores= and outputs="),
+    ],
+)
+def test_settings_of_modules_are_refused_by_name(log, tmp_path, settings, named):
+    with pytest.raises(BadRequest, match=f"{named}: settings of a module"):
+        adopt(log, run_dir=tmp_path / "run", **settings)
+
+
 def test_a_catalogue_without_a_given_base_is_not_adopted(log):
     with pytest.raises(BadRequest, match=r"has no \[base\]"):
         adopt(log, small_catalog(), run_dir=log / "none")
