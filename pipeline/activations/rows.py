@@ -13,7 +13,7 @@ L levels.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from iak.pipeline.activations.cache import ActivationCache, key_of
 from iak.pipeline.data import features
 from iak.pipeline.data.batch import labels_of
 from iak.pipeline.data.feature_keys import FeatureKeys, feature_keys
-from iak.pipeline.data.parquet import selected_columns
+from iak.pipeline.data.parquet import LastGroup, selected_columns
 from iak.pipeline.data.partition_days import days_of_rows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.reader import Reader
@@ -92,6 +92,17 @@ class SplitRows:
         return len(self.known)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartOfSplit:
+    """The rows of a piece, read on their own."""
+
+    piece: Piece
+    known: pa.Table
+    """Identity, labels, domains, user of every row."""
+    features: pa.RecordBatch | None
+    """Encoded rows; None where the cache made it unnecessary to read them."""
+
+
 @dataclass(slots=True)
 class ReadPiece:
     """A piece of a split after it was read."""
@@ -118,7 +129,7 @@ class RowSource:
     @property
     def rows(self) -> int:
         """Return the rows that this worker reads, as its pieces are planned; no file is opened."""
-        return sum(piece.rows for piece in self._pieces())
+        return sum(piece.rows for piece in self.pieces())
 
     def read(self, on_rows: Callable[[int], None] = lambda _: None) -> SplitRows:
         """Return rows without activations, with features of pieces that the cache lacks.
@@ -126,45 +137,48 @@ class RowSource:
         Args:
             on_rows: called with the number of rows of each piece that was read.
         """
+        (rows,) = read_side_by_side([self], on_rows)
+        return rows
+
+    def pieces(self) -> list[Piece]:
+        """Return the pieces that this worker reads, in the log's order."""
+        return self.reader.pieces_by_day(chunk_rows=CHUNK_ROWS)
+
+    def rows_of(self, parts: Sequence["PartOfSplit"]) -> SplitRows:
+        """Return the rows of all pieces, in their order."""
         pieces: list[ReadPiece] = []
-        tables: list[pa.Table] = []
         first = 0
-        for piece in self._pieces():
-            known, batch = self._known(piece)
-            pieces.append(ReadPiece(piece=piece, first=first, features=batch))
-            tables.append(known)
-            first += len(known)
-            on_rows(len(known))
-        if not tables:
+        for part in parts:
+            pieces.append(ReadPiece(piece=part.piece, first=first, features=part.features))
+            first += len(part.known)
+        if not parts:
             # `to_batches` of a table without rows may return no batch at all.
             (no_rows,) = features.no_rows(self.reader.catalog).combine_chunks().to_batches() or [
                 pa.RecordBatch.from_pylist([], features.no_rows(self.reader.catalog).schema)
             ]
             return SplitRows(known=self._known_columns(no_rows), pieces=())
-        known = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-        return SplitRows(known=known, pieces=tuple(pieces))
-
-    def _pieces(self) -> list[Piece]:
-        return self.reader.pieces_by_day(chunk_rows=CHUNK_ROWS)
+        known = pa.concat_tables([part.known for part in parts])
+        return SplitRows(known=known.unify_dictionaries().combine_chunks(), pieces=tuple(pieces))
 
     def features_of(self, piece: ReadPiece) -> pa.RecordBatch:
         """Return a piece's encoded rows, read now if they were not before."""
         return self.reader.encoded(piece.piece) if piece.features is None else piece.features
 
-    def _known(self, piece: Piece) -> tuple[pa.Table, pa.RecordBatch | None]:
+    def read_piece(self, piece: Piece) -> "PartOfSplit":
         """Return labels and identities of a piece's rows, and their features if they were read."""
         key = self._rows_key(piece)
         stored = self.cache.read_rows(key) if self.cache else None
         if stored is not None:
             self.contract.update(stored[1])
-            return stored[0].replace_schema_metadata(None), None
+            known = stored[0].replace_schema_metadata(None)
+            return PartOfSplit(piece=piece, known=known, features=None)
         contract: Counter[str] = Counter()  # of this piece alone: it is stored beside the rows
         batch = self.reader.encoded(piece, contract)
         self.contract.update(contract)
         known = self._known_columns(batch)
         if self.cache:
             self.cache.write_rows(key, known, contract)
-        return known, batch
+        return PartOfSplit(piece=piece, known=known, features=batch)
 
     def _known_columns(self, batch: pa.RecordBatch) -> pa.Table:
         """Return labels, domains, identities and users, with keys of features for the cache."""
@@ -198,6 +212,29 @@ class RowSource:
             rows=[piece.group, piece.start, piece.stop],
             split=split,
         )
+
+
+def read_side_by_side(
+    sources: Sequence[RowSource], on_rows: Callable[[int], None] = lambda _: None
+) -> list[SplitRows]:
+    """Read splits of one log, and decode a row group once for all splits that have rows of it.
+
+    Args:
+        sources: their sources, which read one snapshot by one catalogue.
+        on_rows: called with the number of rows of each piece that was read.
+
+    Returns:
+        The rows of each source, as `RowSource.read` returns them.
+    """
+    last = LastGroup()
+    own = [replace(source, reader=replace(source.reader, last=last)) for source in sources]
+    parts: list[list[PartOfSplit]] = [[] for _ in own]
+    planned = [(number, piece) for number, source in enumerate(own) for piece in source.pieces()]
+    for number, piece in sorted(planned, key=lambda at: (at[1].file, at[1].group)):
+        part = own[number].read_piece(piece)
+        parts[number].append(part)
+        on_rows(len(part.known))
+    return [source.rows_of(read) for source, read in zip(own, parts, strict=True)]
 
 
 def activations_of(

@@ -105,8 +105,45 @@ def _selected(
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeGroup:
+    """A row group after it was decoded, before a split selects some of its rows."""
+
+    rows: pa.RecordBatch
+    identity: hashing.Keys
+    slice_keys: hashing.Keys
+    """Key of each row, by which slices are cut."""
+
+
+class LastGroup:
+    """The row group that was decoded last, for splits of one log that are read side by side.
+
+    It is for readers with one snapshot and one catalogue.
+    """
+
+    def __init__(self) -> None:
+        """Hold no row group yet."""
+        self._key = ("", 0)
+        self._group: WholeGroup | None = None
+
+    def decoded(
+        self, snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog
+    ) -> WholeGroup:
+        """Return a row group, decoded now where it is not the last one; see `_decoded`."""
+        key = (file.path, group)
+        if self._group is None or key != self._key:
+            self._group = None  # freed before the next one needs memory
+            self._group, self._key = _decoded(snapshot, file, group, catalog), key
+        return self._group
+
+
 def read_piece(
-    selection: Selection, piece: Piece, catalog: Catalog, *, truth: Snapshot | None = None
+    selection: Selection,
+    piece: Piece,
+    catalog: Catalog,
+    *,
+    truth: Snapshot | None = None,
+    last: LastGroup | None = None,
 ) -> RawRows:
     """Read the rows of a piece, with all columns that the catalogue names.
 
@@ -115,23 +152,17 @@ def read_piece(
         piece: piece to read.
         catalog: the log's catalogue.
         truth: a planted log's truth, whose columns are then read beside the rows.
+        last: the row group that was decoded last; None decodes the piece's one in any case.
 
     Raises:
         BadLog: the row group cannot be decoded, the file changed after it was listed, or the truth
             has no file with the same row groups.
     """
     file = selection.snapshot.files[piece.file]
-    keys = catalog.log.partition_keys
-    inside = tuple(c for c in catalog.columns if c not in keys)
-    inside += tuple(key for key in file.inside if key not in inside)
-    opened = selection.snapshot.open_file(file)
-    rows = _read_group(opened.parquet, file, piece.group, inside, catalog)
-    if file.content is not None:
-        # Check after decoding: a file that is written meanwhile would pass a check before it.
-        file.content.check(opened.handle, file.path, piece.group)
-    identity = _identity(rows, file, piece.group, catalog)
-    slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
-    is_selected = splits.mask(selection.split, rows, slice_keys, catalog)
+    decoded = _decoded if last is None else last.decoded
+    whole = decoded(selection.snapshot, file, piece.group, catalog)
+    rows, identity = whole.rows, whole.identity
+    is_selected = splits.mask(selection.split, rows, whole.slice_keys, catalog)
     indices = np.arange(len(rows)) if is_selected is None else np.flatnonzero(is_selected)
     indices = indices[piece.start : piece.stop]
     true_rows = None
@@ -142,6 +173,25 @@ def read_piece(
     return RawRows(
         rows=rows, identity=identity[indices], truth=true_rows, counts=_disagreements(rows, file)
     )
+
+
+def _decoded(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> WholeGroup:
+    """Decode all columns of a row group that the catalogue names.
+
+    Raises:
+        BadLog: it cannot be decoded, or the file changed after it was listed.
+    """
+    keys = catalog.log.partition_keys
+    inside = tuple(c for c in catalog.columns if c not in keys)
+    inside += tuple(key for key in file.inside if key not in inside)
+    opened = snapshot.open_file(file)
+    rows = _read_group(opened.parquet, file, group, inside, catalog)
+    if file.content is not None:
+        # Check after decoding: a file that is written meanwhile would pass a check before it.
+        file.content.check(opened.handle, file.path, group)
+    identity = _identity(rows, file, group, catalog)
+    slice_keys = _slice_keys(rows, file, group, catalog) if catalog.log.slice_by else identity
+    return WholeGroup(rows=rows, identity=identity, slice_keys=slice_keys)
 
 
 def read_columns(

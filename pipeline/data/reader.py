@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from iak.pipeline.data import contract, features, parquet, pieces
 from iak.pipeline.data.features import Encoding
-from iak.pipeline.data.parquet import RawRows
+from iak.pipeline.data.parquet import LastGroup, RawRows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.ripeness import unripe, unripe_counts
 from iak.pipeline.data.snapshot import Snapshot
@@ -67,6 +67,8 @@ class Reader:
     """A planted log's truth, whose columns are read beside the rows; only evaluation uses it."""
     with_ids: bool = False
     """Keep the declared `row_id` as text in a column `id`; only evaluation uses it."""
+    last: LastGroup | None = None
+    """The row group that was decoded last, where readers of other splits share it."""
 
     def in_order(self, counts: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the worker's encoded rows in the log's order, one piece at a time."""
@@ -265,7 +267,9 @@ class Reader:
         return table.take(pa.array(np.random.default_rng(list(seed)).permutation(len(table))))
 
     def _read(self, piece: Piece) -> RawRows:
-        return parquet.read_piece(self.selection, piece, self.catalog, truth=self.truth)
+        return parquet.read_piece(
+            self.selection, piece, self.catalog, truth=self.truth, last=self.last
+        )
 
     def _encoded(self, raw: RawRows, counts: Counter[str] | None) -> pa.RecordBatch:
         (whole,) = self._encoded_parts(raw, (len(raw.rows),), counts)

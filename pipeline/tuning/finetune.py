@@ -31,6 +31,7 @@ from iak.pipeline.activations.rows import (
     activations_of,
     days_of,
     joined,
+    read_side_by_side,
     recomputed,
     seconds_of_rows,
     tuning_rows,
@@ -265,7 +266,8 @@ def _read_rows(
     """Return this worker's rows of every split, and report how many are read so far."""
     planned = sum(source.rows for source in sources.values())
     counter = RowCounter(report, "rows read", rank=worker.rank, of=planned)
-    return {split: source.read(counter.add) for split, source in sources.items()}
+    rows = read_side_by_side(list(sources.values()), counter.add)
+    return dict(zip(sources, rows, strict=True))
 
 
 def _report_rows(

@@ -20,6 +20,7 @@ from iak.pipeline.activations.cache import ActivationCache
 from iak.pipeline.activations.rows import RowSource
 from iak.pipeline.activations.standardizer import KernelInputs, Standardizer
 from iak.pipeline.data.feature_keys import feature_keys
+from iak.pipeline.data.splits import Split
 from iak.pipeline.errors import BadRequest
 from tests.builders import (
     DAYS,
@@ -91,6 +92,39 @@ def night(
     assert isinstance(result, KernelInputs)
     assert torch.equal(result.a_BA[:, 0], number_of(keys)[index])
     return len(rows), len(through.looked_up), opened, store.usage
+
+
+def test_splits_that_are_read_side_by_side_decode_each_row_group_once(log, monkeypatch):
+    catalog = small_catalog()
+    encoding = encoding_of(raw_rows(log, catalog)[0][0], catalog)
+    splits = [
+        Split(name=name, first=None, last=None, where={}, slice=part)
+        for name, part in (("tune", (0.0, 0.6)), ("valid", (0.6, 0.8)), ("gate", (0.8, 1.0)))
+    ]
+    sources = [
+        RowSource(
+            reader=small_reader(log, catalog, encoding=encoding, split=split),
+            cache=None,
+            contract=Counter(),
+        )
+        for split in splits
+    ]
+    alone = [source.read() for source in sources]
+    decoded, real = [], pq.ParquetFile.read_row_group
+
+    def read_row_group(opened, group, **settings):
+        decoded.append(group)
+        return real(opened, group, **settings)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", read_row_group)
+    together = tuning.read_side_by_side(sources)
+    assert decoded == [0, 1] * len(LAYOUT)
+    for one, other in zip(alone, together, strict=True):
+        assert len(one) > 0
+        assert one.known.equals(other.known)
+        for piece, same in zip(one.pieces, other.pieces, strict=True):
+            assert (piece.piece, piece.first) == (same.piece, same.first)
+            assert piece.features.equals(same.features)
 
 
 def backwards(rows):
