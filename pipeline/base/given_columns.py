@@ -46,8 +46,8 @@ class ColumnFindings:
         self.rows += len(rows)
         if self.catalog.columns_base is None:
             return
-        for is_bad_n, what in given.unusable_rows(rows, self.catalog):
-            self.unusable[what] += int(is_bad_n.sum())
+        for is_bad_n, breach in given.unusable_rows(rows, self.catalog):
+            self.unusable[breach.what] += int(is_bad_n.sum())
         for column in self.catalog.columns_base.logits.values():
             logit_n = given.logits(rows, column)
             logit_n = logit_n[np.isfinite(logit_n)]

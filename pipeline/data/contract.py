@@ -7,7 +7,7 @@ alone.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -17,15 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import given, normal
+from iak.pipeline.data.breaches import Breach, Kind, Level
 from iak.pipeline.data.features import LARGEST
 from iak.pipeline.data.lists import is_padding
 from iak.pipeline.data.written import written_columns
 from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog
 
-Level = Literal["refuse", "quarantine", "warn"]
 Mask = npt.NDArray[np.bool_]
-ODD_LABEL = "label outside {0, 1}"
 NAMED_LABELS = 5
 """Most impossible label values that a batch names; the others are counted together."""
 
@@ -73,7 +72,7 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
     """Return the reason why the catalogue cannot read this schema; None where it can."""
     inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
     absent = [c for c in inside if c not in schema.names]
-    missing = [c for c in absent if c not in catalog.optional_columns]
+    missing = missing_columns(schema.names, catalog)
     problems = [f"missing columns: {', '.join(missing)}"] if missing else []
     wanted, uses = expected_kinds(catalog), list(_uses(catalog))
     written = written_columns(catalog)
@@ -93,6 +92,17 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
     ):
         problems.append(problem)
     return "; ".join(problems) or None
+
+
+def missing_columns(names: Collection[str], catalog: Catalog) -> list[str]:
+    """Return the columns that a file with these names must have and does not.
+
+    Args:
+        names: columns of the file.
+        catalog: the log's catalogue.
+    """
+    inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
+    return [c for c in inside if c not in names and c not in catalog.optional_columns]
 
 
 def type_advice(reason: str) -> str:
@@ -210,8 +220,8 @@ class Inspection:
 
     quarantined: Mask | None
     """Rows that lose every label."""
-    counts: Mapping[str, int]
-    """`<level>: <what> in <column>` -> rows."""
+    counts: Mapping[Breach, int]
+    """Breach -> rows, or values of numbers, that show it."""
     masked: Mapping[str, Mask] = field(default_factory=dict)
     """Task -> rows that lose its label alone, where there are any."""
     breaches: Mapping[str, Mask] = field(default_factory=dict)
@@ -236,40 +246,41 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
         rows: raw rows with all columns of the catalogue.
         catalog: the log's catalogue.
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[Breach] = Counter()
     breaches: dict[str, Mask] = {}
     masked: dict[str, Mask] = {}
 
-    def quarantine(bad: Mask, what: str) -> None:
+    def quarantine(bad: Mask, breach: Breach) -> None:
         if bad.any():
-            counts[f"quarantine: {what}"] += int(bad.sum())
-            breaches[what] = bad
+            counts[breach] += int(bad.sum())
+            breaches[breach.what] = bad
 
-    def quarantine_nulls(column: str, what: str) -> None:
+    def quarantine_nulls(column: str, kind: Kind) -> None:
         if rows.column(column).null_count:
-            quarantine(_numpy(rows.column(column).is_null()), f"null {what} in {column}")
+            quarantine(_numpy(rows.column(column).is_null()), Breach.of(kind, column))
 
     for key in (*catalog.domain.keys, *catalog.domain.parent):
-        quarantine_nulls(key, "domain key")
+        quarantine_nulls(key, Kind.NULL_DOMAIN_KEY)
     if user := catalog.log.user:
-        quarantine_nulls(user, "user")
+        quarantine_nulls(user, Kind.NULL_USER)
     for task in catalog.tasks:
         values = _label(rows.column(task.label))
         bad = _not_binary(values)
         if bad.any():
             masked[task.title] = bad
             counts.update(_odd_labels(values[bad], task.label))
-    for bad, what in given.unusable_rows(rows, catalog):
-        quarantine(bad, what)
-    for bad, what in _conversions_without_click(rows, catalog):
-        quarantine(bad, what)
+    for bad, breach in given.unusable_rows(rows, catalog):
+        quarantine(bad, breach)
+    for bad, breach in _conversions_without_click(rows, catalog):
+        quarantine(bad, breach)
     if catalog.domain.values:
-        quarantine(_undeclared(rows, catalog), "undeclared domain")
+        undeclared = Breach(Kind.UNDECLARED_DOMAIN, Kind.UNDECLARED_DOMAIN)
+        quarantine(_undeclared(rows, catalog), undeclared)
     for column in dict.fromkeys((catalog.log.row_id, catalog.log.slice_by)):
         if column and (nulls := rows.column(column).null_count):
-            counts[f"warn: null id in {column}"] += nulls
-    for what, bad_values in _odd_numbers(rows, catalog):
-        counts[f"warn: {what}"] += bad_values
+            counts[Breach.of(Kind.NULL_ID, column)] += nulls
+    for breach, bad_values in _odd_numbers(rows, catalog):
+        counts[breach] += bad_values
     return Inspection(
         quarantined=np.logical_or.reduce(list(breaches.values())) if breaches else None,
         counts=counts,
@@ -295,15 +306,16 @@ def _not_binary(values: npt.NDArray[Any]) -> Mask:
     return bad & ~np.isnan(values) if values.dtype.kind == "f" else bad
 
 
-def _odd_labels(values: npt.NDArray[Any], column: str) -> Counter[str]:
+def _odd_labels(values: npt.NDArray[Any], column: str) -> Counter[Breach]:
     """Count the label values that are not 0 or 1, the most frequent ones by name."""
     distinct, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    named: Counter[str] = Counter()
+    by_value: Counter[Breach] = Counter()
     for rank, index in enumerate(order):
         shown = _shown(float(distinct[index])) if rank < NAMED_LABELS else "others"
-        named[f"quarantine: {ODD_LABEL}: {shown} in {column}"] += int(counts[index])
-    return named
+        what = f"{Kind.ODD_LABEL}: {shown} in {column}"
+        by_value[Breach(Kind.ODD_LABEL, what, column, shown)] += int(counts[index])
+    return by_value
 
 
 def _shown(value: float) -> str:
@@ -313,13 +325,14 @@ def _shown(value: float) -> str:
 
 def _conversions_without_click(
     rows: pa.RecordBatch, catalog: Catalog
-) -> Iterable[tuple[Mask, str]]:
-    """Yield, for each conversion, the rows that have it without the click, and a name for that."""
+) -> Iterable[tuple[Mask, Breach]]:
+    """Yield, for each conversion, the rows that have it without the click, and the breach."""
     clicks = [t for t in catalog.tasks if t.kind == "click"]
     for task in catalog.tasks:
         if task.kind == "conversion" and clicks:
             clicked, converted = (_label(rows.column(t.label)) for t in (clicks[0], task))
-            yield (converted == 1) & (clicked == 0), f"{task.label} without {clicks[0].label}"
+            what = f"{task.label} without {clicks[0].label}"
+            yield (converted == 1) & (clicked == 0), Breach(Kind.NO_CLICK, what)
 
 
 def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
@@ -333,9 +346,9 @@ def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
     return ~known
 
 
-def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
+def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[Breach]:
     """Count the ids that an identity table has no row for; they read the unseen row."""
-    counts: Counter[str] = Counter()
+    counts: Counter[Breach] = Counter()
     for feature in catalog.keyed:
         table = catalog.table_specs[table_of(feature) or feature.name]
         if table.encoding == "identity" and table.rows and not isinstance(feature, NumericSpec):
@@ -345,11 +358,12 @@ def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
             bad = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, table.rows - FIRST_ROW))
             if isinstance(feature, ListSpec) and feature.padding is not None:
                 bad = pc.and_(bad, pa.array(~is_padding(values, feature.padding)))
-            counts[f"warn: id out of range in {feature.columns[0]}"] += pc.sum(bad).as_py() or 0
+            breach = Breach.of(Kind.OUT_OF_RANGE, feature.columns[0])
+            counts[breach] += pc.sum(bad).as_py() or 0
     return +counts
 
 
-def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[str, int]]:
+def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[Breach, int]]:
     """Yield, for each column of numbers, the number of values read as missing, and why."""
     for feature in catalog.features:
         column = rows.column(feature.columns[0])
@@ -360,6 +374,6 @@ def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[str, 
             continue
         beyond = int((np.isfinite(sizes) & (sizes >= LARGEST)).sum())
         odd = len(sizes) - int((sizes < LARGEST).sum()) - column.null_count - beyond
-        for what, count in (("NaN or infinite", odd), ("beyond float32", beyond)):
+        for kind, count in ((Kind.NOT_FINITE, odd), (Kind.BEYOND_FLOAT32, beyond)):
             if count:
-                yield f"{what} in {feature.columns[0]}", count
+                yield Breach.of(kind, feature.columns[0]), count

@@ -11,8 +11,8 @@ from iak.pipeline.data import (
 )
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.file_problems import by_reason, file_problems, null_words
-from iak.pipeline.data.notice import EXAMPLES, refusal, remedy_of
-from iak.pipeline.data.snapshot import Snapshot
+from iak.pipeline.data.notice import EXAMPLES, refusal
+from iak.pipeline.data.snapshot import Snapshot, Unreadable
 from iak.pipeline.errors import PipelineError
 from iak.schemas.log import Catalog
 
@@ -88,9 +88,7 @@ def file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             unit="files",
             share=rows / total if total else 0.0,
             examples=tuple(u.path for u in files[:EXAMPLES]),
-            remedy=remedy_of(
-                reason, "Write the file again, or change the catalogue; it is skipped"
-            ),
+            remedy=_remedy_of(files[0], catalog),
         )
     if not snapshot.files and not snapshot.unreadable:
         ignored = len(snapshot.ignored)
@@ -149,6 +147,19 @@ def folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
             count=rows,
             remedy="If it is the null value, name it __HIVE_DEFAULT_PARTITION__",
         )
+
+
+def _remedy_of(file: Unreadable, catalog: Catalog) -> str:
+    """Return what to do about files that are skipped for the reason of this one."""
+    remedy = "Write the file again, or change the catalogue; it is skipped"
+    # Of a file whose footer cannot be read no column is known.
+    names = {name for name, _ in file.columns}
+    if names and contract.missing_columns(names, catalog):
+        remedy = (
+            "Write the files again, or set optional = true where only features read the column: "
+            "then it is null there. The files are skipped"
+        )
+    return f"{contract.type_advice(file.reason)} {remedy}".strip()
 
 
 def _count_files(snapshot: Snapshot) -> int:

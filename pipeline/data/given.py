@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iak.pipeline.data.breaches import Breach, Kind
 from iak.schemas.given_base import GivenBaseSpec
 from iak.schemas.log import Catalog
 
@@ -107,8 +108,8 @@ def _numbers(values: pa.Array) -> Floats:
     return floats
 
 
-def unusable_rows(rows: pa.RecordBatch, catalog: Catalog) -> Iterator[tuple[Mask, str]]:
-    """Yield, for each column of a given base, the rows that it cannot be used in, and why.
+def unusable_rows(rows: pa.RecordBatch, catalog: Catalog) -> Iterator[tuple[Mask, Breach]]:
+    """Yield, for each column of a given base, the rows that it cannot be used in, and the breach.
 
     Args:
         rows: raw columns in plain types.
@@ -118,10 +119,11 @@ def unusable_rows(rows: pa.RecordBatch, catalog: Catalog) -> Iterator[tuple[Mask
     if base is None:
         return
     for column in base.logits.values():
-        yield ~np.isfinite(logits(rows, column)), f"no finite logit in {column}"
+        yield ~np.isfinite(logits(rows, column)), Breach.of(Kind.NO_LOGIT, column)
     if base.h is not None and base.units is not None:
         _, is_usable_n = activations(rows.column(base.h), base.units)
-        yield ~is_usable_n, f"no list of {base.units} finite numbers in {base.h}"
+        what = f"no list of {base.units} finite numbers in {base.h}"
+        yield ~is_usable_n, Breach(Kind.NO_ACTIVATIONS, what, base.h)
 
 
 def length_problem(schema: pa.Schema, base: GivenBaseSpec) -> str | None:

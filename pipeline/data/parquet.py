@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iak.pipeline.data import contract, hashing, partitions, splits
+from iak.pipeline.data.breaches import Breach, Kind
 from iak.pipeline.data.pieces import Group, Piece
 from iak.pipeline.data.snapshot import LogFile, Snapshot
 from iak.pipeline.data.splits import Selection, Split
@@ -34,8 +35,8 @@ class RawRows:
     """Key of each row: of its declared id, else of its position in its file."""
     truth: pa.RecordBatch | None = None
     """True probabilities of the rows of a planted log, where they were asked for."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """`<level>: <what> in <column>` -> rows, for problems that were seen while reading."""
+    counts: Mapping[Breach, int] = field(default_factory=dict)
+    """Breach -> rows, for those that were seen while reading."""
 
 
 def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:
@@ -373,16 +374,14 @@ def _keys_or_positions(
     return np.where(is_null, positions, hashing.keys_of(ids))
 
 
-def _disagreements(rows: pa.RecordBatch, file: LogFile) -> dict[str, int]:
+def _disagreements(rows: pa.RecordBatch, file: LogFile) -> dict[Breach, int]:
     """Count the rows whose partition value inside the file is not that of the file's folder."""
     counts = {
-        f"warn: value inside the file differs from the folder's in {key}": partitions.disagreements(
-            rows.column(key), value
-        )
+        Breach.of(Kind.OTHER_PARTITION, key): partitions.disagreements(rows.column(key), value)
         for key, value in file.partition
         if key in file.inside
     }
-    return {name: count for name, count in counts.items() if count}
+    return {breach: count for breach, count in counts.items() if count}
 
 
 def _twin(file: LogFile, truth: Snapshot) -> LogFile:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from iak.pipeline.data import contract, features, parquet, pieces
+from iak.pipeline.data.breaches import named
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.parquet import LastGroup, RawRows
 from iak.pipeline.data.pieces import Piece
@@ -282,9 +283,9 @@ class Reader:
         inspection = contract.inspect(raw.rows, self.catalog)
         unripe_rows = unripe(raw.rows, self.catalog, self.as_of)
         if counts is not None:
-            counts.update(inspection.counts)
-            counts.update(unripe_counts(unripe_rows, self.catalog, self.as_of))
-            counts.update(raw.counts)
+            counts.update(named(inspection.counts))
+            counts.update(named(unripe_counts(unripe_rows, self.catalog, self.as_of)))
+            counts.update(named(raw.counts))
         parts = features.encode_parts(
             raw.rows,
             sizes,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from iak.pipeline.data import hashing, splits
+from iak.pipeline.data.breaches import Breach, Kind
 from iak.schemas.log import Catalog
 
 Mask = npt.NDArray[np.bool_]
@@ -42,8 +43,10 @@ def unripe(rows: pa.RecordBatch, catalog: Catalog, as_of: date | None) -> Mappin
     }
 
 
-def unripe_counts(masks: Mapping[str, Mask], catalog: Catalog, as_of: date | None) -> Counter[str]:
-    """Count the rows of each mask that `unripe` returned, under the names of the contract's counts.
+def unripe_counts(
+    masks: Mapping[str, Mask], catalog: Catalog, as_of: date | None
+) -> Counter[Breach]:
+    """Count the rows of each mask that `unripe` returned.
 
     Args:
         masks: task -> its unripe rows.
@@ -52,8 +55,11 @@ def unripe_counts(masks: Mapping[str, Mask], catalog: Catalog, as_of: date | Non
     """
     labels = {task.title: task.label for task in catalog.tasks}
     rows = {title: int(mask.sum()) for title, mask in masks.items()}
-    counts = {f"warn: not ripe by {as_of} in {labels[t]}": n for t, n in rows.items()}
-    return +Counter(counts)
+    breaches = {
+        title: Breach(Kind.NOT_RIPE, f"{Kind.NOT_RIPE} by {as_of} in {label}", label)
+        for title, label in labels.items()
+    }
+    return +Counter({breaches[title]: count for title, count in rows.items()})
 
 
 def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:

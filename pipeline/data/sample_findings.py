@@ -12,9 +12,10 @@ from iak.pipeline.data import (
     parquet,
     ripeness,
 )
-from iak.pipeline.data.contract import Finding, Level
+from iak.pipeline.data.breaches import REMEDIES, Breach, Kind
+from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.domain_columns import domain_names
-from iak.pipeline.data.notice import EXAMPLES, refusal, remedy_of
+from iak.pipeline.data.notice import EXAMPLES, refusal
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.sampled_negatives import SampledNegatives
 from iak.pipeline.data.snapshot import Snapshot
@@ -38,8 +39,8 @@ class Sample:
         """
         self.catalog, self.as_of = catalog, as_of
         self.rows = self.quarantined = 0
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.examples: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        self.counts: Counter[Breach] = Counter()
+        self.examples: dict[Breach, dict[str, None]] = defaultdict(dict)
         self.classes = _Classes(catalog)
         self.negatives = SampledNegatives(catalog)
         self.broken: list[tuple[str, str, int]] = []
@@ -67,11 +68,10 @@ class Sample:
         counts += contract.out_of_range(rows, self.catalog)
         unripe_rows = ripeness.unripe(rows, self.catalog, self.as_of)
         counts += ripeness.unripe_counts(unripe_rows, self.catalog, self.as_of)
-        for name, count in (+counts).items():
-            level, _, what = name.partition(": ")
-            self.counts[level, what] += count
-            if len(self.examples[level, what]) < EXAMPLES:
-                self.examples[level, what][path] = None
+        for breach, count in (+counts).items():
+            self.counts[breach] += count
+            if len(self.examples[breach]) < EXAMPLES:
+                self.examples[breach][path] = None
         self.rows += len(rows)
         if inspection.quarantined is not None:
             self.quarantined += int(inspection.quarantined.sum())
@@ -87,49 +87,39 @@ class Sample:
             yield refusal(f"{what}{more}", path, rows)
         if self.rows and self.quarantined == self.rows:
             yield refusal(f"all {self.rows:,} rows looked at are quarantined", "-", self.rows)
-        odd = {key for key in self.counts if contract.ODD_LABEL in key[1]}
-        for key, count in self.counts.items():
-            if key not in odd:
-                yield self._finding(*key, count=count, examples=self.examples[key])
-        for column in dict.fromkeys(what.rpartition(" in ")[2] for _, what in odd):
-            yield self._odd_labels([k for k in odd if k[1].endswith(f" in {column}")], column)
+        odd = [breach for breach in self.counts if breach.kind is Kind.ODD_LABEL]
+        for breach, count in self.counts.items():
+            if breach.kind is not Kind.ODD_LABEL:
+                yield self._finding(breach, count=count, examples=self.examples[breach])
+        for column in dict.fromkeys(breach.column for breach in odd):
+            yield self._odd_labels([b for b in odd if b.column == column], column)
         yield from self.classes.findings()
         yield from self.negatives.findings()
 
-    def _odd_labels(self, keys: Sequence[tuple[str, str]], column: str) -> Finding:
+    def _odd_labels(self, breaches: Sequence[Breach], column: str) -> Finding:
         """Join the impossible values of one label into one finding that names them."""
         values: Counter[str] = Counter()
         examples: dict[str, None] = {}
-        for key in keys:
-            values[key[1].partition(f"{contract.ODD_LABEL}: ")[2].rpartition(" in ")[0]] += (
-                self.counts[key]
-            )
-            examples |= self.examples[key]
+        for breach in breaches:
+            values[breach.value] += self.counts[breach]
+            examples |= self.examples[breach]
         count, named = values.total(), values.most_common(contract.NAMED_LABELS)
         shares = [f"{value} ({number / count:.0%})" for value, number in named]
         rest = count - sum(number for _, number in named)
         shares += [f"others ({rest / count:.0%})"] if rest else []
-        what = f"{contract.ODD_LABEL} in {column}: {', '.join(shares)}"
-        return self._finding("quarantine", what, count=count, examples=examples, column=column)
+        what = f"{Kind.ODD_LABEL} in {column}: {', '.join(shares)}"
+        every = Breach(Kind.ODD_LABEL, what, column)
+        return self._finding(every, count=count, examples=examples)
 
-    def _finding(
-        self,
-        level: str,
-        what: str,
-        *,
-        count: int,
-        examples: Mapping[str, None],
-        column: str | None = None,
-    ) -> Finding:
-        kind: Level = "quarantine" if level == "quarantine" else "warn"
+    def _finding(self, breach: Breach, *, count: int, examples: Mapping[str, None]) -> Finding:
         return Finding(
-            level=kind,
-            what=what,
-            column=column or (what.rpartition(" in ")[2] if " in " in what else "-"),
+            level=breach.level,
+            what=breach.what,
+            column=breach.column,
             count=count,
             share=count / max(self.rows, 1),
             examples=tuple(examples)[:EXAMPLES],
-            remedy=remedy_of(what),
+            remedy=REMEDIES.get(breach.kind, ""),
         )
 
 

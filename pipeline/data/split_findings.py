@@ -25,7 +25,7 @@ from iak.pipeline.data.event_dates import (
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.lists import ListEnds
-from iak.pipeline.data.notice import EXAMPLES, remedy_of
+from iak.pipeline.data.notice import EXAMPLES
 from iak.pipeline.data.pieces import spread_pieces
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.split_messages import conditions_message, windows_message
@@ -172,7 +172,8 @@ class SplitSample:
                     column=feature.columns[0],
                     count=wild,
                     unit="values",
-                    remedy=remedy_of("wild number"),
+                    remedy="They are cut at the feature's clip and left out of its mean and "
+                    "deviation",
                 )
 
     def _padded_lists(self) -> Iterator[Finding]:

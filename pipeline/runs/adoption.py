@@ -11,6 +11,7 @@ import pyarrow as pa
 from iak.pipeline.base import given_columns, published_base
 from iak.pipeline.base.given_columns import ColumnFindings
 from iak.pipeline.data import contract, hashing, vocabulary
+from iak.pipeline.data.breaches import named
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadLog
@@ -51,7 +52,7 @@ def inspected(
     """
     for rows, identity in view.raw_rows(split):
         findings.add(rows)
-        counts.update(contract.inspect(rows, view.catalog).counts)
+        counts.update(named(contract.inspect(rows, view.catalog).counts))
         report(PhaseAdvanced(f"{findings.rows:,} rows"))
         yield rows, identity
 

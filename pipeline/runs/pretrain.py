@@ -19,6 +19,7 @@ from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import PretrainWork
 from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabulary
+from iak.pipeline.data.breaches import named
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
@@ -368,9 +369,9 @@ def _inspected(
         rows_read += len(rows)
         report(PhaseAdvanced(f"{rows_read:,} of {view.selections['pretrain'].rows:,} rows"))
         inspected = contract.inspect(rows, view.catalog)
-        counts.update(inspected.counts)
+        counts.update(named(inspected.counts))
         young = ripeness.unripe(rows, view.catalog, view.as_of)
-        counts.update(ripeness.unripe_counts(young, view.catalog, view.as_of))
+        counts.update(named(ripeness.unripe_counts(young, view.catalog, view.as_of)))
         labels.add(rows, inspected.quarantined, inspected.masks_with(young))
         yield rows, identity
 

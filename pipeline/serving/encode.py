@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from iak.pipeline.data import contract, features, hashing, partitions
+from iak.pipeline.data.breaches import named
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.reader import as_text
 from iak.pipeline.errors import BadLog, BadRequest
@@ -38,7 +39,7 @@ def encode_to_score(
         counts: counter to which the contract's findings are added.
     """
     inspection = contract.inspect(rows, catalog)
-    counts.update(inspection.counts)
+    counts.update(named(inspection.counts))
     encoded = features.encode(
         rows, identity=identity, catalog=catalog, encoding=encoding, is_scored=True
     )

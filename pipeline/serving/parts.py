@@ -19,6 +19,7 @@ from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.collectives import most
 from iak.pipeline.data import parquet
+from iak.pipeline.data.breaches import named
 from iak.pipeline.data.pieces import Piece, blocks_of, pieces_of
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import rebatch
@@ -172,7 +173,7 @@ def _encoded(work: ScoreWork, part: Part, contract: Counter[str]) -> Iterator[pa
     catalog = work.view.catalog
     for piece in part:
         raw = parquet.read_piece(work.selection, piece, catalog)
-        contract.update(raw.counts)
+        contract.update(named(raw.counts))
         yield encode_to_score(
             raw.rows, raw.identity, catalog=catalog, encoding=work.base.encoding, counts=contract
         )

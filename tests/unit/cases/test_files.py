@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from iak.pipeline.data import logs, parquet, partitions
+from iak.pipeline.data.breaches import named
 from iak.pipeline.data.check import Report, check_log
 from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.logs import take_snapshot
@@ -155,7 +156,7 @@ def test_iceberg_special_has_five_regions_of_the_files_own_names():
     for piece in pieces_of(selection, rank=0, world=1):
         raw = parquet.read_piece(selection, piece, view.catalog)
         regions.update(raw.rows.column("region").to_pylist())
-        counts.update(raw.counts)
+        counts.update(named(raw.counts))
     assert regions == {"a b": 400, "a+b": 400, "a/b": 400, "a=b": 400, "ä": 400}
     assert counts == {"warn: value inside the file differs from the folder's in region": 400}
     results = [f for f in checked("iceberg_special").findings if "differs" in f.what]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from iak.pipeline.data import contract, given, vocabulary
 from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.breaches import named
 from iak.pipeline.data.feature_keys import feature_keys
 from iak.pipeline.data.features import encode, no_rows
 from tests.builders import batch_of, encoding_of
@@ -77,7 +78,7 @@ def test_activations_of_any_type_are_read(kind):
 )  # fmt: skip
 def test_a_row_without_a_usable_answer_loses_its_labels_and_stays_finite(columns, bad, what):
     rows = raw(3, **{name: pa.array(values) for name, values in columns.items()})
-    counts = contract.inspect(rows, CATALOG).counts
+    counts = named(contract.inspect(rows, CATALOG).counts)
     assert [c for name, c in counts.items() if name.startswith(f"quarantine: {what}")] == [len(bad)]
     batch = to_batch(encoded(rows), CATALOG)
     assert batch.numeric_BN.isfinite().all()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iak.pipeline.data.notice import notice, refusal, remedy_of
+from iak.pipeline.data.notice import notice, refusal
 
 SAID = {"what": "ids repeat", "column": "event_id", "count": 3, "remedy": "Write each row once"}
 
@@ -28,15 +28,3 @@ def test_a_notice_may_be_worse_than_a_warning():
 def test_a_refusal_stops_a_job():
     finding = refusal("no row", "/log", 0)
     assert (finding.level, finding.file, finding.count) == ("refuse", "/log", 0)
-
-
-@pytest.mark.parametrize(
-    ("what", "remedy"),
-    [
-        ("null user in user_id", "Fill the user"),
-        ("price: string, expected number", "A number is an integer"),
-        ("anything else", "look at it"),
-    ],
-)
-def test_the_remedy_follows_from_the_text(what, remedy):
-    assert remedy_of(what, "look at it").startswith(remedy)

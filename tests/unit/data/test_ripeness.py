@@ -5,6 +5,7 @@ from datetime import date
 import pyarrow as pa
 
 from iak.pipeline.data import ripeness
+from iak.pipeline.data.breaches import named
 from tests.builders import batch_of, small_catalog
 
 
@@ -38,5 +39,5 @@ def test_unripe_labels_are_counted_by_label_and_labels_without_any_are_left_out(
     midnight = 1_790_812_800
     rows = batch_of({"event_time": pa.array([midnight, midnight + 86_399], pa.int64())})
     masks = ripeness.unripe(rows, catalog, date(2026, 10, 3))
-    counts = ripeness.unripe_counts(masks, catalog, date(2026, 10, 3))
+    counts = named(ripeness.unripe_counts(masks, catalog, date(2026, 10, 3)))
     assert counts == {"warn: not ripe by 2026-10-03 in order": 2}
