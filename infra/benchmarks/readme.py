@@ -311,6 +311,15 @@ def serve_text(record: JsonObject, subfolder: str) -> str:
             for r in _of(record, "promotions")
         ],
     )  # fmt: skip
+    if adapters := _of(record, "adapters"):  # a machine without PEFT has none
+        lines += table_of(
+            ["from x to the logits", "adapters in the batch", "rows", "median", "times the base"],
+            [
+                [r["what"], str(r["adapters"]), f"{r['rows']:,}", f"{r['ms']:.1f} ms",
+                 f"{r['times_base']:.2f}"]
+                for r in adapters
+            ],
+        )  # fmt: skip
     return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
 
 

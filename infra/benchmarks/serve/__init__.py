@@ -4,6 +4,7 @@ kernels   kernels of every domain, written as a night would publish them
 offline   Parquet to Parquet: the base alone, and with all kernels, in turns
 servers   `iak serve` as processes of their own, and a client that asks them
 online    requests by domains and by rows, in turns; a promotion under load
+peft_batch  the same rows through PEFT's adapters, where PEFT is installed
 findings  lines, targets, notes
 """
 
@@ -15,7 +16,7 @@ from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.progress import following
 from iak.schemas.record import BenchmarkResult
-from infra.benchmarks.serve import findings, kernels, offline, online
+from infra.benchmarks.serve import findings, kernels, offline, online, peft_batch
 from infra.benchmarks.specs import BenchServeSpec
 
 
@@ -34,5 +35,15 @@ def measure(spec: BenchServeSpec, report: Report) -> BenchmarkResult:
         report(BenchAdvanced("Parquet to Parquet", {"repeats": spec.repeats}))
         (speeds,) = run_on_workers(offline.speeds_on_worker, 1, setup, written, spec.repeats)
         asked = online.measure(setup, spec, written, report)
+        report(BenchAdvanced("batches of adapters", {"adapters": spec.adapters[-1]}))
+        (mixed,) = run_on_workers(
+            peft_batch.mixed_batches_on_worker,
+            1,
+            setup,
+            written,
+            spec.request_rows,
+            spec.adapters,
+            spec.adapter_turns,
+        )
     progress.unlink(missing_ok=True)
-    return findings.result(spec, speeds, asked)
+    return findings.result(spec, speeds, asked, mixed)

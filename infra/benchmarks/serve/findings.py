@@ -6,10 +6,12 @@ from typing import Any
 
 from iak.pipeline.bench.times import quantile
 from iak.schemas.record import BenchmarkResult, Target
+from infra.benchmarks.serve import peft_batch
 from infra.benchmarks.serve.offline import BASE as BASE_FILES
 from infra.benchmarks.serve.offline import DAYS
 from infra.benchmarks.serve.offline import KERNELS as KERNEL_FILES
 from infra.benchmarks.serve.online import ALL, BASE, Asked
+from infra.benchmarks.serve.peft_batch import MixedBatches
 from infra.benchmarks.specs import BenchServeSpec
 
 MIN_THROUGHPUT_SHARE = 0.8
@@ -20,8 +22,15 @@ PROMOTION_S = 5.0
 """Seconds from a promotion to the first answer by its kernel."""
 
 
+MIN_PEFT_RATIO = 10.0
+"""Times the rows per second of PEFT's batch with the same adapters that kernels must reach."""
+
+
 def result(
-    spec: BenchServeSpec, speeds: Mapping[str, Sequence[float]], asked: Asked
+    spec: BenchServeSpec,
+    speeds: Mapping[str, Sequence[float]],
+    asked: Asked,
+    mixed: MixedBatches | None = None,
 ) -> BenchmarkResult:
     """Return what a record has.
 
@@ -29,11 +38,59 @@ def result(
         spec: settings of the benchmark.
         speeds: rows per second from Parquet to Parquet, of each repeat.
         asked: seconds of requests.
+        mixed: seconds of batches with PEFT; None where it is not installed.
     """
     return BenchmarkResult(
-        rows=[*_files(spec, speeds), *_domains(spec, asked), *_sizes(asked), _swap(asked)],
-        targets=_targets(spec, speeds, asked),
-        notes=_notes(spec),
+        rows=[
+            *_files(spec, speeds),
+            *_domains(spec, asked),
+            *_sizes(asked),
+            _swap(asked),
+            *(_adapters(spec, mixed) if mixed else []),
+        ],
+        targets=[*_targets(spec, speeds, asked), *(_peft_targets(mixed) if mixed else [])],
+        notes=[*_notes(spec), _peft_note(mixed)],
+    )
+
+
+def _adapters(spec: BenchServeSpec, mixed: MixedBatches) -> list[dict[str, Any]]:
+    (base,) = (median(s) for (name, _), s in mixed.seconds.items() if name == peft_batch.BASE)
+    return [
+        {
+            "table": "adapters",
+            "what": name,
+            "adapters": count,
+            "rows": spec.request_rows,
+            "ms": 1e3 * median(seconds),
+            "times_base": median(seconds) / base,
+        }
+        for (name, count), seconds in mixed.seconds.items()
+    ]
+
+
+def _peft_targets(mixed: MixedBatches) -> list[Target]:
+    """Compare kernels with PEFT's batch of the same adapters, at each number of them."""
+    targets = []
+    for (name, count), seconds in mixed.seconds.items():
+        if name == peft_batch.TOWERS:
+            ratio = median(seconds) / median(mixed.seconds[peft_batch.KERNELS, count])
+            targets.append(
+                Target(
+                    name=f"rows/s over PEFT's mixed batch of {count} of the kernels' adapters",
+                    wanted=f"at least {MIN_PEFT_RATIO:g}x",
+                    measured=ratio,
+                    is_met=ratio >= MIN_PEFT_RATIO,
+                )
+            )
+    return targets
+
+
+def _peft_note(mixed: MixedBatches | None) -> str:
+    if mixed is None:
+        return "PEFT is not installed where this was measured, so no batch of its was."
+    return (
+        f"PEFT {mixed.version}: one process and thread, from x to the logits, in turns. Kernels "
+        "compute their encoders beside the adapters."
     )
 
 

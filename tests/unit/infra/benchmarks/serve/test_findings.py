@@ -3,8 +3,9 @@
 import pytest
 
 from infra.benchmarks import readme
-from infra.benchmarks.serve import findings
+from infra.benchmarks.serve import findings, peft_batch
 from infra.benchmarks.serve.online import ALL, BASE, POOLED, Asked
+from infra.benchmarks.serve.peft_batch import MixedBatches
 from infra.benchmarks.specs import BenchServeSpec
 
 SPEC = BenchServeSpec(domains=(1, 1000))
@@ -44,8 +45,38 @@ def test_one_failed_request_misses_the_target():
     assert value == (1, False)
 
 
-def test_the_page_states_each_line_of_the_record():
+MIXED = MixedBatches(
+    seconds={
+        (peft_batch.BASE, 0): [0.02, 0.02],
+        (peft_batch.KERNELS, 10): [0.024, 0.024],
+        (peft_batch.TOWERS, 10): [0.03, 0.04],
+        (peft_batch.EVERYWHERE, 10): [0.06, 0.06],
+        (peft_batch.KERNELS, 100): [0.03, 0.03],
+        (peft_batch.TOWERS, 100): [0.3, 0.31],
+    },
+    version="0.21.0",
+)
+
+
+def test_kernels_are_compared_with_peft_s_batch_of_the_same_adapters():
+    result = findings.result(SPEC, SPEEDS, asked(), MIXED)
+    ten, hundred = result.targets[-2:]
+    assert (ten.measured, ten.is_met) == (pytest.approx(0.035 / 0.024), False)
+    assert (hundred.measured, hundred.is_met) == (pytest.approx(0.305 / 0.03), True)
+    times = {(r["what"], r["adapters"]): r["times_base"] for r in result.rows[-6:]}
+    assert times[peft_batch.EVERYWHERE, 10] == pytest.approx(3.0)
+    assert "PEFT 0.21.0" in result.notes[-1]
+
+
+def test_without_peft_the_record_says_so_and_has_no_line_of_it():
     result = findings.result(SPEC, SPEEDS, asked())
+    assert not any(row["table"] == "adapters" for row in result.rows)
+    assert not any("PEFT" in target.name for target in result.targets)
+    assert "PEFT is not installed" in result.notes[-1]
+
+
+def test_the_page_states_each_line_of_the_record():
+    result = findings.result(SPEC, SPEEDS, asked(), MIXED)
     record = result.model_dump(mode="json") | {
         "bench": "serve", "command": "x", "seconds": 60, "commit": "c",
         "machine": {"cores": 2, "processor": "p"},
@@ -55,3 +86,4 @@ def test_the_page_states_each_line_of_the_record():
     assert "| all kernels | 400 | 512 | 165.0 ms | 179.7 ms | 1.65 |" in lines
     assert "| base alone | 1 | 15.0 ms | 19.9 ms | 67 |" in lines
     assert "| 3 | 2.0 | 9.0 | 500 | 0 |" in lines
+    assert "| kernels | 10 | 512 | 24.0 ms | 1.20 |" in lines
