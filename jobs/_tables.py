@@ -8,6 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from iak.jobs._progress import console
+from iak.schemas.manifest import BaseManifest
 
 _MAX_WIDTH = 200
 """Characters of a line at most where the output is a file or a pipe."""
@@ -93,3 +94,14 @@ def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
     if value is None:
         return "-"
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def precision_costs(manifest: BaseManifest) -> str:
+    """Return as text, by precision and task, the AUC minus that of fp32."""
+    full = {entry.task: entry.auc for entry in manifest.precisions if entry.precision == "fp32"}
+    costs: dict[str, list[str]] = {}
+    for entry in manifest.precisions:
+        before = full.get(entry.task)
+        if entry.precision != "fp32" and entry.auc is not None and before is not None:
+            costs.setdefault(entry.precision, []).append(f"{entry.task} {entry.auc - before:+.5f}")
+    return "; ".join(f"{name}: {', '.join(texts)}" for name, texts in costs.items()) or "no AUC"

@@ -1,12 +1,13 @@
 """`iak adopt`: publish a recommender that was made elsewhere as a base."""
 
 from iak.jobs._progress import console
-from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs._tables import number, precision_costs, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.adoption import DomainQuality
 from iak.schemas.job import AdoptSpec
+from iak.schemas.manifest import BaseManifest
 from iak.schemas.paths import reference_text
 from iak.schemas.results import AdoptResult
 from iak.schemas.training import TaskQuality
@@ -45,12 +46,24 @@ def show(adopted: AdoptResult) -> None:
                 f"{column.column} {column.low:.2f} to {column.high:.2f}"
                 for column in adoption.ranges
             ),
+            **_tables(adopted.manifest),
             "quarantined": adoption.contract or "nothing",
             "seconds": adopted.record.timings_s,
         },
     )
     for line in adoption.advice:
         console.print(line, markup=False)
+
+
+def _tables(manifest: BaseManifest) -> dict[str, str]:
+    """Return facts about the tables that workers share; none where the base has no tables."""
+    if not manifest.tables:
+        return {}
+    rows = sum(table.rows for table in manifest.tables)
+    return {
+        "tables that workers share": f"{len(manifest.tables)}, {rows:,} rows",
+        "tables in low precision": precision_costs(manifest),
+    }
 
 
 def _rows(domain: DomainQuality) -> int:

@@ -2,14 +2,13 @@
 
 from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
-from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs._tables import number, precision_costs, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
 from iak.pipeline.data import unseen
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.schemas.job import PretrainSpec
-from iak.schemas.manifest import BaseManifest
 from iak.schemas.paths import reference_text
 from iak.schemas.results import PretrainResult
 
@@ -59,7 +58,7 @@ def show(pretrained: PretrainResult) -> None:
             "settings that followed from the rows": training.settings.describe(),
             "best validation loss": f"{training.best_valid_loss:.5f} "
             f"(step {training.best_step} of {training.steps})",
-            **({"tables in low precision": _precisions(manifest)} if manifest else {}),
+            **({"tables in low precision": precision_costs(manifest)} if manifest else {}),
             "not loaded as it was": "; ".join(training.loaded) or "nothing",
             "quarantined": training.contract or "nothing",
             "labels not ripe": not_ripe(training.contract, record.snapshot.splits["pretrain"].rows),
@@ -69,14 +68,3 @@ def show(pretrained: PretrainResult) -> None:
     for line in (training.not_published, *training.advice):
         if line:
             console.print(line, markup=False)
-
-
-def _precisions(manifest: BaseManifest) -> str:
-    """Return as text, by precision and task, the AUC minus that of fp32."""
-    full = {entry.task: entry.auc for entry in manifest.precisions if entry.precision == "fp32"}
-    costs: dict[str, list[str]] = {}
-    for entry in manifest.precisions:
-        before = full.get(entry.task)
-        if entry.precision != "fp32" and entry.auc is not None and before is not None:
-            costs.setdefault(entry.precision, []).append(f"{entry.task} {entry.auc - before:+.5f}")
-    return "; ".join(f"{name}: {', '.join(texts)}" for name, texts in costs.items()) or "no AUC"
