@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+from iak.pipeline.errors import BadRequest
+
 Table: TypeAlias = nn.Embedding | nn.EmbeddingBag
 LookUp: TypeAlias = Callable[[str, Tensor], Tensor]
 """Returns the rows of ids, `rows_IW` in fp32, from a table's name and `ids_I`."""
@@ -110,14 +112,25 @@ def find_tables(module: nn.Module) -> FoundTables:
     """Return the tables of a module, and why some cannot be sharded.
 
     Args:
-        module: its attribute `tables`, where it has one, names the layers that are tables. Other
-            layers then are weights like all others.
+        module: its attribute `tables`, where that is a tuple, names the layers that are tables.
+            Other layers then are weights like all others.
+
+    Raises:
+        BadRequest: it names a layer that is no table.
     """
     layers = {
         name: layer
         for name, layer in module.named_modules(remove_duplicate=False)
-        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and _is_named(name, module)
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag)
     }
+    named = getattr(module, "tables", None)
+    if isinstance(named, tuple):  # a module of others may have something else of this name
+        if unknown := [name for name in named if name not in layers]:
+            raise BadRequest(
+                f"tables of the module names {unknown}, which are no nn.Embedding or "
+                f"nn.EmbeddingBag of it; these are {list(layers)}"
+            )
+        layers = {name: layers[name] for name in named}
     names = Counter(_storage(t) for t in module.state_dict(keep_vars=True).values())
     reasons = {
         name: _reason(name, layer, is_shared=names[_storage(layer.weight)] > 1)
@@ -162,11 +175,6 @@ def settle_norms(module: nn.Module) -> None:
                 if torch.equal(before, layer.weight):
                     break
             layer.max_norm = None
-
-
-def _is_named(name: str, module: nn.Module) -> bool:
-    named = getattr(module, "tables", None)
-    return named is None or name in named
 
 
 def _storage(tensor: Tensor) -> int:

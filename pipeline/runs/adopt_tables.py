@@ -76,7 +76,7 @@ def publish_module(
     names, whole = list(found.tables), dict(found.whole)
     files = write_module(model.module, names, folder, source=source)
     opened = _opened(factory, files, "fp32", tasks)
-    if names and not _agree(model, opened, rows):
+    if names and not _opens_alike(model, opened, rows):
         shutil.rmtree(folder / rectangles.WEIGHTS)
         whole |= dict.fromkeys(names, _REASON)
         files = write_module(model.module, [], folder, source=source)
@@ -117,6 +117,14 @@ def _opened(factory: str, files: ModuleFiles, kind: Precision, tasks: int) -> Ad
 def _agree(one: AdoptedModel, other: AdoptedModel, rows: Rows) -> bool:
     """Return whether two models give the same logits, bit for bit."""
     return is_same(one(*rows), other(*rows))
+
+
+def _opens_alike(one: AdoptedModel, other: AdoptedModel, rows: Rows) -> bool:
+    """Return whether two models agree, and both can answer."""
+    try:
+        return _agree(one, other, rows)
+    except Exception:  # noqa: BLE001 - code of others, which may keep a table without values
+        return False
 
 
 def _precisions(

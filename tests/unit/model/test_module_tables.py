@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import embedding
 
+from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.module_tables import WeightRead, find_tables, replace_tables, settle_norms
 from tests import mixed_tables
 from tests.unit.iak.small import normal
@@ -105,3 +106,12 @@ def test_a_module_may_name_its_tables():
     module = mixed_tables.Mixed()
     module.tables = ("users",)
     assert (list(find_tables(module).tables), find_tables(module).whole) == (["users"], {})
+    module.tables = ("users", "top")
+    with pytest.raises(BadRequest, match=r"names \['top'\], which are no nn\.Embedding"):
+        find_tables(module)
+
+
+def test_something_else_of_that_name_names_no_tables():
+    module = nn.Module()
+    module.tables = nn.ModuleDict({"users": nn.Embedding(3, 2)})
+    assert list(find_tables(module).tables) == ["tables.users"]

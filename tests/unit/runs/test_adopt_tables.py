@@ -58,18 +58,33 @@ def test_tables_are_published_and_each_other_one_is_named_with_its_reason(publis
     assert sorted(named) == ["idle", "late", "read", "some", "tied"]
 
 
-def test_no_table_is_cut_where_the_opened_base_answers_otherwise(publish, monkeypatch, tmp_path):
-    """As where a factory keeps values that it computed from a table without values."""
+class KeepsNumber(mixed_tables.Mixed):
+    """Keeps what it computed from a table that may have no values yet."""
 
-    class Keeps(mixed_tables.Mixed):
-        def __init__(self):
-            super().__init__()
-            self.kept = 1.0 if self.users.weight.is_meta else 0.0
+    def __init__(self):
+        super().__init__()
+        self.kept = 1.0 if self.users.weight.is_meta else 0.0
 
-        def represent(self, ids, numbers):
-            return super().represent(ids, numbers) + self.kept
+    def represent(self, ids, numbers):
+        return super().represent(ids, numbers) + self.kept
 
-    monkeypatch.setattr(mixed_tables, "build", Keeps)
+
+class KeepsWeight(mixed_tables.Mixed):
+    """Keeps a table's weight in a place of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = self.users.weight.detach()
+
+    def represent(self, ids, numbers):
+        return super().represent(ids, numbers) + 0 * self.kept[:1, : mixed_tables.UNITS]
+
+
+@pytest.mark.parametrize("module", [KeepsNumber, KeepsWeight])
+def test_no_table_is_cut_where_the_opened_base_answers_otherwise(
+    publish, monkeypatch, tmp_path, module
+):
+    monkeypatch.setattr(mixed_tables, "build", module)
     published = publish()
     assert (published.fields["tables"], published.fields["precisions"]) == ([], [])
     assert [entry.path for entry in published.fields["files"]] == ["module.safetensors"]
