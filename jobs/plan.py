@@ -31,6 +31,7 @@ from iak.pipeline.sharding.placement_search import GIB, Wanted
 from iak.pipeline.sharding.quantised import check_width
 from iak.schemas.base import JsonObject, Settings
 from iak.schemas.cluster import ClusterSpec
+from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FinetuneSpec, PlanSpec
 from iak.schemas.log import Catalog
 
@@ -48,6 +49,11 @@ def main(spec: PlanSpec) -> int:
         raise BadRequest(
             f"catalog {spec.catalog} has a [base] that runs elsewhere, so that there is nothing to "
             "pre-train; plan its tuning by job=finetune"
+        )
+    if isinstance(catalog.base, ModuleBaseSpec) and spec.table_rows:
+        raise BadRequest(
+            f"table_rows names {sorted(spec.table_rows)}, but the tables of a base of kind torch "
+            "are layers of its module, with the rows that its factory gives them. Leave it out"
         )
     opened = open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows

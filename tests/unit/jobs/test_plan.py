@@ -12,6 +12,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.job import PlanSpec
 from iak.schemas.plan import PlacementRuleSpec, PlanDocument
+from tests.dlrm_log import CATALOG
 from tests.unit.planning.plan_requests import SMALL
 
 
@@ -157,3 +158,10 @@ BOTH = ("table_rows.user_id=9", "table_rows.item_id=9")
 def test_nonsense_is_answered_with_what_to_write(words, says, capsys):
     assert run(*words) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_rows_of_a_module_s_tables_are_not_asked_for(tmp_path, capsys):
+    (tmp_path / "dlrm.toml").write_text(CATALOG)
+    words = [f"catalog={tmp_path / 'dlrm.toml'}", "job=finetune", "table_rows.users=5"]
+    assert cli.run(["plan", *words]) == 2
+    assert "table_rows names ['users'], but the tables" in " ".join(capsys.readouterr().err.split())
