@@ -54,8 +54,8 @@ def write_shop(root, layout=LAYOUT):
     return write_log(root / "events", layout)
 
 
-def write_base(folder):
-    return published(folder, "crosses")[0]
+def write_base(folder, kind="crosses"):
+    return published(folder, kind)[0]
 
 
 def write_bundles(

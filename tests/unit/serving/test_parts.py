@@ -86,6 +86,16 @@ def test_each_row_is_predicted_once_and_alike_for_any_layout_workers_and_batches
     assert many.equals(one)
 
 
+@pytest.mark.parametrize("kind", ["din", "deepfm and sasrec", "ple and caser"])
+def test_a_base_that_reads_histories_predicts_a_row_alike_in_any_batch(log, tmp_path, kind):
+    base = write_base(tmp_path / "base", kind)
+    kernels = write_bundles(tmp_path / "bundles", base)
+    for batch_rows in (7, 1000):
+        folder = tmp_path / str(batch_rows)
+        score(ALONE, score_work(log, base, kernels, folder, batch_rows=batch_rows))
+    assert read_all(tmp_path / "7").equals(read_all(tmp_path / "1000"))
+
+
 @pytest.mark.parametrize("batch_rows", [5, 8192])
 def test_predictions_are_those_of_an_evaluation_to_the_last_bit(
     log, base, bundles, scores, tmp_path, batch_rows
