@@ -1,11 +1,13 @@
 """Real servers: `curl` asks one, a promotion reaches it under load, and SIGTERM drains it.
 
-Of two servers one is killed under load, and a client's one retry loses no request.
+Of two servers one is killed under load, and a client's one retry loses no request. What a server
+said is compared with labels that arrive in a log, in a folder and on S3.
 """
 
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pytest
 import urllib3
 
+from iak.pipeline.data import stores
 from iak.pipeline.serving.requests import ARROW
 from iak.pipeline.storage.folder_store import FolderStore
 from tests.ports import free_port
+from tests.s3 import make_bucket, moto_server, use
 from tests.unit.base.test_published_base import ALONE
 from tests.unit.registry.nights import promote
 from tests.unit.serving.shop import (
@@ -53,13 +59,13 @@ def place(tmp_path_factory):
 
 
 @contextmanager
-def serving(place):
+def serving(place, *more):
     """Yield a server that follows the registry: its process, and its address."""
     port = free_port()
     words = [
         "serve", f"catalog={place / 'shop.toml'}", f"base={place / 'R1'}", f"port={port}",
         f"bundles=registry:{place / 'registry'}@champion", "follow_s=0.2",
-        "limits.seconds=120",
+        "limits.seconds=120", *more,
     ]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "iak.jobs.cli", *words],
@@ -204,3 +210,58 @@ def test_a_killed_server_loses_no_request_that_is_sent_once_more(place):
         assert ask(f"{first}/health") is None
         assert ask(f"{second}/health") == 200
     assert (load.failed, "a mixture" in load.seen) == ([], False)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def arriving(request, tmp_path, monkeypatch):
+    """A root below which no label lies yet, and what lets a log arrive there."""
+    if request.param == "folder":
+        (tmp_path / "labels").mkdir()
+        yield tmp_path / "labels", lambda log: shutil.copytree(log, tmp_path / "labels" / "events")
+        return
+    server, endpoint = moto_server()
+    make_bucket(endpoint, "labels")
+    use(monkeypatch, endpoint)
+
+    def arrive(log):
+        store, path = stores.open_uri("s3://labels/shop/events")
+        pafs.copy_files(str(log), path, destination_filesystem=store)
+
+    yield "s3://labels/shop", arrive
+    server.stop()
+
+
+def calibration_of(address):
+    """What a server says of its labels: by kernel, rows with a known click, and both sums."""
+    said = urllib3.request("GET", f"{address}/kernels").json()["calibration"]
+    lines = [line for line in said["sums"] if line["task"] == "ctr"]
+    sums = {line["kernel"]: (line["rows"], line["observed"]) for line in lines if line["rows"]}
+    return sums, {line["kernel"]: line["predicted"] for line in lines if line["rows"]}, said
+
+
+def test_what_was_served_is_compared_with_labels_as_they_arrive(place, arriving, tmp_path):
+    root, arrive = arriving
+    rows = write_shop(tmp_path / "log")
+    with serving(place, f"labels.data={root}", "labels.every_s=0.2") as (process, address):
+        body = arrow_of(rows.drop_columns(["click", "order"]))
+        scores = pa.ipc.open_stream(asked(urllib3.connection_from_url(address), body)).read_all()
+        served = scores.append_column("click", rows.column("click"))
+        served = served.filter(pc.is_valid(served.column("kernel")))
+        wait_until(lambda: calibration_of(address)[2]["not_read"] != "", READY_S)
+        assert calibration_of(address)[0] == {}
+        assert calibration_of(address)[2]["waiting"] == len(served)
+
+        arrive(tmp_path / "log" / "events")
+        known = served.filter(pc.is_valid(served.column("click")))
+        names = known.column("kernel").cast("string").to_pylist()
+        clicks, p = (known.column(name).to_pylist() for name in ("click", "p.ctr"))
+        own = {name: [n for n, k in enumerate(names) if k == name] for name in set(names)}
+        expected = {k: (len(index), sum(clicks[n] for n in index)) for k, index in own.items()}
+        wait_until(lambda: calibration_of(address)[0] == expected, READY_S)
+        _, predicted, said = calibration_of(address)
+        assert predicted == pytest.approx({k: sum(p[n] for n in index) for k, index in own.items()})
+        assert said["not_read"] == ""
+        metrics = urllib3.request("GET", f"{address}/metrics").data.decode()
+        assert "iak_serve_labelled_rows_total{" in metrics
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=300) == 0
