@@ -30,9 +30,6 @@ from iak.pipeline.model.tables import TableShape
 from iak.pipeline.sharding.rectangles import together
 from iak.schemas.manifest import BaseManifest
 
-SOURCE = "factory_source"
-"""Key of the source's digest among the settings in the manifest."""
-
 
 def build_module(factory: str) -> tuple[nn.Module, str]:
     """Call a factory.

@@ -20,6 +20,7 @@ from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adopt_module import adopt_module
 from iak.pipeline.runs.adoption import (
     BATCH_ROWS,
+    AdoptedFiles,
     inspected,
     new_folder,
     publish_adopted,
@@ -103,17 +104,15 @@ def _adopt_columns(
         quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
     with record.phase("publish"):
         folder = new_folder(spec.run_dir, encoding)
-        fields = {
-            "files": [write_weights(model.towers.named_tensors(titles), folder)]
-            if model.towers
-            else [],
-            "digest": {
+        towers = model.towers
+        written = AdoptedFiles(
+            files=[write_weights(towers.named_tensors(titles), folder)] if towers else [],
+            digest={
                 **digest(replicas=dense_state(model)).by_name,
                 **_digest_of_columns(catalog),
             },
-            "metrics": [task.model_dump(mode="json") for task in quality.tasks],
-        }
-        manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
+        )
+        manifest = publish_adopted(folder, spec, catalog, view, encoding, written, quality.tasks)
     return record_adoption(record, spec, manifest, findings, quality, counts), manifest
 
 

@@ -88,11 +88,9 @@ def adopt_module(
         published = publish_module(
             model, folder, factory=base.factory, source=source, reader=reader, report=record.report
         )
-        fields = published.fields | {
-            "metrics": [task.model_dump(mode="json") for task in quality.tasks],
-            "spec": spec.model_dump(mode="json") | {adopted_module.SOURCE: source},
-        }
-        manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
+        manifest = publish_adopted(
+            folder, spec, catalog, view, encoding, published.written, quality.tasks
+        )
     adoption = record_adoption(
         record, spec, manifest, findings, quality, counts, advice=published.advice
     )

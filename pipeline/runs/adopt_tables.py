@@ -22,11 +22,10 @@ from iak.pipeline.events import Report
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import digest
 from iak.pipeline.process import Worker
-from iak.pipeline.runs.adoption import BATCH_ROWS
+from iak.pipeline.runs.adoption import BATCH_ROWS, AdoptedFiles
 from iak.pipeline.sharding import rectangles
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.shard import dense_state
-from iak.schemas.base import JsonObject
 from iak.schemas.job import Precision
 from iak.schemas.manifest import PrecisionEntry
 from iak.schemas.plan import ResolvedPlacement
@@ -41,8 +40,7 @@ _REASON = "with its tables frozen, the opened base answers otherwise than the mo
 class PublishedModule:
     """A module whose weights lie in a base's folder."""
 
-    fields: JsonObject
-    """Fields of the base's manifest: its files, tables, digest and precisions."""
+    written: AdoptedFiles
     advice: tuple[str, ...]
     """A sentence for each table that stays whole on every worker."""
 
@@ -89,12 +87,13 @@ def publish_module(
         )
     shards = opened.tables.local_shards() if isinstance(opened.tables, FrozenTables) else []
     return PublishedModule(
-        fields={
-            "files": list(files.files),
-            "tables": list(files.tables),
-            "digest": dict(digest(shards, dense_state(opened)).by_name),
-            "precisions": _precisions(factory, files, reader, report) if files.tables else [],
-        },
+        written=AdoptedFiles(
+            files=files.files,
+            tables=files.tables,
+            digest=digest(shards, dense_state(opened)).by_name,
+            precisions=_precisions(factory, files, reader, report) if files.tables else (),
+            factory_source=source,
+        ),
         advice=tuple(
             f"Table {name} stays whole on every worker: {why}" for name, why in whole.items()
         ),

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,10 +23,17 @@ from iak.pipeline.runs.outputs import base_output
 from iak.pipeline.runs.pretrain import VALIDATION
 from iak.pipeline.runs.record import OpenRecord, versions
 from iak.schemas.adoption import AdoptionResult, GivenQuality
-from iak.schemas.base import JsonObject
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
-from iak.schemas.manifest import UNSEALED, BaseManifest
+from iak.schemas.manifest import (
+    UNSEALED,
+    BaseManifest,
+    BaseMetric,
+    FileEntry,
+    PrecisionEntry,
+    TableEntry,
+)
+from iak.schemas.training import TaskQuality
 
 BATCH_ROWS = 65_536
 """Rows that are measured at a time."""
@@ -82,13 +90,27 @@ def new_folder(run_dir: Path, encoding: Encoding) -> Path:
     return folder
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptedFiles:
+    """The files of an adopted base, and what its manifest says of them."""
+
+    files: Sequence[FileEntry]
+    digest: Mapping[str, str]
+    """Digest of each tensor, or of the columns that are the base."""
+    tables: Sequence[TableEntry] = ()
+    precisions: Sequence[PrecisionEntry] = ()
+    factory_source: str | None = None
+    """SHA-256 of the source file that built the module; None where columns are the base."""
+
+
 def publish_adopted(
     folder: Path,
     spec: AdoptSpec,
     catalog: Catalog,
     view: LogView,
     encoding: Encoding,
-    fields: JsonObject,
+    written: AdoptedFiles,
+    tasks: Sequence[TaskQuality],
 ) -> BaseManifest:
     """Seal a base, and move it into place at once.
 
@@ -98,20 +120,27 @@ def publish_adopted(
         catalog: the catalogue of the base.
         view: the log that was read.
         encoding: statistics of the catalogue's numbers.
-        fields: further fields of the manifest, among them files, digest and metrics.
+        written: the files in the folder.
+        tasks: how well the base predicts each task.
     """
-    unsealed = {
-        "fingerprint": UNSEALED,
-        "schema_hash": vocabulary.schema_hash(catalog, encoding),
-        "tables": [],
-        "catalog": catalog.model_dump(mode="json"),
-        "spec": spec.model_dump(mode="json"),
-        "snapshot": describe_log(view).without_files(),
-        "versions": versions(),
-        "created_at": datetime.now(UTC),
-        **fields,
-    }
-    manifest = published_base.seal(folder, BaseManifest.model_validate(unsealed))
+    settings = spec.model_dump(mode="json")
+    if written.factory_source is not None:
+        settings["factory_source"] = written.factory_source
+    unsealed = BaseManifest(
+        fingerprint=UNSEALED,
+        schema_hash=vocabulary.schema_hash(catalog, encoding),
+        tables=list(written.tables),
+        files=list(written.files),
+        digest=dict(written.digest),
+        catalog=catalog.model_dump(mode="json"),
+        spec=settings,
+        snapshot=describe_log(view).without_files(),
+        versions=versions(),
+        metrics=[BaseMetric(**task.model_dump(mode="json")) for task in tasks],
+        precisions=list(written.precisions),
+        created_at=datetime.now(UTC),
+    )
+    manifest = published_base.seal(folder, unsealed)
     replace_folder(folder, spec.run_dir / "base")
     return manifest
 

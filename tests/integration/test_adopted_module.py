@@ -11,7 +11,7 @@ import torch
 from safetensors import torch as safetensors_torch
 
 from iak.jobs import cli
-from iak.pipeline.base import adopted_module, published_base
+from iak.pipeline.base import published_base
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt
 from iak.pipeline.launcher import ProcessLauncher
@@ -158,7 +158,7 @@ def test_weights_that_answer_otherwise_are_refused_with_the_first_rows(root, tmp
 
 def test_another_source_is_refused(root):
     base = published_base.open_base(root / "base")
-    spec = base.manifest.spec | {adopted_module.SOURCE: "0" * 64}
+    spec = base.manifest.spec | {"factory_source": "0" * 64}
     changed = dataclasses.replace(base, manifest=base.manifest.model_copy(update={"spec": spec}))
     open_module(base)
     with pytest.raises(BadRequest, match="Restore that source, or adopt the base again"):
