@@ -23,7 +23,7 @@ from iak.pipeline.data.guess_labels import (
     words_of,
 )
 from iak.pipeline.data.guess_time import DAY_S, TimeGuess, day_columns, guess_time, times_of
-from iak.pipeline.data.log_sample import LogSample, kind_of
+from iak.pipeline.data.log_sample import MISSING, LogSample, kind_of
 from iak.pipeline.data.profile import MIN_POSITIVES
 from iak.pipeline.data.written import WrittenLabel
 from iak.pipeline.errors import BadLog
@@ -113,7 +113,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     if grade is not None and grade.at_least is not None:
         labels, rows = (grade,), _graded(rows, grade.column, grade.at_least)
     if not labels:
-        raise BadLog(_no_label(rows))
+        raise BadLog(_no_label(sample))
     taken = no_label | {label.column for label in labels}
     row_id = _row_id(rows, taken | set(sample.uneven))
     taken |= {row_id.column} if row_id else set()
@@ -163,7 +163,8 @@ def _graded(rows: pa.Table, column: str, at_least: float) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(column), column, label)
 
 
-def _no_label(rows: pa.Table) -> str:
+def _no_label(sample: LogSample) -> str:
+    rows = sample.rows
     texts = [
         n
         for n in rows.schema.names
@@ -171,6 +172,11 @@ def _no_label(rows: pa.Table) -> str:
         and set(pc.unique(rows.column(n).drop_null()).to_pylist()) == {"0", "1"}
     ]
     hint = f" Columns {texts} hold '0' and '1' as text; write them as numbers." if texts else ""
+    if lacking := [name for name, why in sample.uneven.items() if why.endswith(MISSING)]:
+        hint += (
+            f" Some files lack {', '.join(lacking)}, which were not tried: are there several "
+            "tables below this folder? Then give the folder of one."
+        )
     return (
         "no column holds 0 and 1 alone, so none can be a label; a task learns from a numeric or "
         f"boolean column of 0, 1 and null, or from a number with at_least.{hint} Columns seen: "
