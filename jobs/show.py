@@ -7,6 +7,7 @@ bundles that no index lists, and a folder that lacks one, are shown first and th
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from iak.jobs._progress import console
@@ -25,27 +26,46 @@ _MAX_OUTPUTS = 8
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
+@dataclass(slots=True, kw_only=True)
+class FolderDocuments:
+    """The documents of a folder, as JSON of any version; None for what it does not have."""
+
+    record: JsonObject | None = None
+    base: JsonObject | None = None
+    """Manifest of a base."""
+    base_folder: str | None = None
+    bundles: list[JsonObject] | None = None
+    """Manifests of bundles, with the bytes of each folder."""
+    bundles_folder: str | None = None
+    index_folder: str | None = None
+    """The folder of bundles that should have an index."""
+
+    def as_json(self) -> JsonObject:
+        """Return the documents that there are, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 def main(spec: ShowSpec) -> int:
     """Show what a run, a published base or a folder of bundles holds."""
     documents = read_folder(readable_folder(spec.path))
-    record = documents.get("record")
+    record = documents.record
     if record:
         _show_record(record, spec.path)
-    if base := documents.get("base"):
-        _show_base(base, Path(documents["base_folder"]), record)
-    if bundles := documents.get("bundles"):
-        _show_bundles(bundles, Path(documents["bundles_folder"]), record)
+    if documents.base and documents.base_folder:
+        _show_base(documents.base, documents.base_folder, record)
+    if documents.bundles and documents.bundles_folder:
+        _show_bundles(documents.bundles, documents.bundles_folder, record)
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(documents, indent=1))
-    if folder := documents.get("index_folder"):
+        put_file(spec.json_out, json.dumps(documents.as_json(), indent=1))
+    if documents.index_folder:
         from iak.pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
 
-        read_index(Path(folder))
+        read_index(Path(documents.index_folder))
     return 0
 
 
-def read_folder(path: Path) -> JsonObject:
+def read_folder(path: Path) -> FolderDocuments:
     """Read the documents of a folder: its record, base manifest and bundle manifests.
 
     Args:
@@ -57,23 +77,23 @@ def read_folder(path: Path) -> JsonObject:
     """
     if not path.is_dir():
         raise BadRequest(f"no folder at {path}; give a run folder, a base or a bundles folder")
-    documents: JsonObject = {}
+    documents = FolderDocuments()
     if (path / RECORD).is_file():
-        documents["record"] = _read(path / RECORD)
-        check_unchanged(documents["record"], path / RECORD)
+        documents.record = _read(path / RECORD)
+        check_unchanged(documents.record, path / RECORD)
     for folder in (path, path / "base"):
-        if _kind(folder) == "iak-base" and "base" not in documents:
-            documents |= {"base": _read(folder / MANIFEST), "base_folder": str(folder)}
+        if _kind(folder) == "iak-base" and documents.base is None:
+            documents.base, documents.base_folder = _read(folder / MANIFEST), str(folder)
     if _kind(path) == "iak-bundle":
-        documents |= {"bundles": [_bundle(path)], "bundles_folder": str(path)}
+        documents.bundles, documents.bundles_folder = [_bundle(path)], str(path)
     # Dot files are parts that are not in place yet. A folder with an index and no bundle lost them.
     for folder in (path, path / "bundles"):
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         bundles = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
-        if (bundles or (folder / INDEX).is_file()) and "bundles" not in documents:
-            documents |= {"bundles": [_bundle(f) for f in bundles], "bundles_folder": str(folder)}
-            documents["index_folder"] = str(folder)
-    if not documents:
+        if (bundles or (folder / INDEX).is_file()) and documents.bundles is None:
+            documents.bundles = [_bundle(each) for each in bundles]
+            documents.bundles_folder = documents.index_folder = str(folder)
+    if documents == FolderDocuments():
         names = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
         raise BadRequest(
             f"{path} is not a run, base or bundles folder: it has no {RECORD}, no {MANIFEST} of a "
@@ -252,7 +272,7 @@ def _show_metrics(rows: Sequence[JsonObject]) -> None:
 # ---------------------------------------------------------------- a base
 
 
-def _show_base(manifest: JsonObject, folder: Path, record: JsonObject | None) -> None:
+def _show_base(manifest: JsonObject, folder: str, record: JsonObject | None) -> None:
     """Show the base's manifest, without the fields that the run's record has shown."""
     tables = manifest.get("tables") or []
     files = manifest.get("files") or []
@@ -349,7 +369,7 @@ def _show_precisions(entries: Sequence[JsonObject]) -> None:
 # ---------------------------------------------------------------- bundles
 
 
-def _show_bundles(bundles: Sequence[JsonObject], folder: Path, record: JsonObject | None) -> None:
+def _show_bundles(bundles: Sequence[JsonObject], folder: str, record: JsonObject | None) -> None:
     """Show the bundles' manifests, without the fields that the run's record has shown."""
     published = sum(bool(_dict(b.get("verdict")).get("publish")) for b in bundles)
     bases = {str(b.get("base_fingerprint")) for b in bundles}

@@ -51,7 +51,8 @@ REMEDIES: Mapping[Kind, str] = {
     Kind.NOT_RIPE: "They are masked until they are ripe; collect labels later, or give as_of",
     Kind.OTHER_PARTITION: "The file's value wins; Iceberg writes a space as +, null as null",
 }
-"""What to do about each kind. `iak adopt` says it of the columns of a base made elsewhere."""
+"""Kind -> what to do about it. Columns of a base that was made elsewhere have none here, because
+`iak adopt` says what to do about them."""
 
 
 @dataclass(frozen=True, slots=True)
