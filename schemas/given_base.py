@@ -16,6 +16,10 @@ class ModuleBaseSpec(Spec):
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=200)]
     """The function, as `package.module:name`. It takes nothing and returns the module
     (pipeline/model/adopted.py says what that has). Every worker imports it."""
+    config: Annotated[Column | None, Field(exclude_if=lambda config: config is None)] = None
+    """A file whose path the function takes, where it takes one: the `pipeline.config` of a model of
+    TorchEasyRec for `iak.pipeline.easyrec.models:build`. Every worker reads it, and a changed one
+    is refused as a changed source is."""
     source: Annotated[
         str | None,
         Field(pattern=r"^[0-9a-f]{64}$", exclude_if=lambda source: source is None),
@@ -36,6 +40,11 @@ class ModuleBaseSpec(Spec):
     """Names in the weights that are not read, such as those of an optimiser. One that ends in a dot
     stands for all names that begin so. Any other name is refused that is no weight of the
     module."""
+
+    @property
+    def call(self) -> str:
+        """Return the factory as it is called: `package.module:name`, or `...:name(file)`."""
+        return self.factory if self.config is None else f"{self.factory}({self.config})"
 
     @property
     def meaning(self) -> JsonObject:

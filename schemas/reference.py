@@ -89,6 +89,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (GivenBaseSpec, "version"): '"ranker 41"',
     (ModuleBaseSpec, "kind"): '"torch"',
     (ModuleBaseSpec, "factory"): '"shop_model:build"',
+    (ModuleBaseSpec, "config"): '"pipeline.config"',
     (ModuleBaseSpec, "source"): f'"{"3f7a" * 16}"',
     (ModuleBaseSpec, "names"): '{ "model." = "" }',
     (ModuleBaseSpec, "ignore"): '["optim.", "step"]',

@@ -35,24 +35,31 @@ def build_module(factory: str) -> tuple[nn.Module, str]:
     """Call a factory.
 
     Args:
-        factory: `package.module:name` of a function without arguments.
+        factory: `package.module:name` of a function without arguments, or
+            `package.module:name(file)` of one that takes the path of a file.
 
     Returns:
-        Its module, without weights yet, and the SHA-256 of the source file of the factory.
+        Its module, without weights yet, and the SHA-256 of the source file of the factory, with
+        the file that it was called with.
 
     Raises:
         BadRequest: it cannot be imported or called, or its module lacks what a base needs.
     """
-    package, _, name = factory.partition(":")
+    called, _, file = factory.removesuffix(")").partition("(")
+    package, _, name = called.partition(":")
+    files = [Path(file)] if file else []
     try:
         function = getattr(importlib.import_module(package), name)
-        source = Path(inspect.getsourcefile(function) or "").read_bytes()
-        module = function()
+        sources = [Path(inspect.getsourcefile(function) or ""), *files]
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+        module = function(*files)
+    except BadRequest:  # one that is shipped with this package says itself what is wrong
+        raise
     except Exception as error:  # the factory is code of others, which may raise anything
         raise BadRequest(
             f"base.factory={factory} cannot build the module: {type(error).__name__}: {error}. "
             "Name a function without arguments in a package that every worker can import "
-            "(PYTHONPATH)"
+            "(PYTHONPATH), or one that takes the file of base.config"
         ) from error
     missing = [part for part in NEEDED if not hasattr(module, part)]
     if not isinstance(module, nn.Module) or missing:
@@ -61,7 +68,7 @@ def build_module(factory: str) -> tuple[nn.Module, str]:
             f"{', '.join(missing) or 'being a torch.nn.Module'}; a base needs units, "
             "represent(ids, numbers) and tail(h) (pipeline/model/adopted.py)"
         )
-    return module, hashlib.sha256(source).hexdigest()
+    return module, digest
 
 
 def build_hollow(

@@ -127,7 +127,7 @@ def _made_elsewhere(
     base, folder, manifest = published.catalog.base, published.folder, published.manifest
     if isinstance(base, ModuleBaseSpec):
         return adopted_module.open_module(
-            base.factory,
+            base.call,
             adopted_module.files_of(folder, manifest),
             tasks=len(published.catalog.tasks),
             at=at,

@@ -22,6 +22,9 @@ The layers that are embedding tables are published as tables, which workers shar
 (module_tables.py). A module that names some of them, by `tables = ("items", "users")`, has no
 others: its other layers are weights, which lie whole on every worker.
 
+A module may also have `problems_with(catalog)`, which returns sentences: what a catalogue must
+change to give it what it reads. `iak adopt` then refuses with these.
+
 Shapes: B rows, N numbers, H units of the attach point, T tasks.
 """
 

@@ -112,9 +112,7 @@ def workload(
         BadRequest: the rows of a table are not known, or a name is unknown.
     """
     if isinstance(catalog.base, ModuleBaseSpec):
-        cost = module_cost(
-            catalog.base.factory, catalog, ids=_ids(catalog, ids), shapes=module_tables
-        )
+        cost = module_cost(catalog.base.call, catalog, ids=_ids(catalog, ids), shapes=module_tables)
         return _on_module(catalog, cost, kernel, ids=_ids(catalog, ids), domains=domains)
     if catalog.columns_base is not None:
         return _on_given_base(catalog, kernel, rows=rows, ids=ids, domains=domains)

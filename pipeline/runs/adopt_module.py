@@ -1,10 +1,10 @@
 """Adopt a torch module: build it, load its weights, prove that it answers as it did, publish it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from iak.pipeline.base import adopted_module, given_columns, published_base
 from iak.pipeline.base.distributed_checkpoint import digest_of_checkpoint, load_checkpoint
@@ -59,7 +59,7 @@ def adopt_module(
     """
     base = catalog.base
     assert isinstance(base, ModuleBaseSpec), "columns have no module"
-    model, source = _module(spec, base, [task.title for task in catalog.tasks])
+    model, source = _module(spec, base, catalog)
     fitted, judged = splits_of(catalog)
     reading = with_scores(catalog, spec.scores)
     with record.phase("snapshot"):
@@ -86,7 +86,7 @@ def adopt_module(
     with record.phase("publish"):
         folder = new_folder(spec.run_dir, encoding)
         published = publish_module(
-            model, folder, factory=base.factory, source=source, reader=reader, report=record.report
+            model, folder, factory=base.call, source=source, reader=reader, report=record.report
         )
         manifest = publish_adopted(
             folder, spec, catalog, view, encoding, published.written, quality.tasks
@@ -97,26 +97,34 @@ def adopt_module(
     return adoption, manifest
 
 
-def _module(
-    spec: AdoptSpec, base: ModuleBaseSpec, titles: Sequence[str]
-) -> tuple[AdoptedModel, str]:
+def _module(spec: AdoptSpec, base: ModuleBaseSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
     """Return the frozen module with its weights, and the digest of its factory's source."""
+    titles = [task.title for task in catalog.tasks]
     if spec.weights is None:
         raise BadRequest(
             f"base.factory={base.factory} builds a module, and weights= names no file of weights. "
             "Give weights=model.safetensors"
         )
     if unknown := sorted(set(spec.scores) - set(titles)):
-        raise BadRequest(f"scores names unknown tasks {unknown}; there are {list(titles)}")
-    module, source = adopted_module.build_module(base.factory)
+        raise BadRequest(f"scores names unknown tasks {unknown}; there are {titles}")
+    module, source = adopted_module.build_module(base.call)
     if base.source not in (None, source):
         raise BadRequest(
             f"the source of base.factory={base.factory} has SHA-256 {source}, and base.source "
             f"names {base.source}. Restore that source, or leave base.source out to adopt this one"
         )
+    _refuse_other_inputs(module, catalog)
     refuse_unknown_layers(spec, module)
     _load_weights(spec, base, module.state_dict())
     return AdoptedModel(module, tasks=len(titles)), source
+
+
+def _refuse_other_inputs(module: nn.Module, catalog: Catalog) -> None:
+    """Refuse a catalogue that does not give a module what it reads, where the module can tell."""
+    ask = getattr(module, "problems_with", None)
+    if ask is not None and (problems := ask(catalog)):
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        raise BadRequest(f"the catalogue does not give the module what it reads:\n{listing}")
 
 
 def _load_weights(spec: AdoptSpec, base: ModuleBaseSpec, own: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,1 @@
+"""Build a model of TorchEasyRec from its `pipeline.config`, without importing TorchEasyRec."""
