@@ -21,7 +21,7 @@ from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.histories.histories import Histories, History
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.tables import TWIN, is_declared
+from iak.pipeline.model.tables import TWIN, is_declared, table_name
 
 
 class Representation(NamedTuple):
@@ -93,7 +93,7 @@ class Recommender(nn.Module):
         self.tables_frozen = False
         self.tables_l2 = 0.0
         self.table_sizes: Mapping[str, tuple[int, int]] = {
-            config.name: (config.num_embeddings, config.embedding_dim)
+            table_name(config.name): (config.num_embeddings, config.embedding_dim)
             for config in tables.embedding_bag_configs()
         }
         # Units at each point of the base that a kernel can read.

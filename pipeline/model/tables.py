@@ -94,6 +94,26 @@ class UniformStart:
         return weight_RW
 
 
+_CHILDREN = nn.ModuleDict()
+_TAKEN = "-"
+"""Ends the name of a table where `ModuleDict` has something of that name. Names of a catalogue have
+only letters, digits and underscores."""
+
+
+def torchrec_name(table: str) -> str:
+    """Return the name under which TorchRec keeps a table, for most the table's own.
+
+    TorchRec keeps tables as children of a `ModuleDict`, which refuses `type`, `items`, `keys` and
+    everything else that it has itself (torchrec 1.8).
+    """
+    return table + _TAKEN if hasattr(_CHILDREN, table) else table
+
+
+def table_name(kept: str) -> str:
+    """Return the table that TorchRec keeps under a name."""
+    return kept.removesuffix(_TAKEN)
+
+
 def build_tables(
     shapes: Sequence[TableShape],
     *,
@@ -121,7 +141,7 @@ def build_tables(
         raise ValueError(f"each feature reads one table; read by more than one: {repeated}")
     configs = [
         EmbeddingBagConfig(
-            name=shape.name,
+            name=torchrec_name(shape.name),
             num_embeddings=shape.rows,
             embedding_dim=shape.width,
             feature_names=_readers(shape, with_twins=with_twins),
@@ -172,7 +192,9 @@ def is_declared(reader: str) -> bool:
 def whole_tables(tables: EmbeddingBagCollection) -> Iterator[LocalShard]:
     """Yield the tables of an unsharded collection, each as a single shard."""
     for name, bag in tables.embedding_bags.items():
-        yield LocalShard(table=name, row_offset=0, col_offset=0, tensor_RW=bag.weight.detach())
+        yield LocalShard(
+            table=table_name(name), row_offset=0, col_offset=0, tensor_RW=bag.weight.detach()
+        )
 
 
 def _at_least_one_row(_: nn.Module, args: tuple[KeyedJaggedTensor]) -> tuple[KeyedJaggedTensor]:

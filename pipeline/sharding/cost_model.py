@@ -26,7 +26,7 @@ from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-from iak.pipeline.model.tables import TableShape
+from iak.pipeline.model.tables import TableShape, torchrec_name
 from iak.pipeline.sharding.shard import AnySharder
 from iak.schemas.job import Precision
 from iak.schemas.plan import ShardingType
@@ -91,11 +91,11 @@ def expected(
         return None
     tables = _on_meta(shape, _DTYPES[precision])
     if is_trained:
-        weight_RW = tables.embedding_bags[shape.name].weight
+        weight_RW = tables.embedding_bags[torchrec_name(shape.name)].weight
         # The planner reads the optimiser from this attribute (torchrec 1.8).
         weight_RW._optimizer_classes = [RowWiseAdagrad]
     constraints = {
-        shape.name: ParameterConstraints(
+        torchrec_name(shape.name): ParameterConstraints(
             sharding_types=[kind],
             compute_kernels=[EmbeddingComputeKernel.FUSED.value],
             # Else the planner cuts columns into bands of its own choice.
@@ -122,7 +122,7 @@ def expected(
 def _on_meta(shape: TableShape, dtype: torch.dtype) -> EmbeddingBagCollection:
     """Build the table without its memory."""
     config = EmbeddingBagConfig(
-        name=shape.name,
+        name=torchrec_name(shape.name),
         num_embeddings=shape.rows,
         embedding_dim=shape.width,
         feature_names=list(shape.features),
@@ -130,7 +130,9 @@ def _on_meta(shape: TableShape, dtype: torch.dtype) -> EmbeddingBagCollection:
     tables = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
     if dtype != torch.float32:  # torchrec itself would turn every other type into fp16
         weight_RW = torch.empty(shape.rows, shape.width, dtype=dtype, device="meta")
-        tables.embedding_bags[shape.name].weight = nn.Parameter(weight_RW, requires_grad=False)
+        tables.embedding_bags[torchrec_name(shape.name)].weight = nn.Parameter(
+            weight_RW, requires_grad=False
+        )
     return tables
 
 

@@ -29,7 +29,12 @@ from torchrec.distributed.model_parallel import (
     DistributedModelParallel,
     get_unwrapped_module,
 )
-from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
+from torchrec.distributed.types import (
+    EmbeddingModuleShardingPlan,
+    ShardingEnv,
+    ShardingPlan,
+    ShardingType,
+)
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
@@ -42,12 +47,14 @@ from iak.pipeline.model.tables import (
     TableShape,
     UniformStart,
     padded,
+    table_name,
+    torchrec_name,
     whole_tables,
 )
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
-from iak.pipeline.sharding.placement_rule import check_covers
+from iak.pipeline.sharding.placement_rule import TABLES_PATH, check_covers
 from iak.schemas.job import Precision
 
 ShardedModel: TypeAlias = DistributedModelParallel
@@ -119,7 +126,7 @@ def shard(
         model,
         env=ShardingEnv.from_process_group(group),
         device=worker.device,
-        plan=plan,
+        plan=_for_torchrec(plan),
         sharders=[sharder],
         init_data_parallel=False,
         data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False),
@@ -131,6 +138,14 @@ def shard(
     if any(parameter.requires_grad for parameter in dense_state(sharded).values()):
         sharded.init_data_parallel()
     return sharded
+
+
+def _for_torchrec(plan: ShardingPlan) -> ShardingPlan:
+    """Return the plan with the names under which TorchRec keeps the tables."""
+    of_tables = cast("EmbeddingModuleShardingPlan", plan.plan[TABLES_PATH])
+    kept = EmbeddingModuleShardingPlan()
+    kept.update({torchrec_name(table): sharding for table, sharding in of_tables.items()})
+    return ShardingPlan(plan={TABLES_PATH: kept})
 
 
 def freeze_tables(
@@ -164,7 +179,7 @@ def shapes_of(tables: EmbeddingBagCollection) -> list[TableShape]:
     """Return the shapes of tables, without twins of features."""
     return [
         TableShape(
-            name=config.name,
+            name=table_name(config.name),
             rows=config.num_embeddings,
             width=config.embedding_dim,
             features=tuple(f for f in config.feature_names if not f.endswith(TWIN)),
@@ -196,7 +211,7 @@ def local_shards(model: nn.Module) -> list[LocalShard]:
         return list(whole_tables(tables))
     return [
         LocalShard(
-            table=name.split(".")[-2],
+            table=table_name(name.split(".")[-2]),
             row_offset=local.metadata.shard_offsets[0],
             col_offset=local.metadata.shard_offsets[1],
             tensor_RW=local.tensor.detach(),
@@ -281,7 +296,7 @@ def _take_starts(tables: EmbeddingBagCollection) -> dict[str, UniformStart]:
     """
     starts: dict[str, UniformStart] = {}
     for config in tables.embedding_bag_configs():
-        starts[config.name] = config.init_fn
+        starts[table_name(config.name)] = config.init_fn
         config.init_fn = _leave
     return starts
 
@@ -310,5 +325,5 @@ def _start(
             if whole is None:
                 starts[shard_.table](shard_.tensor_RW, row, col)
             else:
-                table_RW = whole.embedding_bags[shard_.table].weight
+                table_RW = whole.embedding_bags[torchrec_name(shard_.table)].weight
                 shard_.tensor_RW.copy_(table_RW[row : row + rows, col : col + width])

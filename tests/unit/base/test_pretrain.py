@@ -5,16 +5,19 @@ import tomllib
 
 import pytest
 
+from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.base.published_base import open_base
 from iak.pipeline.base.train_state import TrainState, restored_state
 from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.data.reader import Cursor
 from iak.pipeline.errors import BadLog
 from iak.pipeline.process import process_group
-from iak.pipeline.sharding.shard import digest_model
-from iak.schemas.job import PretrainSpec
+from iak.pipeline.sharding.shard import digest_model, local_shards
+from iak.schemas.job import FrozenTablesSpec, PretrainSpec
 from iak.schemas.log import Catalog
+from iak.schemas.plan import ResolvedPlacement
 from tests.builders import draw_rows, write_file, write_log
-from tests.integration.small_log import pretrain_work
+from tests.integration.small_log import pretrain_work, publish
 from tests.unit.jobs.test_pretrain import CATALOG, MODEL, pytestmark  # noqa: F401 - the same
 
 DESCRIBED = Catalog.model_validate(tomllib.loads(CATALOG.format(label="click", kind="click")))
@@ -32,14 +35,17 @@ class Dying(Pretraining):
         raise Killed
 
 
-def work_of(root, **changes):
-    spec = PretrainSpec.model_validate(
+def spec_of(root):
+    return PretrainSpec.model_validate(
         {
             "catalog": "small", "data_root": str(root), "run_dir": root / "run", "model": MODEL,
             "workers": 1, "epochs": 2, "batch_rows": 32,
         }
     )  # fmt: skip
-    return dataclasses.replace(pretrain_work(spec, DESCRIBED), **changes)
+
+
+def work_of(root, **changes):
+    return dataclasses.replace(pretrain_work(spec_of(root), DESCRIBED), **changes)
 
 
 @pytest.mark.parametrize("is_whole_epoch", [False, True], ids=["within an epoch", "after one"])
@@ -91,3 +97,32 @@ def test_an_epoch_is_an_iterator_of_steps(tmp_path):
         assert steps == list(range(1, result.steps + 1))
         assert stepwise.state.rows == result.rows
         assert digest_model(stepwise.model, worker) == digest_model(whole.model, worker)
+
+
+NAMED = DESCRIBED.model_dump(mode="json", exclude_none=True) | {
+    "features": [
+        {"kind": "categorical", "name": "type", "column": "user_id"},
+        {"kind": "categorical", "name": "items", "column": "item_id"},
+        {"kind": "list", "name": "keys", "column": "hist", "table": "items"},
+    ]
+}
+
+
+def test_tables_of_any_name_are_trained_resumed_published_and_frozen(tmp_path):
+    described = Catalog.model_validate(NAMED)
+    write_log(tmp_path / "events", [("ningbo", "2026-10-01", [150]), ("wuxi", "2026-10-02", [150])])
+    spec = spec_of(tmp_path)
+    work = pretrain_work(spec, described)
+    with process_group(0, 1, backend="gloo") as worker:
+        with pytest.raises(Killed):
+            Dying(
+                dataclasses.replace(work, checkpoint_every_steps=3), worker=worker, report=print
+            ).run()
+        training = Pretraining(work, worker=worker, report=print)
+        assert {shard.table for shard in local_shards(training.model)} == {"type", "items"}
+        result = training.run()
+        manifest = publish(spec, work, result)
+        assert {table.name for table in manifest.tables} == {"type", "items"}
+        tables = FrozenTablesSpec(precision="fp32")
+        frozen = FrozenBase.load(open_base(spec.run_dir), tables, ResolvedPlacement(), worker)
+        assert {shard.table for shard in local_shards(frozen.model)} == {"type", "items"}

@@ -1,11 +1,22 @@
 """Tables: where each row starts, whatever part of it a worker has."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from iak.pipeline.model.tables import TableShape, UniformStart, build_tables, mix64
+from iak.pipeline.model.tables import (
+    TableShape,
+    UniformStart,
+    build_tables,
+    mix64,
+    table_name,
+    torchrec_name,
+    whole_tables,
+)
 
 
 @given(x=st.integers(-(2**63), 2**63 - 1))
@@ -42,3 +53,16 @@ def test_a_feature_read_from_two_tables_is_refused():
     shapes = [TableShape(name=n, rows=2, width=4, features=("f",)) for n in "ab"]
     with pytest.raises(ValueError, match=r"more than one: \['f'\]"):
         build_tables(shapes, init_scale=1.0, device=torch.device("cpu"))
+
+
+TAKEN = [name for name in dir(nn.ModuleDict()) if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
+
+
+def test_a_table_may_have_any_name_of_a_catalogue():
+    assert {"type", "items", "keys", "values", "half", "training"} <= set(TAKEN)
+    names = [*TAKEN, "item_id"]
+    shapes = [TableShape(name=name, rows=2, width=4, features=(f"f_{name}",)) for name in names]
+    tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"))
+    assert [shard.table for shard in whole_tables(tables)] == names
+    assert [table_name(torchrec_name(name)) for name in names] == names
+    assert torchrec_name("item_id") == "item_id", "stored names stay as they are"
