@@ -261,7 +261,8 @@ class NightlySpec(Spec):
     """Every so many nights, kernels also start from scratch and are compared with those that
     started from the live ones; 0 never."""
     refresh: RefreshSpec | None = None
-    shadow: ShadowGateSpec | None = None
+    # Without it a night has the id that it had before this setting.
+    shadow: Annotated[ShadowGateSpec | None, Field(exclude_if=lambda gate: gate is None)] = None
     keep: KeepSpec = KeepSpec()
     notify: NotifySpec = NotifySpec()
     cost: CostSpec = CostSpec()
