@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from iak.schemas.base import Column, Spec, Value, without_repeats
+from iak.schemas.base import Column, Spec, Value, printable, without_repeats
 from iak.schemas.numbers import Count, Number, Size, TableRows, Whole, Width
 
 NULL_ROW = 0
@@ -58,6 +58,19 @@ class CategoricalSpec(Spec):
         return (self.column or self.name,)
 
 
+def separator(text: str) -> str:
+    """Return a separator unchanged: printable text, a tab, or the byte 1 that Hive writes.
+
+    Raises:
+        ValueError: it has another control character.
+    """
+    printable(text.replace("\t", "").replace("\x01", ""))
+    return text
+
+
+Separator = Annotated[str, Field(min_length=1, max_length=8), AfterValidator(separator)]
+
+
 class ListSpec(Spec):
     """A column with many ids in each row: a multi-valued attribute or a history; their mean."""
 
@@ -71,9 +84,7 @@ class ListSpec(Spec):
     """Only the last this many values are kept."""
     padding: Annotated[Whole, Field(ge=-(2**63), le=2**63 - 1)] | Value | None = None
     """Id that fills short lists up; it is dropped before the last values are taken."""
-    separator: Annotated[
-        str | None, Field(min_length=1, max_length=8, exclude_if=lambda value: value is None)
-    ] = None
+    separator: Annotated[Separator | None, Field(exclude_if=lambda value: value is None)] = None
     """What stands between the ids, where the column is text (`12|7|9`) and no list."""
     whole: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """The ids between separators are whole numbers, as those of a column of whole numbers whose

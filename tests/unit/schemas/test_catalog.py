@@ -128,6 +128,11 @@ def refused(document: dict[str, Any]) -> str:
             id="a format of no column",
         ),
         pytest.param(
+            {"features": [{"kind": "list", "name": "h", "separator": "\0"}], "tables": {}},
+            "it holds a control character",
+            id="a separator that is no text",
+        ),
+        pytest.param(
             {"features": [{"kind": "list", "name": "h", "whole": True}], "tables": {}},
             "give the separator too",
             id="whole without a separator",
@@ -355,3 +360,10 @@ def test_a_history_is_a_list_of_a_table_whose_first_categorical_reader_is_its_ta
         ("friends", "user_id"),
         ("hist", "item"),
     ]
+
+
+@pytest.mark.parametrize("separator", ["|", ", ", "\t", "\x01", "::"])
+def test_what_logs_write_between_ids_is_a_separator(separator):
+    feature = {"kind": "list", "name": "h", "column": "hist", "separator": separator}
+    (made,) = small_catalog(features=[feature], tables={}).features
+    assert made.separator == separator
