@@ -28,7 +28,7 @@ from iak.pipeline.events import Report
 from iak.pipeline.process import process_group
 from iak.schemas.record import BenchmarkResult
 from infra.benchmarks.quality.cells import CellFolder
-from infra.benchmarks.quality.findings import league_rows, notes, pair_rows, targets, with_first
+from infra.benchmarks.quality.findings import league_lines, notes, pair_lines, targets
 from infra.benchmarks.quality.league import Budget, League, OutOfBudget
 from infra.benchmarks.quality.logs import open_separated
 from infra.benchmarks.quality.runner import Runner
@@ -70,6 +70,10 @@ def _measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:
                 league.play()
             except OutOfBudget:
                 continue  # cells of a later log may be finished, which are reported all the same
-    rows = [row for league in leagues for row in with_first(league_rows(league))]
-    rows += [row for league in leagues for row in with_first(pair_rows(league))]
-    return BenchmarkResult(rows=rows, targets=targets(rows), notes=notes(leagues, rows))
+    finished = [line for league in leagues for line in league_lines(league)]
+    pairs = [line for league in leagues for line in pair_lines(league)]
+    return BenchmarkResult(
+        rows=[line.as_row() for line in (*finished, *pairs)],
+        targets=targets(finished, pairs),
+        notes=notes(leagues, finished),
+    )

@@ -5,10 +5,11 @@ user dependent, and is a mean over seeds. The spread is from the lowest to the h
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal, TypeVar
 
-from iak.schemas.base import JsonObject
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkLine, Target
 from infra.benchmarks.quality.cells import Cell, Line
 from infra.benchmarks.quality.league import IAK, League
 from infra.benchmarks.quality.registry import METHODS
@@ -23,39 +24,111 @@ CONTINUED, LORA = "continued", "lora"
 ALL, POOLED = "all", "pooled"
 
 
-def league_rows(league: League) -> list[JsonObject]:
-    """Return a row for each method and task of a log that has finished cells."""
-    rows = []
+class LeagueLine(BenchmarkLine):
+    """A method on one task of a log, beside the base: the mean of its seeds."""
+
+    table: Literal["league"] = "league"
+    log: str
+    method: str
+    what: str
+    """The method in words."""
+    task: str
+    seeds: int
+    auc: float | None
+    delta_auc: float | None
+    """AUC minus that of the base. None, as in the fields below, where a seed has no value."""
+    low: float | None
+    """Lower end of the 95 % interval of `delta_auc`, a mean over seeds."""
+    high: float | None
+    lowest_seed: float | None
+    """`delta_auc` of the seed with the lowest one."""
+    highest_seed: float | None
+    delta_gauc: float | None
+    delta_log_loss: float | None
+    """Log-loss divided by that of the base, minus 1."""
+    ne: float | None
+    calibration: float | None
+    harmed: int
+    """Domains, of all seeds, whose AUC is lower than the base's beyond its interval."""
+    domains: int
+    """Domains, of all seeds, that have an interval."""
+    parameters: int
+    """Parameters that the method trains, in one copy."""
+    copies: int
+    cpu_s: float
+    """CPU seconds of a fit, a mean over seeds."""
+    at_cap: int
+    """Seeds with a part that was still improving at its last epoch."""
+    of_continued: float | None = None
+    """CPU seconds over those of continued training; None where that is not finished."""
+    is_first: bool = False
+    """Whether the task is the first of its log."""
+
+
+class PairLine(BenchmarkLine):
+    """A form of IAK minus a rival, on one task of a log: the mean of its seeds."""
+
+    table: Literal["pairs"] = "pairs"
+    log: str
+    method: str
+    rival: str
+    what: str
+    """The rival in words."""
+    task: str
+    seeds: int
+    delta_auc: float | None
+    """AUC of the method minus that of the rival."""
+    low: float | None
+    """Lower end of the 95 % interval of `delta_auc`, a mean over seeds."""
+    high: float | None
+    lowest_seed: float | None
+    """`delta_auc` of the seed with the lowest one."""
+    highest_seed: float | None
+    verdict: str
+    is_first: bool = False
+    """Whether the task is the first of its log."""
+
+
+L = TypeVar("L", LeagueLine, PairLine)
+
+
+def league_lines(league: League) -> list[LeagueLine]:
+    """Return a line for each method and task of a log that has finished cells."""
+    lines = []
     for name in league.spec.methods:
         cells = [league.finished(name, seed) for seed in league.spec.seeds]
         finished = [cell for cell in cells if cell is not None]
         tasks = dict.fromkeys(line.task for cell in finished for line in cell.lines)
-        rows += [_league_row(league, name, task, finished) for task in tasks]
-    return _with_cost(rows)
+        lines += [_league_line(league, name, task, finished) for task in tasks]
+    return _with_first(_with_cost(lines))
 
 
-def pair_rows(league: League) -> list[JsonObject]:
-    """Return a row for each pair and task: a form of IAK minus a rival, with the verdict."""
-    rows = []
+def pair_lines(league: League) -> list[PairLine]:
+    """Return a line for each pair and task: a form of IAK minus a rival, with the verdict."""
+    lines = []
     for name, rival in league.pairs:
         cells = [league.finished_pair(name, rival, seed) for seed in league.spec.seeds]
         finished = [cell for cell in cells if cell is not None]
         for task in dict.fromkeys(line.task for cell in finished for line in cell.lines):
-            facts = _delta(_lines(finished, task, ALL))
-            rows.append(
-                {
-                    "table": "pairs",
-                    "log": league.log.window.name,
-                    "method": name,
-                    "rival": rival,
-                    "what": METHODS[rival].what,
-                    "task": task,
-                    "seeds": len(finished),
-                    **facts,
-                    "verdict": verdict(facts["delta_auc"], facts["low"], facts["high"]),
-                }
+            difference = _difference(_lines(finished, task, ALL))
+            shown = verdict(difference.delta_auc, difference.low, difference.high)
+            lines.append(
+                PairLine(
+                    log=league.log.window.name,
+                    method=name,
+                    rival=rival,
+                    what=METHODS[rival].what,
+                    task=task,
+                    seeds=len(finished),
+                    delta_auc=difference.delta_auc,
+                    low=difference.low,
+                    high=difference.high,
+                    lowest_seed=difference.lowest_seed,
+                    highest_seed=difference.highest_seed,
+                    verdict=shown,
+                )
             )
-    return rows
+    return _with_first(lines)
 
 
 def verdict(delta: float | None, low: float | None, high: float | None) -> str:
@@ -85,24 +158,23 @@ def harmed(lines: Sequence[Line]) -> tuple[int, int]:
     return sum(line.high is not None and line.high < 0 for line in own), len(own)
 
 
-def targets(rows: Sequence[JsonObject]) -> list[Target]:
+def targets(league: Sequence[LeagueLine], pairs: Sequence[PairLine]) -> list[Target]:
     """Return the targets: wins against continued training and LoRA, and no rival stopped too early.
 
     Only the first task of a log counts, and only where its interval decides. A rival that is
     stopped while it still improves would make a false win. A kernel that is stopped so makes none.
+
+    Args:
+        league: lines of all logs.
+        pairs: lines of all logs.
     """
-    pairs = [
-        row for row in rows if row["table"] == "pairs" and row["is_first"] and row["method"] == IAK
-    ]
+    deciding = [line for line in pairs if line.is_first and line.method == IAK]
     capped = [
-        row
-        for row in rows
-        if row["table"] == "league" and row["is_first"] and row["at_cap"]
-        if not row["method"].startswith(IAK)
+        line for line in league if line.is_first and line.at_cap and not line.method.startswith(IAK)
     ]
     made = []
     for rival, wanted in ((CONTINUED, 4), (LORA, 3)):
-        shown = {row["log"]: row["verdict"] for row in pairs if row["rival"] == rival}
+        shown = {line.log: line.verdict for line in deciding if line.rival == rival}
         better = [log for log, verdict_ in shown.items() if verdict_ == "better"]
         lost = [log for log, verdict_ in shown.items() if verdict_ in ("worse", "open")]
         what = METHODS[rival].what
@@ -111,13 +183,18 @@ def targets(rows: Sequence[JsonObject]) -> list[Target]:
             _target(f"logs on which IAK beats {what}", f">= {wanted}", len(better), words),
             _target(f"logs that can tell, and IAK may lose to {what}", "0", len(lost), words),
         ]
-    names = ", ".join(f"{row['log']} {row['method']}" for row in capped)
+    names = ", ".join(f"{line.log} {line.method}" for line in capped)
     made.append(_target("rivals with a fit at its cap", "0", len(capped), names))
     return made
 
 
-def notes(leagues: Sequence[League], rows: Sequence[JsonObject]) -> list[str]:
-    """Return notes: the size of the search, the splits of each log, and cells that are missing."""
+def notes(leagues: Sequence[League], finished: Sequence[LeagueLine]) -> list[str]:
+    """Return notes: the size of the search, the splits of each log, and cells that are missing.
+
+    Args:
+        leagues: the cells of each log.
+        finished: the league's lines of all logs.
+    """
     spec = leagues[0].spec
     lines = []
     if spec.trials < WHOLE_TRIALS or len(spec.seeds) < WHOLE_SEEDS:
@@ -142,7 +219,7 @@ def notes(leagues: Sequence[League], rows: Sequence[JsonObject]) -> list[str]:
         )
         sizes = ", ".join(f"{split} {count:,}" for split, count in league.log.rows.items())
         lines.append(f"{league.log.window.name}: {order}; rows: {sizes}.")
-    there = {(row["log"], row["method"]): row["seeds"] for row in rows if row["table"] == "league"}
+    there = {(line.log, line.method): line.seeds for line in finished}
     missing = [
         f"{league.log.window.name} {name} ({count} of {len(spec.seeds)} seeds)"
         for league in leagues
@@ -152,44 +229,40 @@ def notes(leagues: Sequence[League], rows: Sequence[JsonObject]) -> list[str]:
     return [*lines, *([f"Not finished: {', '.join(missing)}."] if missing else [])]
 
 
-def with_first(rows: Sequence[JsonObject]) -> list[JsonObject]:
-    """Return the rows, each saying whether its task is the first of its log."""
-    first: dict[str, str] = {}
-    for row in rows:
-        first.setdefault(row["log"], row["task"])
-    return [row | {"is_first": row["task"] == first[row["log"]]} for row in rows]
-
-
 def _target(name: str, wanted: str, measured: int, note: str) -> Target:
     least = int(wanted.removeprefix(">= "))
     is_met = measured >= least if wanted.startswith(">=") else measured <= least
     return Target(name=name, wanted=wanted, measured=measured, is_met=is_met, note=note)
 
 
-def _league_row(league: League, name: str, task: str, cells: Sequence[Cell]) -> JsonObject:
+def _league_line(league: League, name: str, task: str, cells: Sequence[Cell]) -> LeagueLine:
     lines = _lines(cells, task, ALL)
+    difference = _difference(lines)
     domains = [harmed([line for line in cell.lines if line.task == task]) for cell in cells]
     costs = [cell.cost for cell in cells if cell.cost is not None]
-    return {
-        "table": "league",
-        "log": league.log.window.name,
-        "method": name,
-        "what": METHODS[name].what,
-        "task": task,
-        "seeds": len(cells),
-        "auc": _mean([line.auc for line in lines]),
-        **_delta(lines),
-        "delta_gauc": _mean([line.delta_gauc for line in _lines(cells, task, POOLED)]),
-        "delta_log_loss": _mean([line.delta_log_loss for line in lines]),
-        "ne": _mean([line.ne for line in lines]),
-        "calibration": _mean([line.calibration for line in lines]),
-        "harmed": sum(hurt for hurt, _ in domains),
-        "domains": sum(count for _, count in domains),
-        "parameters": costs[0].parameters,
-        "copies": costs[0].kernels,
-        "cpu_s": fmean(cost.cpu_s for cost in costs),
-        "at_cap": sum(bool(cell.at_cap) for cell in cells),
-    }
+    return LeagueLine(
+        log=league.log.window.name,
+        method=name,
+        what=METHODS[name].what,
+        task=task,
+        seeds=len(cells),
+        auc=_mean([line.auc for line in lines]),
+        delta_auc=difference.delta_auc,
+        low=difference.low,
+        high=difference.high,
+        lowest_seed=difference.lowest_seed,
+        highest_seed=difference.highest_seed,
+        delta_gauc=_mean([line.delta_gauc for line in _lines(cells, task, POOLED)]),
+        delta_log_loss=_mean([line.delta_log_loss for line in lines]),
+        ne=_mean([line.ne for line in lines]),
+        calibration=_mean([line.calibration for line in lines]),
+        harmed=sum(hurt for hurt, _ in domains),
+        domains=sum(count for _, count in domains),
+        parameters=costs[0].parameters,
+        copies=costs[0].kernels,
+        cpu_s=fmean(cost.cpu_s for cost in costs),
+        at_cap=sum(bool(cell.at_cap) for cell in cells),
+    )
 
 
 def _lines(cells: Sequence[Cell], task: str, domain: str) -> list[Line]:
@@ -198,16 +271,27 @@ def _lines(cells: Sequence[Cell], task: str, domain: str) -> list[Line]:
     ]
 
 
-def _delta(lines: Sequence[Line]) -> dict[str, float | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Difference:
+    """A difference in AUC over seeds. A field is None where it has no value."""
+
+    delta_auc: float | None
+    low: float | None
+    high: float | None
+    lowest_seed: float | None
+    highest_seed: float | None
+
+
+def _difference(lines: Sequence[Line]) -> _Difference:
     """Return the mean difference and interval over seeds, and the lowest and highest seed."""
     deltas = [line.delta_auc for line in lines if line.delta_auc is not None]
-    return {
-        "delta_auc": _mean([line.delta_auc for line in lines]),
-        "low": _mean([line.low for line in lines]),
-        "high": _mean([line.high for line in lines]),
-        "lowest_seed": min(deltas, default=None),
-        "highest_seed": max(deltas, default=None),
-    }
+    return _Difference(
+        delta_auc=_mean([line.delta_auc for line in lines]),
+        low=_mean([line.low for line in lines]),
+        high=_mean([line.high for line in lines]),
+        lowest_seed=min(deltas, default=None),
+        highest_seed=max(deltas, default=None),
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -216,7 +300,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known and len(known) == len(values) else None
 
 
-def _with_cost(rows: Sequence[JsonObject]) -> list[JsonObject]:
-    """Return the rows with each method's CPU seconds over continued training's."""
-    continued = next((row["cpu_s"] for row in rows if row["method"] == CONTINUED), None)
-    return [row | {"of_continued": row["cpu_s"] / continued if continued else None} for row in rows]
+def _with_cost(lines: Sequence[LeagueLine]) -> list[LeagueLine]:
+    """Return the lines with each method's CPU seconds over continued training's."""
+    continued = next((line.cpu_s for line in lines if line.method == CONTINUED), None)
+    if not continued:
+        return [*lines]
+    return [line.model_copy(update={"of_continued": line.cpu_s / continued}) for line in lines]
+
+
+def _with_first(lines: Sequence[L]) -> list[L]:
+    """Return the lines of a log, each saying whether its task is the first of the log."""
+    return [line.model_copy(update={"is_first": line.task == lines[0].task}) for line in lines]

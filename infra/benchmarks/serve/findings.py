@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Literal
 
 from iak.pipeline.bench.times import quantile
-from iak.schemas.record import BenchmarkResult, Target
+from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from infra.benchmarks.serve import peft_batch
 from infra.benchmarks.serve.offline import BASE as BASE_FILES
 from infra.benchmarks.serve.offline import DAYS
@@ -26,6 +26,63 @@ MIN_PEFT_RATIO = 10.0
 """Times the rows per second of PEFT's batch with the same adapters that kernels must reach."""
 
 
+class AdaptersLine(BenchmarkLine):
+    """One way to put a batch of rows through adapters, in one process and thread."""
+
+    table: Literal["adapters"] = "adapters"
+    what: str
+    adapters: int
+    """Distinct adapters in the batch; 0 for the base alone."""
+    rows: int
+    ms: float
+    times_base: float
+
+
+class FilesLine(BenchmarkLine):
+    """Speed from Parquet to Parquet."""
+
+    table: Literal["files"] = "files"
+    what: str
+    rows_per_s: int
+    of_base: float
+    """Rows per second over those of the base alone."""
+
+
+class DomainsLine(BenchmarkLine):
+    """Time of a request, by the number of distinct domains in it."""
+
+    table: Literal["domains"] = "domains"
+    server: str
+    domains: int
+    rows: int
+    p50_ms: float
+    p99_ms: float
+    times_base: float
+
+
+class SizesLine(BenchmarkLine):
+    """Time of a request, by its rows."""
+
+    table: Literal["sizes"] = "sizes"
+    server: str
+    rows: int
+    p50_ms: float
+    p99_ms: float
+    rows_per_s: int
+
+
+class PromotionsLine(BenchmarkLine):
+    """Kernels promoted while clients ask."""
+
+    table: Literal["promotions"] = "promotions"
+    promotions: int
+    seconds: float
+    """Seconds from a promotion to the first answer by its kernel, the median."""
+    slowest_s: float
+    requests: int
+    failed: int
+
+
 def result(
     spec: BenchServeSpec,
     speeds: Mapping[str, Sequence[float]],
@@ -41,29 +98,38 @@ def result(
         mixed: seconds of batches with PEFT; None where it is not installed.
     """
     return BenchmarkResult(
-        rows=[
-            *_files(spec, speeds),
-            *_domains(spec, asked),
-            *_sizes(asked),
-            _swap(asked),
-            *(_adapters(spec, mixed) if mixed else []),
-        ],
+        rows=[line.as_row() for line in _lines(spec, speeds, asked, mixed)],
         targets=[*_targets(spec, speeds, asked), *(_peft_targets(mixed) if mixed else [])],
         notes=[*_notes(spec), _peft_note(mixed)],
     )
 
 
-def _adapters(spec: BenchServeSpec, mixed: MixedBatches) -> list[dict[str, Any]]:
+def _lines(
+    spec: BenchServeSpec,
+    speeds: Mapping[str, Sequence[float]],
+    asked: Asked,
+    mixed: MixedBatches | None,
+) -> list[BenchmarkLine]:
+    """Return the lines of all tables."""
+    return [
+        *_files(spec, speeds),
+        *_domains(spec, asked),
+        *_sizes(asked),
+        _promotions(asked),
+        *(_adapters(spec, mixed) if mixed else []),
+    ]
+
+
+def _adapters(spec: BenchServeSpec, mixed: MixedBatches) -> list[AdaptersLine]:
     (base,) = (median(s) for (name, _), s in mixed.seconds.items() if name == peft_batch.BASE)
     return [
-        {
-            "table": "adapters",
-            "what": name,
-            "adapters": count,
-            "rows": spec.request_rows,
-            "ms": 1e3 * median(seconds),
-            "times_base": median(seconds) / base,
-        }
+        AdaptersLine(
+            what=name,
+            adapters=count,
+            rows=spec.request_rows,
+            ms=1e3 * median(seconds),
+            times_base=median(seconds) / base,
+        )
         for (name, count), seconds in mixed.seconds.items()
     ]
 
@@ -94,61 +160,59 @@ def _peft_note(mixed: MixedBatches | None) -> str:
     )
 
 
-def _files(spec: BenchServeSpec, speeds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def _files(spec: BenchServeSpec, speeds: Mapping[str, Sequence[float]]) -> list[FilesLine]:
     words = {BASE_FILES: "the base alone", KERNEL_FILES: f"{spec.domains[-1]:,} kernels"}
     base = median(speeds[BASE_FILES])
     return [
-        {
-            "table": "files",
-            "what": words[name],
-            "rows_per_s": round(median(values)),
-            "of_base": median(values) / base,
-        }
+        FilesLine(
+            what=words[name],
+            rows_per_s=round(median(values)),
+            of_base=median(values) / base,
+        )
         for name, values in speeds.items()
     ]
 
 
-def _domains(spec: BenchServeSpec, asked: Asked) -> list[dict[str, Any]]:
+def _domains(spec: BenchServeSpec, asked: Asked) -> list[DomainsLine]:
     base = _median_of(asked.by_domains, BASE)
     return [
-        {
-            "table": "domains",
-            "server": server,
-            "domains": domains,
-            "rows": spec.request_rows,
-            **_times(seconds),
-            "times_base": median(seconds) / base,
-        }
+        DomainsLine(
+            server=server,
+            domains=domains,
+            rows=spec.request_rows,
+            p50_ms=_quantile_ms(seconds, 0.5),
+            p99_ms=_quantile_ms(seconds, 0.99),
+            times_base=median(seconds) / base,
+        )
         for (server, domains), seconds in asked.by_domains.items()
     ]
 
 
-def _sizes(asked: Asked) -> list[dict[str, Any]]:
+def _sizes(asked: Asked) -> list[SizesLine]:
     return [
-        {
-            "table": "sizes",
-            "server": server,
-            "rows": rows,
-            **_times(seconds),
-            "rows_per_s": round(rows / median(seconds)),
-        }
+        SizesLine(
+            server=server,
+            rows=rows,
+            p50_ms=_quantile_ms(seconds, 0.5),
+            p99_ms=_quantile_ms(seconds, 0.99),
+            rows_per_s=round(rows / median(seconds)),
+        )
         for (server, rows), seconds in asked.by_rows.items()
     ]
 
 
-def _times(seconds: Sequence[float]) -> dict[str, float]:
-    return {f"p{share}_ms": 1e3 * quantile(seconds, share / 100) for share in (50, 99)}
+def _quantile_ms(seconds: Sequence[float], share: float) -> float:
+    return 1e3 * quantile(seconds, share)
 
 
-def _swap(asked: Asked) -> dict[str, Any]:
-    return {
-        "table": "promotions",
-        "promotions": len(asked.promotion_s),
-        "seconds": median(asked.promotion_s),
-        "slowest_s": max(asked.promotion_s),
-        "requests": asked.requests,
-        "failed": asked.failed,
-    }
+def _promotions(asked: Asked) -> PromotionsLine:
+    return PromotionsLine(
+        promotions=len(asked.promotion_s),
+        seconds=median(asked.promotion_s),
+        slowest_s=max(asked.promotion_s),
+        requests=asked.requests,
+        failed=asked.failed,
+    )
 
 
 def _targets(

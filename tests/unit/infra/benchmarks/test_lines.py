@@ -7,16 +7,23 @@ import pytest
 
 from infra.benchmarks import data, faults, gate, tables
 from infra.benchmarks.finetune import lines as finetune
+from infra.benchmarks.quality import findings as quality
+from infra.benchmarks.serve import findings as serve
 
 HERE = Path(__file__).parents[4] / "infra" / "benchmarks"
+RECORDS = ("epyc-2-cores/data", "epyc-2-cores/finetune", "epyc-2-cores/gate",
+           "epyc-2-cores/tables", "xeon-2-cores/quality", "xeon-2-cores/serve",
+           "cpu-2-cores/faults")  # fmt: skip
 DURATIONS = {True: finetune.TrainingLine, False: finetune.NightLine}
 OVERLAPS = {True: data.OverlapLine, False: data.OverlapFact}
-NEWEST = "epyc-2-cores"
+SERVE = (serve.FilesLine, serve.DomainsLine, serve.SizesLine, serve.PromotionsLine)
 
 
-def kind_of(row):
+def kind_of(bench, row):
     """Return the type of a line. Lines of one table differ by the columns that they have."""
     match row.get("table"):
+        case table if bench == "serve":
+            return next(kind for kind in SERVE if kind.model_fields["table"].default == table)
         case "nights":
             return DURATIONS["losses" in row]
         case "overlap":
@@ -24,26 +31,24 @@ def kind_of(row):
         case table:
             kinds = (
                 finetune.VariantLine, finetune.DomainsLine, finetune.RayLine, data.StageLine,
-                gate.ErrorLine, gate.PowerLine,
+                gate.ErrorLine, gate.PowerLine, quality.LeagueLine, quality.PairLine,
             )  # fmt: skip
             by_table = {kind.model_fields["table"].default: kind for kind in kinds}
             return by_table.get(table, tables.SizeLine if table is None else faults.FaultLine)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [f"{NEWEST}/{name}.json" for name in ("data", "finetune", "gate", "tables")]
-    + ["cpu-2-cores/faults.json"],
-)
+@pytest.mark.parametrize("path", RECORDS)
 def test_a_committed_record_has_these_lines(path):
-    rows = json.loads((HERE / path).read_bytes())["rows"]
-    rows = [row for row in rows if row.get("table") != "floors"]
+    record = json.loads((HERE / f"{path}.json").read_bytes())
+    rows = [row for row in record["rows"] if row.get("table") != "floors"]
     for row in rows:
-        assert json.dumps(kind_of(row).model_validate(row).as_row()) == json.dumps(row)
+        assert json.dumps(kind_of(record["bench"], row).model_validate(row).as_row()) == json.dumps(
+            row
+        )
 
 
 def test_a_loss_of_rare_nights_is_a_column_of_the_record():
-    rows = json.loads((HERE / NEWEST / "gate.json").read_bytes())["rows"]
+    rows = json.loads((HERE / "epyc-2-cores" / "gate.json").read_bytes())["rows"]
     (row,) = (row for row in rows if row["table"] == "floors" and row["floor"] == 0.05)
     line = gate.FloorLine(
         floor=0.05,

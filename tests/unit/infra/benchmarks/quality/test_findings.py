@@ -4,13 +4,14 @@ import pytest
 
 from infra.benchmarks.quality.findings import (
     MARGIN,
+    LeagueLine,
+    PairLine,
     harmed,
-    league_rows,
+    league_lines,
     notes,
-    pair_rows,
+    pair_lines,
     targets,
     verdict,
-    with_first,
 )
 from tests.unit.infra.benchmarks.quality.test_league import METHOD_NAMES, FakeRunner, league
 
@@ -41,22 +42,22 @@ def played(tmp_path):
 
 
 def test_every_method_has_a_line_and_the_mean_of_its_seeds(played):
-    rows = league_rows(played)
-    assert [row["method"] for row in rows] == [*METHOD_NAMES]
-    for row in rows:
-        deltas = [played.finished(row["method"], seed).lines[0].delta_auc for seed in (0, 1)]
-        assert row["seeds"] == 2
-        assert row["delta_auc"] == pytest.approx(sum(deltas) / 2)
-        assert (row["lowest_seed"], row["highest_seed"]) == (min(deltas), max(deltas))
-        assert row["high"] - row["low"] == pytest.approx(2e-3)
-        assert row["of_continued"] == 1.0
+    lines = league_lines(played)
+    assert [line.method for line in lines] == [*METHOD_NAMES]
+    for line in lines:
+        deltas = [played.finished(line.method, seed).lines[0].delta_auc for seed in (0, 1)]
+        assert line.seeds == 2
+        assert line.delta_auc == pytest.approx(sum(deltas) / 2)
+        assert (line.lowest_seed, line.highest_seed) == (min(deltas), max(deltas))
+        assert line.high - line.low == pytest.approx(2e-3)
+        assert line.of_continued == 1.0
 
 
 def test_iak_stands_beside_every_other_method(played):
-    rows = pair_rows(played)
-    assert [(row["method"], row["rival"]) for row in rows] == [*played.pairs]
-    assert len(rows) == 10
-    assert all(row["verdict"] in ("better", "not inferior", "open", "worse") for row in rows)
+    lines = pair_lines(played)
+    assert [(line.method, line.rival) for line in lines] == [*played.pairs]
+    assert len(lines) == 10
+    assert all(line.verdict in ("better", "not inferior", "open", "worse") for line in lines)
 
 
 def test_a_domain_is_harmed_where_its_whole_interval_is_below_zero(played):
@@ -71,40 +72,62 @@ def test_a_domain_is_harmed_where_its_whole_interval_is_below_zero(played):
     assert harmed([*lines, overall]) == (1, 3)
 
 
-def pair(log, rival, shown, *, is_first=True):
-    row = {"table": "pairs", "log": log, "method": "iak", "rival": rival}
-    return row | {"verdict": shown, "is_first": is_first}
+NOTHING = dict.fromkeys(("delta_auc", "low", "high", "lowest_seed", "highest_seed"))
+
+
+def pair(log, rival, shown, *, is_first=True, method="iak"):
+    line = {"log": log, "method": method, "rival": rival, "what": rival, "task": "ctr", "seeds": 1}
+    return PairLine(**line, **NOTHING, verdict=shown, is_first=is_first)
+
+
+def at_cap(method, seeds):
+    line = {"log": "frappe", "method": method, "what": method, "task": "ctr", "seeds": 1}
+    measured = dict.fromkeys(("auc", "delta_gauc", "delta_log_loss", "ne", "calibration"), 0.5)
+    costs = dict.fromkeys(("harmed", "domains", "parameters", "copies", "cpu_s"), 1)
+    return LeagueLine(**line, **NOTHING, **measured, **costs, at_cap=seeds, is_first=True)
 
 
 def test_targets_count_logs_that_can_tell():
-    rows = [pair(f"log{n}", "continued", "better") for n in range(3)]
-    rows += [pair("log3", "continued", "open"), pair("log4", "continued", "cannot tell")]
-    rows += [pair("log7", "continued", "worse, too wide to count")]
-    rows += [pair("log5", "continued", "better", is_first=False)]
-    won, lost, *_ = targets(rows)
+    lines = [pair(f"log{n}", "continued", "better") for n in range(3)]
+    lines += [pair("log3", "continued", "open"), pair("log4", "continued", "cannot tell")]
+    lines += [pair("log7", "continued", "worse, too wide to count")]
+    lines += [pair("log5", "continued", "better", is_first=False)]
+    won, lost, *_ = targets([], lines)
     assert (won.measured, won.is_met) == (3, False)
     assert (lost.measured, lost.is_met) == (1, False)
-    other = pair("log6", "continued", "better") | {"method": "iak_counts"}
-    assert not targets([*rows, other])[0].is_met
-    won, *_ = targets([*rows, pair("log6", "continued", "better")])
+    other = pair("log6", "continued", "better", method="iak_counts")
+    assert not targets([], [*lines, other])[0].is_met
+    won, *_ = targets([], [*lines, pair("log6", "continued", "better")])
     assert won.is_met
 
 
 def test_a_rival_at_its_cap_misses_the_target_and_a_kernel_does_not():
-    row = {"table": "league", "log": "frappe", "method": "lora", "is_first": True, "at_cap": 1}
-    assert not targets([row])[-1].is_met
-    assert targets([row | {"at_cap": 0}])[-1].is_met
-    assert targets([row | {"method": "iak_counts"}])[-1].is_met
+    assert not targets([at_cap("lora", 1)], [])[-1].is_met
+    assert targets([at_cap("lora", 0)], [])[-1].is_met
+    assert targets([at_cap("iak_counts", 1)], [])[-1].is_met
 
 
-def test_only_the_first_task_of_a_log_counts():
-    rows = with_first([{"log": "a", "task": t} for t in ("ctr", "cvr", "ctr")])
-    assert [row["is_first"] for row in rows] == [True, False, True]
+class TwoTasks(FakeRunner):
+    """Tests every method on two tasks."""
+
+    def test(self, key):
+        cell = super().test(key)
+        second = [line.model_copy(update={"task": "cvr"}) for line in cell.lines]
+        return cell.model_copy(update={"lines": (*cell.lines, *second)})
+
+
+def test_only_the_first_task_of_a_log_counts(tmp_path):
+    played = league(tmp_path, TwoTasks())
+    played.play()
+    lines = league_lines(played)
+    assert [line.task for line in lines[:2]] == ["ctr", "cvr"]
+    assert [line.is_first for line in lines] == [True, False] * len(METHOD_NAMES)
 
 
 def test_notes_name_what_is_not_finished(played):
-    assert not any("Not finished" in note for note in notes([played], league_rows(played)))
-    said = notes([played], [r for r in league_rows(played) if r["method"] != "lora"])
+    lines = league_lines(played)
+    assert not any("Not finished" in note for note in notes([played], lines))
+    said = notes([played], [line for line in lines if line.method != "lora"])
     assert said[-1] == "Not finished: frappe lora (0 of 2 seeds)."
     assert any(f"{MARGIN:g}" in note for note in said)
     assert said[0].startswith("A first look: 3 trials and 2 seeds")
