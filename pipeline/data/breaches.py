@@ -1,4 +1,7 @@
-"""Name the ways in which rows of a log break its contract, and say what to do about each."""
+"""Name the ways in which rows and files of a log break its contract.
+
+For rows it also says what to do about each.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,6 +84,16 @@ class Breach:
     def name(self) -> str:
         """Return the name under which records and workers count it."""
         return f"{self.level}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaProblem:
+    """Why a file's schema cannot be read."""
+
+    what: str
+    """The problem in words: `price: string, expected number`."""
+    expected: tuple[str, ...] = ()
+    """Kinds of column that were expected where the schema has a column of another type."""
 
 
 def named(counts: Mapping[Breach, int]) -> dict[str, int]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import given, normal
-from iak.pipeline.data.breaches import Breach, Kind, Level
+from iak.pipeline.data.breaches import Breach, Kind, Level, SchemaProblem
 from iak.pipeline.data.features import LARGEST
 from iak.pipeline.data.lists import is_padding
 from iak.pipeline.data.written import written_columns
@@ -68,30 +68,29 @@ class Finding:
         return self.examples[0] if self.examples else "-"
 
 
-def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
+def schema_problem(schema: pa.Schema, catalog: Catalog) -> SchemaProblem | None:
     """Return the reason why the catalogue cannot read this schema; None where it can."""
     inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
-    absent = [c for c in inside if c not in schema.names]
     missing = missing_columns(schema.names, catalog)
     problems = [f"missing columns: {', '.join(missing)}"] if missing else []
+    expected: list[str] = []
     wanted, uses = expected_kinds(catalog), list(_uses(catalog))
     written = written_columns(catalog)
     for column in inside:
-        if column in absent:
-            continue
-        if schema.names.count(column) > 1:
-            problems.append(f"{column}: {schema.names.count(column)} columns have this name")
-            continue
-        actual = schema.field(column).type
-        plain = normal.plain_type(actual, wanted[column], written.get(column))
-        kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
-        if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
-            problems.append(f"{column}: {actual}, expected {' and '.join(wrong)}")
+        if (count := schema.names.count(column)) > 1:
+            problems.append(f"{column}: {count} columns have this name")
+        elif count:
+            actual = schema.field(column).type
+            plain = normal.plain_type(actual, wanted[column], written.get(column))
+            kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
+            if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
+                problems.append(f"{column}: {actual}, expected {' and '.join(wrong)}")
+                expected += wrong
     if catalog.columns_base is not None and (
         problem := given.length_problem(schema, catalog.columns_base)
     ):
         problems.append(problem)
-    return "; ".join(problems) or None
+    return SchemaProblem("; ".join(problems), tuple(expected)) if problems else None
 
 
 def missing_columns(names: Collection[str], catalog: Catalog) -> list[str]:
@@ -105,9 +104,9 @@ def missing_columns(names: Collection[str], catalog: Catalog) -> list[str]:
     return [c for c in inside if c not in names and c not in catalog.optional_columns]
 
 
-def type_advice(reason: str) -> str:
-    """Explain the kinds that a schema problem says were expected; empty for other problems."""
-    return " ".join(text for kind, text in _ADVICE.items() if f"expected {kind}" in reason)
+def type_advice(expected: Collection[str]) -> str:
+    """Explain the kinds of column that a schema problem says were expected; empty without any."""
+    return " ".join(dict.fromkeys(text for kind, text in _ADVICE.items() if kind in expected))
 
 
 def partition_problems(

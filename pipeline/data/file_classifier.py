@@ -18,6 +18,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from iak.pipeline.data import lakehouse, listing, partitions
+from iak.pipeline.data.breaches import SchemaProblem
 from iak.pipeline.data.footer import footer_digest, group_rows_of, read_footer
 from iak.pipeline.data.lakehouse import TableFile, TableSnapshot
 from iak.pipeline.data.listing import ListedFile
@@ -50,7 +51,7 @@ class FileClassifier:
     """Folder of the log."""
     keys: tuple[str, ...]
     """Partition keys, outermost first."""
-    schema_problem: Callable[[pa.Schema], str | None]
+    schema_problem: Callable[[pa.Schema], SchemaProblem | None]
     """A file's schema -> why it must be quarantined, or None."""
     table: TableSnapshot | None = None
     """The table whose files are classified; None for a plain folder."""
@@ -114,7 +115,8 @@ class FileClassifier:
         if problem:
             return Unreadable(
                 path=path,
-                reason=problem,
+                reason=problem.what,
+                expected=problem.expected,
                 partition=partition,
                 size_bytes=size,
                 group_rows=kept,

@@ -159,7 +159,7 @@ def _remedy_of(file: Unreadable, catalog: Catalog) -> str:
             "Write the files again, or set optional = true where only features read the column: "
             "then it is null there. The files are skipped"
         )
-    return f"{contract.type_advice(file.reason)} {remedy}".strip()
+    return f"{contract.type_advice(file.expected)} {remedy}".strip()
 
 
 def _count_files(snapshot: Snapshot) -> int:

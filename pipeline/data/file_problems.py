@@ -19,6 +19,8 @@ class FileProblem:
     """One reason for which files are not read."""
 
     reason: str
+    expected: tuple[str, ...]
+    """Kinds of column that the catalogue expects and the files' columns are not."""
     files: int
     of: int
     """Data files of the log in all."""
@@ -53,6 +55,7 @@ def file_problems(snapshot: Snapshot) -> tuple[FileProblem, ...]:
         problems += [
             FileProblem(
                 reason=same[0].reason,
+                expected=first.expected if isinstance(first := same[0], Unreadable) else (),
                 files=len(same),
                 of=len(snapshot.files) + len(snapshot.unreadable),
                 rows=sum(f.rows or 0 for f in same if isinstance(f, Unreadable)),

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from iak.pipeline.data import delta, iceberg, lakehouse, listing, partitions, stores
+from iak.pipeline.data.breaches import SchemaProblem
 from iak.pipeline.data.file_classifier import ClassifiedFile, FileClassifier, classify_all
 from iak.pipeline.data.lakehouse import TableFile, TableSnapshot
 from iak.pipeline.data.listing import Admits, FileId
@@ -41,7 +42,7 @@ def take_snapshot(
     *,
     partition_keys: tuple[str, ...],
     admits: Admits = lambda _: True,
-    schema_problem: Callable[[pa.Schema], str | None] = lambda _: None,
+    schema_problem: Callable[[pa.Schema], SchemaProblem | None] = lambda _: None,
     version: int | None = None,
 ) -> Snapshot:
     """List and fingerprint the files whose partition is admitted.

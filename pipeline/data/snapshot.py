@@ -167,6 +167,8 @@ class Unreadable:
 
     path: str
     reason: str
+    expected: tuple[str, ...] = ()
+    """Kinds of column that the catalogue expects and the file's columns are not."""
     partition: PartitionPairs = ()
     """Hive keys and values as far as the folders name them, outermost first."""
     size_bytes: int = 0

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from iak.pipeline.data import logs, parquet
 from iak.pipeline.data.dates import LogDates
-from iak.pipeline.data.file_problems import file_problems
+from iak.pipeline.data.file_problems import FileProblem, file_problems
 from iak.pipeline.data.nearest import nearest
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Split
@@ -82,8 +82,12 @@ def _some_values(snapshot: Snapshot, column: str, catalog: Catalog) -> dict[str,
     return dict.fromkeys(sorted(words))
 
 
+def shown_problems(snapshot: Snapshot) -> tuple[FileProblem, ...]:
+    """Return the commonest reasons why files are not read."""
+    return file_problems(snapshot)[:_SHOWN_PROBLEMS]
+
+
 def problems_message(snapshot: Snapshot) -> str:
     """Return a sentence with the commonest reasons why files are not read; empty without any."""
-    problems = file_problems(snapshot)[:_SHOWN_PROBLEMS]
-    message = "; ".join(problem.message for problem in problems)
+    message = "; ".join(problem.message for problem in shown_problems(snapshot))
     return f"{message}. " if message else ""

@@ -31,7 +31,12 @@ from iak.pipeline.data.fingerprints import with_contents
 from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.skipped import Skipped
 from iak.pipeline.data.snapshot import Snapshot
-from iak.pipeline.data.split_messages import conditions_message, problems_message, windows_message
+from iak.pipeline.data.split_messages import (
+    conditions_message,
+    problems_message,
+    shown_problems,
+    windows_message,
+)
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.errors import BadLog, BadRequest, PipelineError
 from iak.schemas.log import Catalog
@@ -256,7 +261,8 @@ def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
     if not snapshot.files:
         problems = problems_message(snapshot)
         reason = f"no file of these splits can be read: {problems}"
-        advice = f"{contract.type_advice(problems)} ".lstrip()
+        expected = [kind for problem in shown_problems(snapshot) for kind in problem.expected]
+        advice = f"{contract.type_advice(expected)} ".lstrip()
         nothing = "there is no file at all for these splits. "
         raise BadLog(
             f"{snapshot.uri}: {reason if problems else nothing}"

@@ -63,9 +63,9 @@ def check_columns(schema: pa.Schema, catalog: Catalog) -> None:
     without_folders = {"partition_keys": (), "date_key": None}
     log = catalog.log.model_copy(update=without_folders)
     if problem := contract.schema_problem(schema, catalog.model_copy(update={"log": log})):
-        advice = contract.type_advice(problem)
+        advice = contract.type_advice(problem.expected)
         beside = f" The partition keys {', '.join(keys)} are columns here." if keys else ""
-        raise BadRequest(f"the rows cannot be read: {problem}. {advice}{beside}".rstrip())
+        raise BadRequest(f"the rows cannot be read: {problem.what}. {advice}{beside}".rstrip())
 
 
 def raw_batch(batch: pa.RecordBatch, catalog: Catalog) -> pa.RecordBatch:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import hashing, logs, parquet, splits, stores
+from iak.pipeline.data.breaches import SchemaProblem
 from iak.pipeline.data.event_dates import read_dates
 from iak.pipeline.data.ripeness import unripe
 from iak.pipeline.data.snapshot import Partition, Snapshot
@@ -112,9 +113,9 @@ class LabelLog:
         def admits(partition: Partition) -> bool:
             return splits.admits(window, partition, date_key=log.date_key)
 
-        def problem(schema: pa.Schema) -> str | None:
+        def problem(schema: pa.Schema) -> SchemaProblem | None:
             missing = [name for name in self._columns if name not in schema.names]
-            return f"lacks the columns {', '.join(missing)}" if missing else None
+            return SchemaProblem(f"lacks the columns {', '.join(missing)}") if missing else None
 
         snapshot = logs.take_snapshot(
             self._uri, partition_keys=log.partition_keys, admits=admits, schema_problem=problem

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from iak.pipeline.data import logs, parquet, partitions
-from iak.pipeline.data.breaches import named
+from iak.pipeline.data.breaches import SchemaProblem, named
 from iak.pipeline.data.check import Report, check_log
 from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.logs import take_snapshot
@@ -104,7 +104,9 @@ def test_delta_merge_reads_the_files_that_have_the_column_and_counts_the_others(
     snapshot = take_snapshot(
         str(root / "events"),
         partition_keys=catalog.log.partition_keys,
-        schema_problem=lambda s: None if "price" in s.names else "missing columns: price",
+        schema_problem=lambda s: (
+            None if "price" in s.names else SchemaProblem("missing columns: price")
+        ),
     )
     (problem,) = file_problems(snapshot)
     assert problem.message == "25 of 50 files lack price (1,000 rows)"

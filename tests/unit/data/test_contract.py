@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.data import contract
-from iak.pipeline.data.breaches import Kind, named
+from iak.pipeline.data.breaches import Kind, SchemaProblem, named
 from iak.pipeline.data.check import Report, check_log
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.view import open_log
@@ -347,9 +347,29 @@ def test_a_column_that_is_read_in_two_ways_must_allow_both():
     schema = draw_rows(1).schema
     assert contract.schema_problem(schema, catalog) is None
     index = schema.get_field_index("item_id")
-    for kind, message in ((pa.string(), "expected number"), (pa.float64(), "expected id")):
+    for kind, expected in ((pa.string(), "number"), (pa.float64(), "id")):
         problem = contract.schema_problem(schema.set(index, pa.field("item_id", kind)), catalog)
-        assert problem == f"item_id: {kind}, {message}"
+        assert problem == SchemaProblem(f"item_id: {kind}, expected {expected}", (expected,))
+
+
+def test_advice_is_for_every_kind_that_was_expected_and_for_no_other():
+    catalog = small_catalog(
+        features=[
+            {"kind": "categorical", "name": "item_id"},
+            {"kind": "numeric", "name": "item_number", "column": "item_id"},
+        ],
+        tables={},
+    )
+    schema = draw_rows(1).schema
+    index = schema.get_field_index("item_id")
+    lists = schema.set(index, pa.field("item_id", pa.list_(pa.int64())))
+    problem = contract.schema_problem(lists, catalog)
+    assert problem.expected == ("number", "id")
+    advice = contract.type_advice(problem.expected)
+    assert "An id is a whole number or text" in advice
+    assert "A number is an integer" in advice
+    assert "list" not in advice
+    assert contract.type_advice(()) == ""
 
 
 def test_four_thousand_domains_of_one_class_are_one_line(tmp_path):

@@ -139,4 +139,4 @@ def test_a_file_whose_columns_have_another_type_is_refused(column, changed, says
     assert contract.schema_problem(schema, CATALOG) is None
     problem = contract.schema_problem(schema.set(index, pa.field(column, changed)), CATALOG)
     assert problem is not None
-    assert says in problem
+    assert says in problem.what

@@ -24,6 +24,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, NestedField, StringType, TimestampType
 
 from iak.pipeline.data import iceberg, logs, parquet
+from iak.pipeline.data.breaches import SchemaProblem
 from iak.pipeline.data.event_dates import read_dates
 from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.lakehouse import TableFolder, below, locate
@@ -322,7 +323,9 @@ def test_partition_columns_that_are_no_keys_of_the_catalogue_are_columns(tmp_pat
     snapshot = take_snapshot(
         str(tmp_path),
         partition_keys=(),
-        schema_problem=lambda s: None if s.field("slot").type == pa.int32() else "no slot",
+        schema_problem=lambda s: (
+            None if s.field("slot").type == pa.int32() else SchemaProblem("no slot")
+        ),
     )
     slots = [
         s for f in snapshot.files for part in parquet.read_column(snapshot, f, "slot") for s in part

@@ -132,7 +132,7 @@ def test_what_has_no_plain_form_is_no_such_column(actual, kind):
     changed = schema.set(schema.get_field_index(column[kind]), pa.field(column[kind], actual))
     problem = contract.schema_problem(changed, small_catalog())
     assert problem is not None
-    assert problem.startswith(f"{column[kind]}: {actual}, expected ")
+    assert problem.what.startswith(f"{column[kind]}: {actual}, expected ")
 
 
 CATALOG = small_catalog(

@@ -106,8 +106,8 @@ def test_a_timestamp_stays_as_it_is_and_a_fraction_is_no_written_time():
     at = schema.get_field_index("event_time")
     fractions = schema.set(at, pa.field("event_time", pa.float64()))
     problem = contract.schema_problem(fractions, catalog)
-    assert problem == "event_time: double, expected written time"
-    assert "event_time_format" in contract.type_advice(problem)
+    assert problem.what == "event_time: double, expected written time"
+    assert "event_time_format" in contract.type_advice(problem.expected)
 
 
 # ------------------------------------------------ a whole log
