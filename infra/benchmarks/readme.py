@@ -6,15 +6,38 @@ Every number of a benchmark on the page comes from a record.
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from iak.schemas.base import JsonObject
+from iak.schemas.record import BenchmarkRecord, Target
+from infra.benchmarks.readme_lines import (
+    AdaptersLine,
+    BankLine,
+    DifferenceLine,
+    DurationLine,
+    ErrorLine,
+    FilesLine,
+    FloorLine,
+    LauncherLine,
+    LayoutLine,
+    LeagueLine,
+    MeasuredLine,
+    NightLine,
+    PairLine,
+    PowerLine,
+    PromotionsLine,
+    RequestDomainsLine,
+    RequestLine,
+    RequestSizeLine,
+    SharesLine,
+    SimulatedLine,
+    SizeLine,
+    StageLine,
+    VariantLine,
+)
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- benches -->", "<!-- /benches -->"
-_OWN = ("input", "compute", "waiting")
 
 
 def written(readme: str, folder: Path) -> str:
@@ -52,64 +75,65 @@ def chapter(folder: Path) -> str:
         # Another machine's record has its section where this one's is missing, but a second run
         # beside its own first one does not.
         for other, found in elsewhere.items():
-            if name in found and found[name]["bench"] == name:
+            if name in found and found[name].bench == name:
                 sections.append(text(found.pop(name), _subfolder(other)))
                 break
     others = [other for other in elsewhere.values() if other]
     return "\n".join([*sections, *_elsewhere(records, others)]).rstrip()
 
 
-def _records(folder: Path, names: Iterable[str]) -> dict[str, JsonObject]:
+def _records(folder: Path, names: Iterable[str]) -> dict[str, BenchmarkRecord]:
     paths = {name: folder / f"{name}.json" for name in names}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
+    return {
+        name: BenchmarkRecord.model_validate_json(path.read_bytes())
+        for name, path in paths.items()
+        if path.is_file()
+    }
 
 
 def _elsewhere(
-    here: Mapping[str, JsonObject], others: Sequence[Mapping[str, JsonObject]]
+    here: Mapping[str, BenchmarkRecord], others: Sequence[Mapping[str, BenchmarkRecord]]
 ) -> list[str]:
     """Return the targets' values on other machines."""
     lines: list[str] = []
     for records in others:
-        commands = [
-            f"`{record['command']}`, commit {record['commit']}" for record in records.values()
-        ]
-        machine = next(iter(records.values()))["machine"]
+        commands = [f"`{record.command}`, commit {record.commit}" for record in records.values()]
+        machine = next(iter(records.values())).machine
         lines += [
-            f"**The same targets on another machine**, {machine.get('cores')} cores, "
-            f"{machine.get('processor')} ({'; '.join(commands)}):",
+            f"**The same targets on another machine**, {machine.cores} cores, "
+            f"{machine.processor} ({'; '.join(commands)}):",
             "",
         ]
-        known = {t["name"]: t for record in here.values() for t in record["targets"]}
+        known = {t.name: t for record in here.values() for t in record.targets}
         lines += table_of(
             ["record", "target", "wanted", "there", "here"],
             [
-                [name, t["name"], t["wanted"], _measured(t), _measured(known.get(t["name"]))]
+                [name, t.name, t.wanted, _measured(t), _measured(known.get(t.name))]
                 for name, record in records.items()
-                for t in record["targets"]
+                for t in record.targets
             ],
         )
     return lines
 
 
-def _measured(target: JsonObject | None) -> str:
+def _measured(target: Target | None) -> str:
     """Return a number, emphasised where it misses its target."""
     if target is None:
         return "-"
-    text = f"{target['measured']:.4g}"
-    return text if target["is_met"] else f"**{text}**"
+    text = f"{target.measured:.4g}"
+    return text if target.is_met else f"**{text}**"
 
 
 def _subfolder(folder: Path) -> str:
     return folder.resolve().relative_to(HERE).as_posix()
 
 
-def _head(record: JsonObject, subfolder: str, title: str, said: str) -> list[str]:
+def _head(record: BenchmarkRecord, subfolder: str, title: str, said: str) -> list[str]:
     """Return a heading with the command, the machine and the picture."""
-    machine, name = record["machine"], record["bench"]
+    machine, name = record.machine, record.bench
     return [
-        f"**{title}** (`{record['command']}`, {record['seconds'] / 60:.0f} minutes on "
-        f"{machine.get('cores')} cores, {machine.get('processor')}, commit {record['commit']}). "
-        f"{said}",
+        f"**{title}** (`{record.command}`, {record.seconds / 60:.0f} minutes on "
+        f"{machine.cores} cores, {machine.processor}, commit {record.commit}). {said}",
         "",
         f"![{title}]({subfolder}/{name}.png)",
         "",
@@ -127,23 +151,19 @@ def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
 
 
-def _of(record: JsonObject, table: str) -> list[JsonObject]:
-    return [row for row in record["rows"] if row.get("table", table) == table]
-
-
-def _targets(record: JsonObject) -> list[str]:
+def _targets(record: BenchmarkRecord) -> list[str]:
     """Return the targets, and below them the reasons why some were missed."""
-    targets = record["targets"]
+    targets = record.targets
     rows = [
-        [t["name"], t["wanted"], f"{t['measured']:.4g}", "met" if t["is_met"] else "**missed**"]
+        [t.name, t.wanted, f"{t.measured:.4g}", "met" if t.is_met else "**missed**"]
         for t in targets
     ]
-    notes = [f"- *{t['name']}*: {t['note']}." for t in targets if not t["is_met"] and t["note"]]
+    notes = [f"- *{t.name}*: {t.note}." for t in targets if not t.is_met and t.note]
     table = table_of(["target", "wanted", "measured", ""], rows)
     return [*table, *(["Where a target was missed:", "", *notes, ""] if notes else [])]
 
 
-def _finetune(record: JsonObject, subfolder: str) -> str:
+def _finetune(record: BenchmarkRecord, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,
@@ -156,49 +176,49 @@ def _finetune(record: JsonObject, subfolder: str) -> str:
          "sent a step, KiB", "times its floor"],
         [
             [
-                f"{r['variant']}: {r['what']}",
-                f"{r['rows_per_s']:,}",
-                f"{r['times_a']:.2f}",
-                f"{r['times_a_with_cache_pass']:.1f}" if r["times_a_with_cache_pass"] else "",
-                f"{r['tables_mib'] + r['optimiser_mib']:,.0f}",
-                f"{r['sent_kib_a_step']:,.0f}",
-                f"{r['times_the_floor']:.1f}",
+                f"{r.variant}: {r.what}",
+                f"{r.rows_per_s:,}",
+                f"{r.times_a:.2f}",
+                f"{r.times_a_with_cache_pass:.1f}" if r.times_a_with_cache_pass else "",
+                f"{r.tables_mib + r.optimiser_mib:,.0f}",
+                f"{r.sent_kib_a_step:,.0f}",
+                f"{r.times_the_floor:.1f}",
             ]
-            for r in _of(record, "variants")
+            for r in record.lines(VariantLine, "variants")
         ],
     )  # fmt: skip
+    nights = record.lines(DurationLine, "nights")
     lines += table_of(
         ["a night", "seconds", "of continued training", "gain, nats a row"],
         [
-            [r["what"], f"{r['seconds']:.1f}", _share(r["of_continued"]),
-             f"{r['gain_nats_a_row']:+.4f}"]
-            for r in _of(record, "nights")
+            [r.what, f"{r.seconds:.1f}", _share(r.of_continued),
+             f"{r.gain_nats_a_row:+.4f}"]
+            for r in nights
         ],
     )  # fmt: skip
-    lines += [_bought(_of(record, "nights")), ""]
+    lines += [_bought(nights), ""]
     lines += table_of(
         ["domains", "bank, an epoch", "one kernel, same rows", "one by one, an epoch",
          "bank, whole tuning", "one by one, whole", "of the bank's, not epochs"],
         [
-            [f"{r['domains']:,}"]
+            [f"{r.domains:,}"]
             + [
-                f"{r[name]:.1f} s"
-                for name in ("bank_epoch_s", "bank_of_1_same_rows_epoch_s", "separate_epoch_s",
-                             "bank_whole_s", "separate_whole_s")
+                f"{seconds:.1f} s"
+                for seconds in (r.bank_epoch_s, r.bank_of_1_same_rows_epoch_s, r.separate_epoch_s,
+                                r.bank_whole_s, r.separate_whole_s, r.bank_without_epochs_s)
             ]
-            + [f"{r['bank_whole_s'] - r['epochs_of_mean_row'] * r['bank_epoch_s']:.1f} s"]
-            for r in _of(record, "domains")
+            for r in record.lines(BankLine, "domains")
         ],
     )  # fmt: skip
     lines += _targets(record)
-    return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
+    return "\n".join([*lines, *(f"- {note}" for note in record.notes), ""])
 
 
-def _bought(nights: list[JsonObject]) -> str:
+def _bought(nights: Sequence[DurationLine]) -> str:
     """Return the gains of continued training by step, and of kernels in a night."""
-    (_, start), *later = nights[0]["losses"]
+    (_, start), *later = nights[0].losses
     gains = ", ".join(f"{start - loss:+.4f} at step {step}" for step, loss in later)
-    first, _, steady = (r["gain_nats_a_row"] for r in nights[2:5])
+    first, _, steady = (r.gain_nats_a_row for r in nights[2:5])
     return (
         f"A speed is not a gain. Continued training comes to {gains}; kernels to "
         f"{first:+.4f} in the first night and {steady:+.4f} in a steady one. "
@@ -206,11 +226,11 @@ def _bought(nights: list[JsonObject]) -> str:
     )
 
 
-def _finetune_again(record: JsonObject, _subfolder: str) -> str:
+def _finetune_again(record: BenchmarkRecord, _subfolder: str) -> str:
     """Return the nights of a second run, also with narrowed inputs, and its differences."""
-    spreads = [r["slowest_over_fastest_slice"] for r in _of(record, "variants")]
+    spreads = [r.slowest_over_fastest_slice for r in record.lines(VariantLine, "variants")]
     lines = [
-        f"A second run (`finetune-2.json`, commit {record['commit']}) also has a trunk that "
+        f"A second run (`finetune-2.json`, commit {record.commit}) also has a trunk that "
         "multiplies in bf16 and lean nights. Other work disturbed its first minutes (a variant's "
         f"slowest slice took up to {max(spreads):.1f} times its fastest), so read its nights, "
         "which came later, rather than its steps.",
@@ -219,27 +239,27 @@ def _finetune_again(record: JsonObject, _subfolder: str) -> str:
     lines += table_of(
         ["variant of the second run", "rows/s", "times (a)", "slowest over fastest slice"],
         [
-            [f"{r['variant']}: {r['what']}", f"{r['rows_per_s']:,}", f"{r['times_a']:.2f}",
-             f"{r['slowest_over_fastest_slice']:.1f}"]
-            for r in _of(record, "variants")
-            if r["variant"][0] in "ad"
+            [f"{r.variant}: {r.what}", f"{r.rows_per_s:,}", f"{r.times_a:.2f}",
+             f"{r.slowest_over_fastest_slice:.1f}"]
+            for r in record.lines(VariantLine, "variants")
+            if r.variant[0] in "ad"
         ],
     )  # fmt: skip
     lines += table_of(
         ["a night of the second run", "seconds", "of continued training", "gain, nats a row",
          "seconds of"],
         [
-            [r["what"], f"{r['seconds']:.1f}", _share(r["of_continued"]),
-             f"{r['gain_nats_a_row']:+.4f}",
-             ", ".join(f"{k} {v:.1f}" for k, v in r.get("seconds_of", {}).items())]
-            for r in _of(record, "nights")
+            [r.what, f"{r.seconds:.1f}", _share(r.of_continued),
+             f"{r.gain_nats_a_row:+.4f}",
+             ", ".join(f"{k} {v:.1f}" for k, v in r.seconds_of.items())]
+            for r in record.lines(DurationLine, "nights")
         ],
     )  # fmt: skip
-    measured = "; ".join(f"{t['name']} {t['measured']:.4g}" for t in record["targets"])
+    measured = "; ".join(f"{t.name} {t.measured:.4g}" for t in record.targets)
     return "\n".join([*lines, f"The same targets in that run: {measured}.", ""])
 
 
-def tables_text(record: JsonObject, subfolder: str) -> str:
+def tables_text(record: BenchmarkRecord, subfolder: str) -> str:
     """Return the section of `tables`: its settings, its table and its picture.
 
     Args:
@@ -257,21 +277,20 @@ def tables_text(record: JsonObject, subfolder: str) -> str:
         ["rows", "step, median", "90 %", "against 1 M", "lookups/s, uniform", "Zipf"],
         [
             [
-                f"{r['rows']:,}",
-                f"{r['step_p50_ms']:.1f} ms",
-                f"{r['step_p90_ms']:.1f} ms",
-                f"{r['ratio']:.2f}",
-                f"{r['uniform_through_all_workers_per_s'] / 1e6:.1f} M",
-                f"{r['zipf_through_all_workers_per_s'] / 1e6:.1f} M",
+                f"{r.rows:,}",
+                f"{r.step_p50_ms:.1f} ms",
+                f"{r.step_p90_ms:.1f} ms",
+                f"{r.ratio:.2f}",
+                f"{r.uniform_through_all_workers_per_s / 1e6:.1f} M",
+                f"{r.zipf_through_all_workers_per_s / 1e6:.1f} M",
             ]
-            for r in _of(record, "tables")
-            if "step_p50_ms" in r
+            for r in record.lines(SizeLine, "tables")
         ],
     )
     return "\n".join([*lines, *_targets(record)])
 
 
-def serve_text(record: JsonObject, subfolder: str) -> str:
+def serve_text(record: BenchmarkRecord, subfolder: str) -> str:
     """Return the section of `serve`: files, requests by domains and by rows, promotions.
 
     Args:
@@ -286,49 +305,52 @@ def serve_text(record: JsonObject, subfolder: str) -> str:
     )
     lines += table_of(
         ["from Parquet to Parquet", "rows/s", "of the base's"],
-        [[r["what"], f"{r['rows_per_s']:,}", f"{r['of_base']:.2f}"] for r in _of(record, "files")],
+        [
+            [r.what, f"{r.rows_per_s:,}", f"{r.of_base:.2f}"]
+            for r in record.lines(FilesLine, "files")
+        ],
     )
     lines += table_of(
         ["server", "domains in the request", "rows", "median", "99 %", "times the base"],
         [
-            [r["server"], str(r["domains"]), f"{r['rows']:,}", *_latency(r),
-             f"{r['times_base']:.2f}"]
-            for r in _of(record, "domains")
+            [r.server, str(r.domains), f"{r.rows:,}", *_latency(r),
+             f"{r.times_base:.2f}"]
+            for r in record.lines(RequestDomainsLine, "domains")
         ],
     )  # fmt: skip
     lines += table_of(
         ["server", "rows of the request", "median", "99 %", "rows/s of one client"],
         [
-            [r["server"], f"{r['rows']:,}", *_latency(r), f"{r['rows_per_s']:,}"]
-            for r in _of(record, "sizes")
+            [r.server, f"{r.rows:,}", *_latency(r), f"{r.rows_per_s:,}"]
+            for r in record.lines(RequestSizeLine, "sizes")
         ],
     )
     lines += table_of(
         ["promotions under load", "seconds to the first answer", "slowest", "requests", "failed"],
         [
-            [str(r["promotions"]), f"{r['seconds']:.1f}", f"{r['slowest_s']:.1f}",
-             f"{r['requests']:,}", f"{r['failed']:,}"]
-            for r in _of(record, "promotions")
+            [str(r.promotions), f"{r.seconds:.1f}", f"{r.slowest_s:.1f}",
+             f"{r.requests:,}", f"{r.failed:,}"]
+            for r in record.lines(PromotionsLine, "promotions")
         ],
     )  # fmt: skip
-    if adapters := _of(record, "adapters"):  # a machine without PEFT has none
+    if adapters := record.lines(AdaptersLine, "adapters"):  # a machine without PEFT has none
         lines += table_of(
             ["from x to the logits", "adapters in the batch", "rows", "median", "times the base"],
             [
-                [r["what"], str(r["adapters"]), f"{r['rows']:,}", f"{r['ms']:.1f} ms",
-                 f"{r['times_base']:.2f}"]
+                [r.what, str(r.adapters), f"{r.rows:,}", f"{r.ms:.1f} ms",
+                 f"{r.times_base:.2f}"]
                 for r in adapters
             ],
         )  # fmt: skip
-    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
+    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record.notes), ""])
 
 
-def _latency(row: JsonObject) -> list[str]:
+def _latency(line: RequestLine) -> list[str]:
     """Return median and 99 % quantile of a request's time."""
-    return [f"{row[name]:.1f} ms" for name in ("p50_ms", "p99_ms")]
+    return [f"{milliseconds:.1f} ms" for milliseconds in (line.p50_ms, line.p99_ms)]
 
 
-def _gate(record: JsonObject, subfolder: str) -> str:
+def _gate(record: BenchmarkRecord, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,
@@ -339,16 +361,14 @@ def _gate(record: JsonObject, subfolder: str) -> str:
     lines += table_of(
         ["domains without a gain", "gate", "promoted", "of", "share", "at most (95 %)"],
         [
-            [r["world"], r["gate"], f"{r['promoted']:,}", f"{r['domains']:,}", f"{r['share']:.1%}",
-             f"{r['share_at_most']:.1%}"]
-            for r in _of(record, "errors")
+            [r.world, r.gate, f"{r.promoted:,}", f"{r.domains:,}", f"{r.share:.1%}",
+             f"{r.share_at_most:.1%}"]
+            for r in record.lines(ErrorLine, "errors")
         ],
     )  # fmt: skip
-    nights = sorted({r["nights"] for r in _of(record, "power")})
-    gains = {
-        (r["rows_a_night"], r["gate"], r["nights"]): f"{r['smallest_gain']:.2%}"
-        for r in _of(record, "power")
-    }
+    power = record.lines(PowerLine, "power")
+    nights = sorted({r.nights for r in power})
+    gains = {(r.rows_a_night, r.gate, r.nights): f"{r.smallest_gain:.2%}" for r in power}
     lines += table_of(
         ["new gate rows a night", "gate", *(f"gain found by night {n}" for n in nights)],
         [
@@ -356,35 +376,33 @@ def _gate(record: JsonObject, subfolder: str) -> str:
             for rows, gate in dict.fromkeys((rows, gate) for rows, gate, _ in gains)
         ],
     )
-    lines += _floors(_of(record, "floors"))
-    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
+    lines += _floors(record.lines(FloorLine, "floors"))
+    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record.notes), ""])
 
 
-def _floors(rows: list[JsonObject]) -> list[str]:
+def _floors(floors: Sequence[FloorLine]) -> list[str]:
     """Return what the bound of a night costs, and which rare losses it bears."""
-    begin = "promoted_if_a_night_loses_"
-    losses = [name for name in rows[0] if name.startswith(begin)]
-    shares = [f"{float(name.removeprefix(begin)):.0%}" for name in losses]
+    losses = [*floors[0].promoted]
     return table_of(
         [
             "bound of a night, by evidence alone",
-            *(f"promoted where 1 night in 20 loses {share}" for share in shares),
+            *(f"promoted where 1 night in 20 loses {loss:.0%}" for loss in losses),
             "gain found by night 30",
         ],
         [
-            [f"{r['floor']:g}", *(f"{r[name]:.1%}" for name in losses),
-             f"{r['smallest_gain_of_30_nights']:.2%}"]
-            for r in rows
+            [f"{r.floor:g}", *(f"{r.promoted[loss]:.1%}" for loss in losses),
+             f"{r.smallest_gain_of_30_nights:.2%}"]
+            for r in floors
         ],
     )  # fmt: skip
 
 
-def nights_text(record: JsonObject, subfolder: str) -> str:
+def nights_text(record: BenchmarkRecord, subfolder: str) -> str:
     """Return the section of `nights`: what each method brings on the day after every night."""
-    rows = _of(record, "nights")
-    task = rows[0]["task"]
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-    cells = {(r["night"], r["method"]): r for r in rows if r["task"] == task}
+    rows = record.lines(NightLine, "nights")
+    task = rows[0].task
+    methods = list(dict.fromkeys(r.method for r in rows))
+    cells = {(r.night, r.method): r for r in rows if r.task == task}
     lines = _head(
         record,
         subfolder,
@@ -396,30 +414,30 @@ def nights_text(record: JsonObject, subfolder: str) -> str:
         ["night", *methods],
         [
             [str(night), *(_delta(cells.get((night, method))) for method in methods)]
-            for night in sorted({r["night"] for r in rows})
+            for night in sorted({r.night for r in rows})
         ],
     )
-    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
+    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record.notes), ""])
 
 
-def _delta(row: JsonObject | None) -> str:
+def _delta(line: NightLine | None) -> str:
     """Return a difference with its interval, or a dash where nothing was measured."""
-    if row is None:
+    if line is None:
         return "-"
-    return f"{1e4 * row['delta_auc']:+.0f} [{1e4 * row['low']:+.0f}, {1e4 * row['high']:+.0f}]"
+    return f"{1e4 * line.delta_auc:+.0f} [{1e4 * line.low:+.0f}, {1e4 * line.high:+.0f}]"
 
 
-def quality_text(record: JsonObject, subfolder: str) -> str:
+def quality_text(record: BenchmarkRecord, subfolder: str) -> str:
     """Return the section of `quality`: the league of each log, IAK beside rivals, and targets.
 
     Args:
         record: of the benchmark.
         subfolder: folder of the records, relative to the page.
     """
-    machine, title = record["machine"], "What kernels bring, beside other uses of the recent rows"
+    machine, title = record.machine, "What kernels bring, beside other uses of the recent rows"
     lines = [
-        f"**{title}** (`{record['command']}`, {machine.get('cores')} cores, "
-        f"{machine.get('processor')}, commit {record['commit']}; the command collects cells that "
+        f"**{title}** (`{record.command}`, {machine.cores} cores, "
+        f"{machine.processor}, commit {record.commit}; the command collects cells that "
         "earlier sittings ran). Differences in AUC are in units of 1e-4, on test rows, to the base "
         "of the same seed, for the first task of each log. Other tasks and single domains: "
         "`quality/cells`.",
@@ -427,53 +445,53 @@ def quality_text(record: JsonObject, subfolder: str) -> str:
         f"![{title}]({subfolder}/quality.png)",
         "",
     ]
-    league = [row for row in _of(record, "league") if row["is_first"]]
+    league = [r for r in record.lines(LeagueLine, "league") if r.is_first]
     lines += table_of(
         ["log", "method", "AUC", "over the base, 95 %", "lowest and highest seed", "GAUC",
          "log-loss", "calibration", "harmed domains", "parameters", "CPU of continued",
          "at its cap"],
-        [_quality_row(row) for row in league],
+        [_quality_row(line) for line in league],
     )  # fmt: skip
-    pairs = [row for row in _of(record, "pairs") if row["is_first"] and row["rival"] != "base"]
+    pairs = [r for r in record.lines(PairLine, "pairs") if r.is_first and r.rival != "base"]
     lines += table_of(
         ["log", "method", "minus", "difference, 95 %", "lowest and highest seed", "shown"],
-        [[r["log"], r["method"], r["what"], _interval(r), _seeds(r), r["verdict"]] for r in pairs],
+        [[r.log, r.method, r.what, _interval(r), _seeds(r), r.verdict] for r in pairs],
     )
     lines += _targets(record)
-    return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
+    return "\n".join([*lines, *(f"- {note}" for note in record.notes), ""])
 
 
-def _quality_row(row: JsonObject) -> list[str]:
-    loss = row["delta_log_loss"]
+def _quality_row(line: LeagueLine) -> list[str]:
+    loss = line.delta_log_loss
     return [
-        row["log"],
-        row["what"],
-        _decimal(row["auc"], ".4f"),
-        _interval(row),
-        _seeds(row),
-        _units(row["delta_gauc"]),
+        line.log,
+        line.what,
+        _decimal(line.auc, ".4f"),
+        _interval(line),
+        _seeds(line),
+        _units(line.delta_gauc),
         "-" if loss is None else f"{loss:+.2%}",
-        _decimal(row["calibration"], ".3f"),
-        f"{row['harmed']} of {row['domains']}",
-        f"{row['parameters']:,} x {row['copies']}" if row["parameters"] else "0",
-        _decimal(row["of_continued"], ".2f"),
-        f"{row['at_cap']} of {row['seeds']}",
+        _decimal(line.calibration, ".3f"),
+        f"{line.harmed} of {line.domains}",
+        f"{line.parameters:,} x {line.copies}" if line.parameters else "0",
+        _decimal(line.of_continued, ".2f"),
+        f"{line.at_cap} of {line.seeds}",
     ]
 
 
-def _interval(row: JsonObject) -> str:
+def _interval(line: DifferenceLine) -> str:
     """Return a difference in 1e-4 of AUC with its interval."""
-    if row["low"] is None:
+    if line.low is None:
         return "-"
-    ends = f"[{_units(row['low'])}, {_units(row['high'])}]"
-    return f"{_units(row['delta_auc'])} {ends}"
+    ends = f"[{_units(line.low)}, {_units(line.high)}]"
+    return f"{_units(line.delta_auc)} {ends}"
 
 
-def _seeds(row: JsonObject) -> str:
+def _seeds(line: DifferenceLine) -> str:
     """Return the lowest and highest seed's difference; a dash where there is one seed."""
-    if row["seeds"] < 2 or row["lowest_seed"] is None:
+    if line.seeds < 2 or line.lowest_seed is None:
         return "-"
-    return f"{_units(row['lowest_seed'])}, {_units(row['highest_seed'])}"
+    return f"{_units(line.lowest_seed)}, {_units(line.highest_seed)}"
 
 
 def _units(value: float | None) -> str:
@@ -484,7 +502,7 @@ def _decimal(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def _data(record: JsonObject, subfolder: str) -> str:
+def _data(record: BenchmarkRecord, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,
@@ -494,58 +512,59 @@ def _data(record: JsonObject, subfolder: str) -> str:
     lines += table_of(
         ["stage", "rows/s", "of raw decode"],
         [
-            [r["stage"], f"{r['rows_per_s']:,}", f"{r['of_raw_decode']:.2f}"]
-            for r in _of(record, "stages")
-            if r["encoding"] == "mixed"
+            [r.stage, f"{r.rows_per_s:,}", f"{r.of_raw_decode:.2f}"]
+            for r in record.lines(StageLine, "stages")
+            if r.encoding == "mixed"
         ],
     )
     return "\n".join([*lines, *_targets(record)])
 
 
-def _sharding(record: JsonObject, subfolder: str) -> str:
-    launchers = " and ".join(row["launcher"] for row in _of(record, "launchers"))
+def _sharding(record: BenchmarkRecord, subfolder: str) -> str:
+    launchers = record.lines(LauncherLine, "launchers")
+    names = " and ".join(r.launcher for r in launchers)
     lines = _head(
         record,
         subfolder,
         "Every way to cut and hold a table",
-        f"Two workers, under {launchers}; `planner` is TorchRec's estimate by its own constants, "
+        f"Two workers, under {names}; `planner` is TorchRec's estimate by its own constants, "
         "`here` the same by this machine's measured ones (none for what it cannot count).",
     )
-    titles = dict.fromkeys(row["table"] for row in record["rows"] if "way" in row)
+    titles = dict.fromkeys(r.table for r in record.lines(LayoutLine) if r.way)
     for title in titles:
         lines += table_of(
             [title, "launcher", "step p50, ms", "p90", "M lookups/s", "sent, KiB", "memory, MiB",
              "planner, ms", "here, ms"],
-            [_layout_cells(row) for row in _of(record, title)],
+            [_layout_cells(r) for r in record.lines(LayoutLine, title)],
         )  # fmt: skip
     lines += table_of(
         ["launcher", "seconds in all", "measuring", "start and end"],
         [
-            [r["launcher"], f"{r['whole_s']:.1f}", f"{r['measuring_s']:.1f}",
-             f"{r['start_and_end_s']:.1f}"]
-            for r in _of(record, "launchers")
+            [r.launcher, f"{r.whole_s:.1f}", f"{r.measuring_s:.1f}",
+             f"{r.start_and_end_s:.1f}"]
+            for r in launchers
         ],
     )  # fmt: skip
     return "\n".join(lines)
 
 
-def _layout_cells(row: JsonObject) -> list[str]:
+def _layout_cells(line: LayoutLine) -> list[str]:
     """Return a combination that was measured, or its error."""
-    if row.get("error"):
-        return [row["way"], row["launcher"], row["error"], *[""] * 6]
+    if line.error:
+        return [line.way, line.launcher, line.error, *[""] * 6]
     return [
-        row["way"],
-        row["launcher"],
-        f"{row['p50_ms']:.2f}",
-        f"{row['p90_ms']:.2f}",
-        f"{row['lookups_per_s'] / 1e6:.2f}",
-        f"{row['wire_kib']:,.0f}",
-        f"{row['held_mib']:,.1f}",
-        *(f"{row[name]:.3f}" if row.get(name) else "" for name in ("planner_ms", "here_ms")),
+        line.way,
+        line.launcher,
+        f"{line.p50_ms:.2f}",
+        f"{line.p90_ms:.2f}",
+        f"{line.lookups_per_s / 1e6:.2f}",
+        f"{line.wire_kib:,.0f}",
+        f"{line.held_mib:,.1f}",
+        *(f"{ms:.3f}" if ms else "" for ms in (line.planner_ms, line.here_ms)),
     ]
 
 
-def _scaling(record: JsonObject, subfolder: str) -> str:
+def _scaling(record: BenchmarkRecord, subfolder: str) -> str:
     lines = _head(
         record,
         subfolder,
@@ -554,26 +573,25 @@ def _scaling(record: JsonObject, subfolder: str) -> str:
         "is rows/s over as many lone workers'. Simulated lines are not measurements.",
     )
     shares = {
-        tuple(r[k] for k in ("workload", "scaling", "workers")): r
-        for r in _of(record, "shares of a measured step")
+        (r.workload, r.scaling, r.workers): r
+        for r in record.lines(SharesLine, "shares of a measured step")
     }
     measured = []
-    for r in _of(record, "measured"):
-        share = shares[r["workload"], r["scaling"], r["workers"]]
-        away = [v for k, v in share.items() if isinstance(v, float) and k not in _OWN]
+    for r in record.lines(MeasuredLine, "measured"):
+        share = shares[r.workload, r.scaling, r.workers]
         measured.append(
-            [r["workload"], r["scaling"], str(r["workers"]), f"{r['step_ms']:.1f}",
-             f"{r['rows_per_s']:,}", f"{r['efficiency']:.2f}", f"{share['input']:.0%}",
-             f"{share['compute']:.0%}", f"{share['waiting']:.0%}", f"{sum(away):.0%}"]
+            [r.workload, r.scaling, str(r.workers), f"{r.step_ms:.1f}",
+             f"{r.rows_per_s:,}", f"{r.efficiency:.2f}", f"{share.input:.0%}",
+             f"{share.compute:.0%}", f"{share.waiting:.0%}", f"{share.collectives:.0%}"]
         )  # fmt: skip
     heads = ["measured", "", "workers", "step, ms", "rows/s", "efficiency", "input", "compute",
              "waiting", "collectives"]  # fmt: skip
     lines += table_of(heads, measured)
-    simulated = _of(record, "simulated")
-    counts = sorted({r["workers"] for r in simulated})
-    keys = dict.fromkeys((r["workload"], r["scaling"], r["link_gb_per_s"]) for r in simulated)
+    simulated = record.lines(SimulatedLine, "simulated")
+    counts = sorted({r.workers for r in simulated})
+    keys = dict.fromkeys((r.workload, r.scaling, r.link_gb_per_s) for r in simulated)
     cells = {
-        (r["workload"], r["scaling"], r["link_gb_per_s"], r["workers"]): f"{r['efficiency']:.2f}"
+        (r.workload, r.scaling, r.link_gb_per_s, r.workers): f"{r.efficiency:.2f}"
         for r in simulated
     }
     lines += table_of(

@@ -1,7 +1,5 @@
 """The table of tests/faults/README.md is that of the record."""
 
-import json
-
 import pytest
 
 from infra.benchmarks import faults_readme as page
@@ -9,7 +7,7 @@ from infra.benchmarks import faults_readme as page
 
 @pytest.fixture(scope="module")
 def records():
-    return [json.loads(path.read_text()) for path in (page.RECORD, page.BEFORE)]
+    return [page.record_at(path) for path in (page.RECORD, page.BEFORE)]
 
 
 def test_the_page_holds_the_record(records):
@@ -19,8 +17,8 @@ def test_the_page_holds_the_record(records):
 
 def test_another_number_is_another_page_and_a_wrong_one_stands_out(records):
     record, before = records
-    changed = json.loads(json.dumps(record))
-    changed["rows"][0]["wrong"] = 41
+    first, *others = record.rows
+    changed = record.model_copy(update={"rows": [first | {"wrong": 41}, *others]})
     told = page.chapter(changed, before)
     assert "**41**" in told
     assert told != page.chapter(record, before)

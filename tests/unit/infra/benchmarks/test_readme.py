@@ -1,10 +1,10 @@
 """The numbers on the benchmarks' page are those of the records."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from iak.schemas.record import BenchmarkRecord
 from infra.benchmarks import readme
 
 ROOT = Path(__file__).parents[4]
@@ -19,9 +19,9 @@ def test_what_the_page_says_of_benchmarks_is_what_the_records_hold():
 
 
 def test_another_number_in_a_record_is_another_page():
-    record = json.loads((RECORDS / "tables.json").read_text())
+    record = BenchmarkRecord.model_validate_json((RECORDS / "tables.json").read_bytes())
     before = readme.tables_text(record, "x")
-    record["rows"][0]["step_p50_ms"] += 1
+    record.rows[0]["step_p50_ms"] += 1
     assert readme.tables_text(record, "x") != before
 
 
@@ -46,9 +46,9 @@ def test_a_scripts_table_stands_on_the_page_line_by_line(name):
 def test_a_night_has_a_line_and_a_method_without_rows_a_dash():
     row = {"table": "nights", "night": 1, "task": "ctr", "method": "chain"}
     measured = {"delta_auc": 0.0053, "low": 0.004, "high": 0.0066}
-    record = json.loads((RECORDS / "gate.json").read_text()) | {
-        "rows": [row | measured, row | {"night": 2, "method": "oracle"} | measured],
-    }
+    rows = [row | measured, row | {"night": 2, "method": "oracle"} | measured]
+    gate = BenchmarkRecord.model_validate_json((RECORDS / "gate.json").read_bytes())
+    record = gate.model_copy(update={"rows": rows})
     lines = readme.nights_text(record, "x").splitlines()
     assert "| night | chain | oracle |" in lines
     assert "| 1 | +53 [+40, +66] | - |" in lines

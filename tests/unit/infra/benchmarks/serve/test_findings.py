@@ -1,7 +1,10 @@
 """What `serve` states of measured times: ratios to the base, targets, and pages of its record."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from iak.schemas.record import BenchmarkRecord
 from infra.benchmarks import readme
 from infra.benchmarks.serve import findings, peft_batch
 from infra.benchmarks.serve.online import ALL, BASE, POOLED, Asked
@@ -77,10 +80,10 @@ def test_without_peft_the_record_says_so_and_has_no_line_of_it():
 
 def test_the_page_states_each_line_of_the_record():
     result = findings.result(SPEC, SPEEDS, asked(), MIXED)
-    record = result.model_dump(mode="json") | {
-        "bench": "serve", "command": "x", "seconds": 60, "commit": "c",
-        "machine": {"cores": 2, "processor": "p"},
-    }  # fmt: skip
+    record = BenchmarkRecord(
+        bench="serve", spec={}, is_smoke=False, command="x", started_at=datetime.now(UTC),
+        seconds=60, commit="c", rows=result.rows, targets=result.targets, notes=result.notes,
+    )  # fmt: skip
     lines = readme.serve_text(record, "folder").splitlines()
     assert "| 1,000 kernels | 85 | 0.85 |" in lines
     assert "| all kernels | 400 | 512 | 165.0 ms | 179.7 ms | 1.65 |" in lines
