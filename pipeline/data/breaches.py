@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from iak.pipeline.data.normal import ColumnKind
+
 Level = Literal["refuse", "quarantine", "warn"]
 
 
@@ -92,7 +94,7 @@ class SchemaProblem:
 
     what: str
     """The problem in words: `price: string, expected number`."""
-    expected: tuple[str, ...] = ()
+    expected: tuple[ColumnKind, ...] = ()
     """Kinds of column that were expected where the schema has a column of another type."""
 
 

@@ -20,6 +20,7 @@ from iak.pipeline.data import given, normal
 from iak.pipeline.data.breaches import Breach, Kind, Level, SchemaProblem
 from iak.pipeline.data.features import LARGEST
 from iak.pipeline.data.lists import is_padding
+from iak.pipeline.data.normal import ColumnKind
 from iak.pipeline.data.written import written_columns
 from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog
@@ -29,7 +30,7 @@ NAMED_LABELS = 5
 """Most impossible label values that a batch names; the others are counted together."""
 
 
-_ADVICE = {
+_ADVICE: Mapping[ColumnKind, str] = {
     "id": "An id is a whole number or text; write ids that are doubles as int64 (pandas: Int64).",
     "list of ids": "A list of ids holds whole numbers or text, one list a row; for ids in one text "
     "give the feature a separator.",
@@ -73,7 +74,7 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> SchemaProblem | None:
     inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
     missing = missing_columns(schema.names, catalog)
     problems = [f"missing columns: {', '.join(missing)}"] if missing else []
-    expected: list[str] = []
+    expected: list[ColumnKind] = []
     wanted, uses = expected_kinds(catalog), list(_uses(catalog))
     written = written_columns(catalog)
     for column in inside:
@@ -104,7 +105,7 @@ def missing_columns(names: Collection[str], catalog: Catalog) -> list[str]:
     return [c for c in inside if c not in names and c not in catalog.optional_columns]
 
 
-def type_advice(expected: Collection[str]) -> str:
+def type_advice(expected: Collection[ColumnKind]) -> str:
     """Explain the kinds of column that a schema problem says were expected; empty without any."""
     return " ".join(dict.fromkeys(text for kind, text in _ADVICE.items() if kind in expected))
 
@@ -155,16 +156,16 @@ def normalised(
     return normal.normalised(rows, columns, expected_kinds(catalog), written_columns(catalog))
 
 
-def expected_kinds(catalog: Catalog) -> dict[str, str]:
+def expected_kinds(catalog: Catalog) -> dict[str, ColumnKind]:
     """Return the kind that the catalogue expects of each column.
 
-    A kind is `id`, `whole number`, `number`, a list of any of them, `label`, `time` or `written
-    time`. A column that is read in several ways has the strictest of their kinds.
+    A column that is read in several ways has the strictest of their kinds.
     """
-    return dict.fromkeys(catalog.columns, "id") | dict(_uses(catalog))
+    kinds: dict[str, ColumnKind] = dict.fromkeys(catalog.columns, normal.ID)
+    return kinds | dict(_uses(catalog))
 
 
-def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
+def _uses(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
     """Yield each column with each kind that it is read as, the strictest last."""
     log = catalog.log
     for feature in catalog.features:
@@ -186,7 +187,7 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
     yield from _identity_columns(catalog)
 
 
-def _identity_columns(catalog: Catalog) -> Iterable[tuple[str, str]]:
+def _identity_columns(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
     """Yield the columns that an identity table reads: their ids must be whole numbers."""
     for feature in catalog.keyed:
         table = catalog.table_specs[table_of(feature) or feature.name]

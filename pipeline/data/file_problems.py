@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from iak.pipeline.data import partitions
+from iak.pipeline.data.normal import ColumnKind
 from iak.pipeline.data.snapshot import Ignored, Snapshot, Unreadable
 
 F = TypeVar("F", bound=Unreadable | Ignored)
@@ -19,7 +20,7 @@ class FileProblem:
     """One reason for which files are not read."""
 
     reason: str
-    expected: tuple[str, ...]
+    expected: tuple[ColumnKind, ...]
     """Kinds of column that the catalogue expects and the files' columns are not."""
     files: int
     of: int

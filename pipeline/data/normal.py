@@ -14,7 +14,7 @@ Writers store the same values in many types. After `plain`, a column of ids is i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,17 @@ import pyarrow.compute as pc
 from iak.pipeline.data import hashing
 from iak.pipeline.data.written import Written
 
-ID, NUMBER, LABEL, TIME, WHOLE = "id", "number", "label", "time", "whole number"
-WRITTEN_TIME = "written time"
+ColumnKind = Literal[
+    "id", "whole number", "number", "label", "time", "written time",
+    "list of ids", "list of whole numbers", "list of numbers",
+]  # fmt: skip
+"""What a catalogue reads a column as."""
+ID: Final = "id"
+NUMBER: Final = "number"
+LABEL: Final = "label"
+TIME: Final = "time"
+WHOLE: Final = "whole number"
+WRITTEN_TIME: Final = "written time"
 """A time that is text or digits, of which the catalogue has the format."""
 LIST_OF = "list of "
 NOT_WRITTEN: Mapping[str, Written] = {}

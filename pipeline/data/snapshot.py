@@ -22,6 +22,7 @@ from iak.pipeline.data import lakehouse, stores
 from iak.pipeline.data.content import FileContent, version_of
 from iak.pipeline.data.footer import footer_digest, footer_of, group_rows_of, text_columns
 from iak.pipeline.data.lakehouse import Table
+from iak.pipeline.data.normal import ColumnKind
 from iak.pipeline.errors import BadLog
 
 Partition = Mapping[str, str | None]
@@ -167,7 +168,7 @@ class Unreadable:
 
     path: str
     reason: str
-    expected: tuple[str, ...] = ()
+    expected: tuple[ColumnKind, ...] = ()
     """Kinds of column that the catalogue expects and the file's columns are not."""
     partition: PartitionPairs = ()
     """Hive keys and values as far as the folders name them, outermost first."""

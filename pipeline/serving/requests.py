@@ -57,7 +57,7 @@ def rows_of_json(body: bytes, catalog: Catalog) -> pa.RecordBatch:
     rows = document.get("rows") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadRows('expected {"rows": [{"column": value, ...}, ...]}')
-    kinds = expected_kinds(catalog)
+    kinds: dict[str, str] = {**expected_kinds(catalog)}
     # A list may come as the log writes it, in one text.
     kinds |= {
         name: SEPARATED
