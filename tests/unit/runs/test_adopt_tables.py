@@ -48,12 +48,12 @@ def any_source(monkeypatch):
 
 def test_tables_are_published_and_each_other_one_is_named_with_its_reason(publish):
     published = publish()
-    tables = {table.name: (table.rows, table.width) for table in published.fields["tables"]}
+    tables = {table.name: (table.rows, table.width) for table in published.written.tables}
     assert tables.keys() == set(SHARDED)
-    files = {entry.table for entry in published.fields["files"]}
+    files = {entry.table for entry in published.written.files}
     assert files == {None, *SHARDED}
-    assert not any(f"module.{name}.weight" in published.fields["digest"] for name in SHARDED)
-    assert set(SHARDED) < published.fields["digest"].keys()
+    assert not any(f"module.{name}.weight" in published.written.digest for name in SHARDED)
+    assert set(SHARDED) < published.written.digest.keys()
     named = [line.split()[1] for line in published.advice]
     assert sorted(named) == ["idle", "late", "read", "some", "tied"]
 
@@ -86,8 +86,9 @@ def test_no_table_is_cut_where_the_opened_base_answers_otherwise(
 ):
     monkeypatch.setattr(mixed_tables, "build", module)
     published = publish()
-    assert (published.fields["tables"], published.fields["precisions"]) == ([], [])
-    assert [entry.path for entry in published.fields["files"]] == ["module.safetensors"]
+    assert not published.written.tables
+    assert not published.written.precisions
+    assert [entry.path for entry in published.written.files] == ["module.safetensors"]
     assert not (tmp_path / "tables").exists()
     assert any(
         line.startswith("Table users stays whole on every worker: with its tables frozen")
