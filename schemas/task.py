@@ -20,7 +20,10 @@ class TaskSpec(Spec):
     """Name in metrics; `ctr` for a click, `cvr` for a conversion, else the label's name."""
     label: Column
     """Column with 0, 1 or null; or with any number, where `at_least` is given."""
-    at_least: Annotated[Number | None, Field(exclude_if=lambda value: value is None)] = None
+    at_least: Annotated[
+        Annotated[Number, Field(ge=-(10**15), le=10**15)] | None,
+        Field(exclude_if=lambda value: value is None),
+    ] = None
     """The label is 1 where the column's number is at least this, and 0 where it is less: of a
     rating, a price or a time watched."""
     kind: Literal["click", "conversion", "binary"] = "binary"
