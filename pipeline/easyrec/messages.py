@@ -5,6 +5,7 @@ because it may change what the model predicts. One that changes nothing of a tra
 predictions stands in `without_effect`.
 """
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -96,9 +97,9 @@ class Feature(Message):
     data_type: Literal["FP32"] = "FP32"
 
     @property
+    @abstractmethod
     def rows(self) -> int:
         """Return the rows of the table that the ids read; 0 for a number."""
-        raise NotImplementedError
 
     @property
     def table(self) -> str:

@@ -8,6 +8,7 @@ Shapes: B rows, N numbers, X inputs of a layer, H units of h, T tasks.
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,7 +121,7 @@ class TaskTower(nn.Module):
         return logit
 
 
-class EasyRecModel(nn.Module):
+class EasyRecModel(nn.Module, ABC):
     """A model with its tables. A subclass says what it computes of the groups' vectors."""
 
     units: int
@@ -135,13 +136,13 @@ class EasyRecModel(nn.Module):
         """Return h_BH of rows."""
         return self.attach(self.embedding_group(ids, numbers))
 
+    @abstractmethod
     def attach(self, groups: dict[str, Tensor]) -> Tensor:
         """Return h_BH of the vectors of each group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tail(self, h: Tensor) -> Tensor:
         """Return the logits of every task, `logits_BT`, from h."""
-        raise NotImplementedError
 
     def problems_with(self, catalog: Catalog) -> list[str]:
         """Return what a catalogue must change to give this model what it reads."""
