@@ -212,6 +212,8 @@ def _window_lines(splits: JsonObject) -> dict[str, str]:
 
 
 def _show_kernels(kernels: Sequence[JsonObject]) -> None:
+    has_shares = any(k.get("own_share") is not None for k in kernels)
+    has_outside = any(k.get("outside") for k in kernels)
     lines = [
         (
             str(k.get("domain")),
@@ -219,6 +221,8 @@ def _show_kernels(kernels: Sequence[JsonObject]) -> None:
             _gate_rows(_dict(k.get("gate"))),
             number(_dict(k.get("gate")).get("gain"), 5, sign=True),
             _code(k),
+            *([number(k.get("own_share"), 2)] if has_shares else []),
+            *([number(_dict(k.get("outside")).get("change"), 5, sign=True)] if has_outside else []),
             ("published: " if k.get("published") else "held: ")
             + str(k.get("reason", ""))
             + _task_verdicts(_dict(k.get("gate"))),
@@ -227,7 +231,12 @@ def _show_kernels(kernels: Sequence[JsonObject]) -> None:
     ]
     published = sum(bool(k.get("published")) for k in kernels)
     title = f"kernels: {published:,} of {len(kernels):,} published"
-    show_table(title, ("domain", "tuning rows", "gate rows", "gain", "code", "verdict"), lines)
+    columns = ["domain", "tuning rows", "gate rows", "gain", "code"]
+    # A share of 0.4: the kernel keeps 0.4 of its own change, and its parent's kernel for the rest.
+    columns += ["own change"] if has_shares else []
+    # Loss outside the kernel's domain minus the base's there, in nats a row.
+    columns += ["loss outside"] if has_outside else []
+    show_table(title, (*columns, "verdict"), lines)
     _show_rest(len(kernels))
 
 

@@ -12,7 +12,7 @@ from iak.schemas.manifest import Sha256
 from iak.schemas.record import Machine
 from iak.schemas.shadow import Exceeded, ScoreChange, ShadowLimits
 from iak.schemas.traffic import NightTraffic
-from iak.schemas.tuning import CodeDiagnostics, TrainingPoint
+from iak.schemas.tuning import CodeDiagnostics, OutsideLoss, TrainingPoint
 from iak.schemas.verdict import Verdict
 
 NIGHT_FORMAT = 1
@@ -130,6 +130,10 @@ class DomainNight(Spec):
     """What its information bottleneck does; null without gate rows."""
     path: list[TrainingPoint] = []
     """Epochs of its tuning on the information plane, in order."""
+    own_share: float | None = None
+    """Share of its own change that its kernel keeps, where it borrows from its parent."""
+    outside: OutsideLoss | None = None
+    """What its kernel would cost outside its domain; null where that was not measured."""
     scratch_gain: float | None = None
     """Gain of a kernel from scratch minus that of the chain, in nats per row; null unless both were
     tuned."""

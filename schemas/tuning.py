@@ -44,6 +44,26 @@ class CodeDiagnostics(Spec):
         return ""
 
 
+class OutsideLoss(Spec):
+    """What a kernel would cost on rows of other domains: a fixed sample of their gate rows."""
+
+    rows: NonNegativeInt
+    """Labelled rows of the sample outside the kernel's domain."""
+    change: float
+    """Mean loss of the kernel on them minus that of the base, in nats a row. Above 0, the kernel
+    has forgotten something that the base knows."""
+    error: float
+    """Standard error of `change`; rows count as independent."""
+
+    def words(self) -> str:
+        """Return the change with its error and rows, in words."""
+        word = "costs" if self.change > 0 else "saves"
+        return (
+            f"{word} {abs(self.change):.4f} nats a row against the base, with a standard error of "
+            f"{self.error:.4f}, on {self.rows:,} rows of other domains"
+        )
+
+
 class TrainingPoint(Spec):
     """One epoch of a kernel on the information plane: means over the training rows it met."""
 
@@ -90,6 +110,9 @@ class KernelResult(Spec):
     own_share: float | None = None
     """Share of its own change that it keeps, where it borrows from its parent (`domain.borrow`).
     `valid_gain` is of the kernel before that."""
+    outside: OutsideLoss | None = None
+    """What it would cost outside its domain; null for the pooled kernel, and where the log has no
+    labelled row of another domain."""
     bundle: str
     """Folder of its bundle below the run's `bundles`; a kernel that is held has one as well."""
 

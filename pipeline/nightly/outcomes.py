@@ -110,6 +110,8 @@ def _domain_night(
             "rate": kernel.rate if kernel else None,
             "code": kernel.code if kernel else None,
             "path": kernel.path if kernel else [],
+            "own_share": kernel.own_share if kernel else None,
+            "outside": kernel.outside if kernel else None,
         }
     )
 

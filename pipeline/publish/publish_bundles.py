@@ -200,5 +200,6 @@ def _write_kernel(
         best_epoch=tuned.best_epoch[slot],
         valid_gain=tuned.start_loss[slot] - tuned.best_loss[slot],
         own_share=tuned.own_share.get(name),
+        outside=level.outside.get(name),
         bundle=path.name,
     )

@@ -146,7 +146,16 @@ def _facts(record: NightRecord, tasks: Sequence[str]) -> list[tuple[str, str, st
         furthest = max(record.drift, key=lambda line: abs(line.index))
         note = f"{furthest.name}, {furthest.word}"
         facts.append(("largest drift", decimal(furthest.index, 3), note))
-    return facts
+    return [*facts, *_outside(record)]
+
+
+def _outside(record: NightRecord) -> list[tuple[str, str, str]]:
+    """Return the largest cost of a kernel outside its domain; nothing where none was measured."""
+    measured = [(d.outside, d.decision.name) for d in record.domains if d.outside]
+    if not measured:
+        return []
+    worst, name = max(measured, key=lambda pair: pair[0].change)
+    return [("nats a row, outside its domain, at worst", signed(worst.change), f"kernel of {name}")]
 
 
 def _within_users(record: NightRecord, task: str) -> str:

@@ -71,13 +71,14 @@ from iak.pipeline.tuning.levels import (
     rivals_of,
     tune_levels,
 )
+from iak.pipeline.tuning.probe import outside_losses
 from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.table_placement import TablePlacement
-from iak.schemas.tuning import CacheUse
+from iak.schemas.tuning import CacheUse, OutsideLoss
 
 log = logging.getLogger(__name__)
 SPLITS = ("tune", "valid", "gate")
@@ -160,6 +161,8 @@ class Level:
     """Name of each kernel -> its domains at the levels above, outermost first."""
     compared: Compared = field(default_factory=Compared)
     """Gate rows against other kernels; nothing where only the base is compared with."""
+    outside: Mapping[str, OutsideLoss] = field(default_factory=dict)
+    """Name of each kernel -> what it would cost outside its domain, where that can be measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,6 +427,7 @@ def _with_gate_rows(
                 domains={n: names.domains[n] for n in done.bank.names},
                 ancestors={n: names.ancestors[n] for n in done.bank.names},
                 compared=compared,
+                outside=outside_losses(done.bank, depth, setting, gate) if depth else {},
             )
         )
     return tuple(levels)

@@ -108,6 +108,15 @@ def test_any_number_of_workers_counts_the_same_state(fresh, two):
     assert two[1]["pooled"].statistics == fresh[1]["pooled"].statistics
 
 
+def test_any_number_of_workers_measures_kernels_outside_their_domains_on_one_probe(fresh, two):
+    rows = [
+        {k.domain: k.outside.rows for k in night.kernels if k.outside} for night, _ in (fresh, two)
+    ]
+    assert rows[0] == rows[1]
+    assert rows[0].keys() == {k.domain for k in fresh[0].kernels} - {"pooled"}
+    assert all(count > 100 for count in rows[0].values())
+
+
 def test_the_progress_of_two_workers_adds_up_to_every_row_once(place, two):
     lines = (place / "two" / "progress.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]

@@ -130,6 +130,20 @@ def test_a_run_shows_its_record_and_the_bundles_below_it(tmp_path, capsys):
         assert told in text
 
 
+def test_a_run_shows_what_its_kernels_borrow_and_cost_outside_where_they_do(tmp_path, capsys):
+    put(tmp_path / "without", "record.json", RECORD)
+    text = shown(tmp_path / "without", capsys)
+    assert "own change" not in text
+    assert "loss outside" not in text
+    (kernel,) = RECORD["result"]["kernels"]
+    outside = {"rows": 301, "change": 0.01234, "error": 0.002}
+    kernels = [kernel | {"own_share": 0.37, "outside": outside}, kernel | {"domain": "region=b"}]
+    put(tmp_path / "with", "record.json", RECORD | {"result": {"kernels": kernels}})
+    text = shown(tmp_path / "with", capsys)
+    for told in ("own change", "0.37", "loss outside", "+0.01234"):
+        assert told in text
+
+
 def test_a_run_shows_what_it_read_and_left_in_short(tmp_path, capsys):
     outputs = {
         f"{n}.json": {"kind": "file", "sha256": "d" * 64, "bytes": 2048 + n} for n in range(9)

@@ -12,7 +12,7 @@ from iak.pipeline.nightly.outcomes import (
 )
 from iak.pipeline.stats.evidence import BETS
 from iak.schemas.chain import ChainState, ChainVerdict
-from iak.schemas.tuning import KernelResult
+from iak.schemas.tuning import KernelResult, OutsideLoss
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 from tests.unit.nightly.nights import IN_A, domain_night, verdict
 
@@ -46,6 +46,15 @@ def came_to(choice="train", live=None, **done):
 def test_what_a_domain_that_was_to_train_came_to(done, outcome, sentence):
     found = came_to(**done)
     assert (found.outcome, found.sentence) == (outcome, sentence)
+
+
+def test_a_night_has_what_its_kernel_borrowed_and_costs_outside():
+    outside = OutsideLoss(rows=9, change=0.1, error=0.01)
+    tuned = kernel().model_copy(update={"own_share": 0.25, "outside": outside})
+    found = came_to(kernels={"region=a": tuned}, promoted=["region=a"])
+    assert (found.own_share, found.outside) == (0.25, outside)
+    untuned = came_to("wait")
+    assert (untuned.own_share, untuned.outside) == (None, None)
 
 
 def test_a_domain_held_for_its_data_and_one_that_waits_say_why():

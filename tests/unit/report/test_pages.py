@@ -15,6 +15,7 @@ from iak.pipeline.report.pages import write_index, write_pages
 from iak.schemas.night import RefreshResult
 from iak.schemas.record import Machine
 from iak.schemas.traffic import NightTraffic
+from iak.schemas.tuning import OutsideLoss
 from tests.nights import LAST, NEEDED, a_night, a_replay, some_nights
 from tests.unit.report.pages import Page, assert_alone
 
@@ -80,6 +81,24 @@ def test_a_collapsed_code_is_named_and_every_code_is_described(page):
     assert sum(map(bool, findings)) == 1
     assert all(finding in page.text for finding in findings)
     assert page.text.count("units active") == len(coded)
+
+
+def test_what_kernels_borrow_and_forget_stands_where_it_was_measured(page, tmp_path):
+    for words in ("borrows from its parent", "outside its domain"):
+        assert words not in page.text
+    record = a_night(domains=2)
+    pooled, *domains = record.domains
+    costs = [OutsideLoss(rows=400, change=change, error=0.001) for change in (0.0301, -0.004)]
+    measured = [
+        domain.model_copy(update={"own_share": 0.37, "outside": cost})
+        for domain, cost in zip(domains, costs, strict=True)
+    ]
+    night = record.model_copy(update={"domains": [pooled, *measured]})
+    text = Page(night_page(night, [], tmp_path)).text
+    assert text.count("of its own change is kept") == 2
+    assert all(cost.words() in text for cost in costs)
+    assert f"kernel of {domains[0].decision.name}" in text
+    assert "+0.0301" in text
 
 
 def test_auc_within_users_stands_beside_auc_where_a_night_has_it(page, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iak.schemas.table_placement import TablePlacement
-from iak.schemas.tuning import CacheUse, KernelResult, TuningRunResult
+from iak.schemas.tuning import CacheUse, KernelResult, OutsideLoss, TuningRunResult
 from iak.schemas.verdict import Verdict
 from tests.unit.runs.platform import kernel, tuning_run_result
 
@@ -58,3 +58,12 @@ def test_what_a_kernel_borrows_is_a_sentence(share, expected):
         valid_gain=0.0, bundle="x", own_share=share,
     )  # fmt: skip
     assert kernel.borrowed() == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [(0.01234, "costs 0.0123 nats"), (-0.002, "saves 0.0020 nats")]
+)
+def test_what_a_kernel_does_outside_its_domain_is_in_words(change, expected):
+    words = OutsideLoss(rows=1_204, change=change, error=0.001).words()
+    assert words.startswith(expected)
+    assert words.endswith("standard error of 0.0010, on 1,204 rows of other domains")
