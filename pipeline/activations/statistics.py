@@ -21,11 +21,11 @@ from iak.pipeline.activations.cache import ActivationCache, key_of
 from iak.pipeline.activations.standardizer import KernelInputs
 from iak.pipeline.collectives import gathered, total
 from iak.pipeline.data.splits import Selection
+from iak.pipeline.data.table_sum import Entries
 from iak.pipeline.fresh.counts import Tables, count_file, table_widths
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.past import Past
 from iak.pipeline.fresh.state import State, definition_of, sums_of
-from iak.pipeline.fresh.timeline import Entries
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 

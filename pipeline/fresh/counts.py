@@ -18,7 +18,7 @@ from iak.pipeline.data.hashing import Keys, combine
 from iak.pipeline.data.parquet import RawRows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.splits import Selection
-from iak.pipeline.fresh.timeline import Counts, Entries, Periods, RunningSum, merge
+from iak.pipeline.data.table_sum import Counts, Entries, Periods, RunningSum, merge
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, rate_names
 from iak.schemas.log import Catalog
 from iak.schemas.task import TaskSpec

@@ -23,9 +23,9 @@ import pyarrow as pa
 
 from iak.pipeline.data.fresh_keys import PERIOD, as_keys, key_column, list_column
 from iak.pipeline.data.hashing import Keys
+from iak.pipeline.data.table_sum import Counts
 from iak.pipeline.fresh.counts import list_table, pair_keys, pair_table
 from iak.pipeline.fresh.state import State
-from iak.pipeline.fresh.timeline import Counts
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, Window, rate_names, rates_of
 from iak.schemas.fresh import Keys as Columns
 from iak.schemas.log import Catalog

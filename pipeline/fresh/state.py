@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 
 from iak.pipeline.data.fresh_keys import FOLDS
+from iak.pipeline.data.table_sum import Gather, TableSum, alone
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import not_permitted
 from iak.pipeline.fresh.counts import key_bounds, table_widths
-from iak.pipeline.fresh.table_sum import Gather, TableSum, alone, timeline_of
-from iak.pipeline.fresh.timeline import Timeline
+from iak.pipeline.fresh.timeline import Timeline, timeline_of
 from iak.schemas.fresh import DEFAULT_MAX_KEYS, CountsSpec, FreshSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import sha256_of

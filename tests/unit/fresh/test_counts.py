@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from iak.pipeline.data import parquet
-from iak.pipeline.fresh import counts, timeline
+from iak.pipeline.data import parquet, table_sum
+from iak.pipeline.data.table_sum import Entries, merge
+from iak.pipeline.fresh import counts
 from iak.pipeline.fresh.counts import (
     count_rows,
     key_bounds,
@@ -12,7 +13,6 @@ from iak.pipeline.fresh.counts import (
     rates,
     table_widths,
 )
-from iak.pipeline.fresh.timeline import Entries, merge
 from tests.builders import EVERYTHING, snapshot_of, write_log
 from tests.unit.fresh.small import dated_catalog, drawn, raw_of, with_labels
 
@@ -64,7 +64,7 @@ def test_a_file_is_counted_the_same_however_few_entries_wait_to_be_merged(tmp_pa
     write_log(tmp_path, [("hangzhou", "2026-10-01", [20] * 8)])
     selection = parquet.select(snapshot_of(tmp_path, CATALOG), EVERYTHING, CATALOG)
     whole = counts.count_file(selection, 0, CATALOG)
-    monkeypatch.setattr(timeline, "MAX_WAITING_ENTRIES", 3)
+    monkeypatch.setattr(table_sum, "MAX_WAITING_ENTRIES", 3)
     parts = counts.count_file(selection, 0, CATALOG)
     for name, entries in whole.items():
         assert np.array_equal(entries.keys_n, parts[name].keys_n)

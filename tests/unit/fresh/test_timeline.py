@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.fresh import timeline as timelines
-from iak.pipeline.fresh.timeline import Entries, RunningSum, Timeline, merge
+from iak.pipeline.data import table_sum
+from iak.pipeline.data.table_sum import Entries, RunningSum, merge
+from iak.pipeline.fresh.timeline import Timeline
 
 ENTRY = st.tuples(st.integers(0, 6), st.integers(-3, 4), st.integers(0, 5))
 
@@ -39,7 +40,7 @@ def test_a_running_sum_is_the_merge_of_its_parts_however_few_wait(parts, most):
     whole = merge([entries(part) for part in parts])
     running = RunningSum()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timelines, "MAX_WAITING_ENTRIES", most)
+        patch.setattr(table_sum, "MAX_WAITING_ENTRIES", most)
         for part in parts:
             running.add(entries(part))
             merged, *waiting = map(len, running.parts)

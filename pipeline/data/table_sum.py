@@ -1,12 +1,16 @@
 """Sum the counts of a table that may be larger than memory.
 
-Each worker adds the counts of its files. What does not fit into memory is written to disk in runs,
-which are sorted by key. Then all workers merge their counts, one range of keys after the other. A
-range has all entries of its keys, so it can be merged, bounded and turned into a timeline alone.
+A period is a day, or a fold of a log without days, or 0 where a table is not cut by time. Each
+worker adds the counts of its files. What does not fit into memory is written to disk in runs, which
+are sorted by key. Then all workers merge their counts, one range of keys after the other. A range
+has all entries of its keys, so it can be merged, bounded and used alone.
 
-    files -> TableSum of each worker -> ranges of keys, merged over workers -> Timeline
+    files -> TableSum of each worker -> ranges of keys, merged over workers
 
-Shapes: n entries, U distinct keys, C counted numbers.
+Counts are integers, so that the result depends neither on the order of files nor on the number of
+workers.
+
+Shapes: n entries (a key in a period), C counted numbers.
 """
 
 import errno
@@ -21,8 +25,11 @@ import numpy.typing as npt
 
 from iak.pipeline.data.hashing import Keys
 from iak.pipeline.errors import DoesNotFit
-from iak.pipeline.fresh.timeline import Entries, RunningSum, Timeline, merge
 
+Counts = npt.NDArray[np.int64]
+Periods = npt.NDArray[np.int32]
+MAX_WAITING_ENTRIES = 2_000_000
+"""Entries that may wait to be merged, however small the merged sum is."""
 MAX_ENTRIES = 2_000_000
 """Entries of a table that a worker keeps in memory, and that a range of keys has."""
 
@@ -39,6 +46,66 @@ class Gather(Protocol):
 def alone(own: T) -> Sequence[T]:
     """Return what the only worker gives to the call."""
     return [own]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entries:
+    """Counts of keys in periods; a pair of key and period may occur several times."""
+
+    keys_n: Keys
+    periods_n: Periods
+    counts_nC: Counts
+
+    def __len__(self) -> int:
+        return len(self.keys_n)
+
+
+def merge(parts: Sequence[Entries]) -> Entries:
+    """Return the sum of counts, sorted by key and period, each pair of them once.
+
+    Args:
+        parts: at least one, all with the same C.
+    """
+    keys_n = np.concatenate([part.keys_n for part in parts])
+    periods_n = np.concatenate([part.periods_n for part in parts])
+    counts_nC = np.concatenate([part.counts_nC for part in parts])
+    order = np.lexsort((periods_n, keys_n))
+    keys_n, periods_n = keys_n[order], periods_n[order]
+    if not len(keys_n):
+        return Entries(keys_n, periods_n, counts_nC)
+    is_new = np.ones(len(keys_n), np.bool_)
+    is_new[1:] = (keys_n[1:] != keys_n[:-1]) | (periods_n[1:] != periods_n[:-1])
+    starts = np.flatnonzero(is_new)
+    return Entries(
+        keys_n[starts], periods_n[starts], np.add.reduceat(counts_nC[order], starts, axis=0)
+    )
+
+
+@dataclass(slots=True)
+class RunningSum:
+    """The sum of entries that come in parts, of which few wait to be merged at a time."""
+
+    parts: list[Entries] = field(default_factory=list)
+    """The sum so far, then what waits."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of entries of all parts; a pair may occur in each of them."""
+        return sum(map(len, self.parts))
+
+    def add(self, entries: Entries) -> None:
+        """Add a part."""
+        self.parts.append(entries)
+        merged, *waiting = map(len, self.parts)
+        # As many entries may wait as are merged already. So all merges together cost a few times as
+        # much as the last one, and memory is at most about twice that of the sum.
+        if sum(waiting) > max(MAX_WAITING_ENTRIES, merged):
+            self.parts = [merge(self.parts)]
+
+    def total(self) -> Entries:
+        """Return the sum, sorted by key and period; at least one part was added."""
+        self.parts = [merge(self.parts)]
+        return self.parts[0]
 
 
 @dataclass(slots=True)
@@ -125,97 +192,28 @@ def _between(entries: Entries, low: int, high: int) -> Entries:
     return Entries(entries.keys_n[rows], entries.periods_n[rows], entries.counts_nC[rows])
 
 
-def timeline_of(own: TableSum, most: int | None, gather: Gather = alone) -> Timeline:
-    """Return the timeline of all workers' counts of a table; a collective call.
-
-    Keys are ranked by their numbers of rows, whatever the labels. These are the rows of the rate
-    that has most of them, since a conversion's rate has clicked rows alone. A key that is left out
-    reads the rate of its parent.
+def key_ranges(own: TableSum, gather: Gather = alone) -> list[tuple[int, int]]:
+    """Return ascending ranges of keys of about `MAX_ENTRIES` entries each; a collective call.
 
     Args:
         own: what this worker counted.
-        most: keys with most rows that are kept; None for all.
         gather: collects from all workers.
     """
-    ranges = _ranges(sum(gather(own.size())))
-    least = None
-    if most is not None:
-        known_R = np.sum(gather(own.totals()), axis=0)[0::2]
-        column = 2 * int(known_R.argmax())
-        least = _least_kept(_merged(own, ranges, gather), most, column)
-    kept = (least.kept(e) if least else e for e in _merged(own, ranges, gather))
-    return Timeline.joined([Timeline.of(entries) for entries in kept])
-
-
-def _ranges(entries: int) -> list[tuple[int, int]]:
-    """Return ranges of keys that have at most about `MAX_ENTRIES` entries each, ascending."""
-    count = max(1, -(-entries // MAX_ENTRIES))
+    count = max(1, -(-sum(gather(own.size())) // MAX_ENTRIES))
     # Keys are hashes, so equal ranges have about as many.
     bounds = [number * 2**64 // count for number in range(count + 1)]
     return list(pairwise(bounds))
 
 
-def _merged(own: TableSum, ranges: list[tuple[int, int]], gather: Gather) -> Iterator[Entries]:
-    """Yield the merged entries of each range over all workers; a collective call for each."""
+def merged_ranges(
+    own: TableSum, ranges: Sequence[tuple[int, int]], gather: Gather = alone
+) -> Iterator[Entries]:
+    """Yield the merged entries of each range over all workers; a collective call for each.
+
+    Args:
+        own: what this worker counted.
+        ranges: from each first key to below the second one, the same on every worker.
+        gather: collects from all workers.
+    """
     for low, high in ranges:
         yield merge(gather(own.between(low, high)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Least:
-    """The last key that is kept, where those with most rows are, and smaller ones of equal rows."""
-
-    key: int
-    rows: int
-    column: int
-    """The counted number that is a key's rows."""
-
-    def kept(self, entries: Entries) -> Entries:
-        """Return the merged entries of the keys that are kept."""
-        keys_U, rows_U, starts_U = _rows_of(entries, self.column)
-        is_kept_U = (rows_U > self.rows) | ((rows_U == self.rows) & (keys_U <= self.key))
-        lengths_U = np.diff(np.append(starts_U, len(entries)))
-        is_kept_n = np.repeat(is_kept_U, lengths_U)
-        return Entries(
-            entries.keys_n[is_kept_n], entries.periods_n[is_kept_n], entries.counts_nC[is_kept_n]
-        )
-
-
-def _least_kept(merged: Iterator[Entries], most: int, column: int) -> _Least | None:
-    """Return the last of the `most` keys with most rows; None where there are not more of them."""
-    keys_U, rows_U = np.empty(0, np.uint64), np.empty(0, np.int64)
-    found = 0
-    for entries in merged:
-        keys_V, rows_V, _ = _rows_of(entries, column)
-        found += len(keys_V)
-        keys_U, rows_U = np.concatenate([keys_U, keys_V]), np.concatenate([rows_U, rows_V])
-        if len(keys_U) > 2 * most:
-            keys_U, rows_U = _first(keys_U, rows_U, most)
-    if found <= most:
-        return None
-    keys_U, rows_U = _first(keys_U, rows_U, most)
-    return _Least(key=int(keys_U[-1]), rows=int(rows_U[-1]), column=column)
-
-
-def _first(
-    keys_U: Keys, rows_U: npt.NDArray[np.int64], most: int
-) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """Return the `most` keys with most rows, by falling rows and then rising keys."""
-    order_U = np.lexsort((keys_U, -rows_U))[:most]
-    return keys_U[order_U], rows_U[order_U]
-
-
-def _rows_of(
-    entries: Entries, column: int
-) -> tuple[Keys, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the distinct keys of merged entries, the rows of each, and its first entry."""
-    is_new_n = np.ones(len(entries), np.bool_)
-    is_new_n[1:] = entries.keys_n[1:] != entries.keys_n[:-1]
-    starts_U = np.flatnonzero(is_new_n)
-    if not len(starts_U):
-        return entries.keys_n, np.empty(0, np.int64), starts_U
-    return (
-        entries.keys_n[starts_U],
-        np.add.reduceat(entries.counts_nC[:, column], starts_U),
-        starts_U,
-    )

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iak.pipeline.data import table_sum
+from iak.pipeline.data.table_sum import Entries, TableSum, merge
 from iak.pipeline.errors import DoesNotFit
-from iak.pipeline.fresh import table_sum
-from iak.pipeline.fresh.table_sum import TableSum, timeline_of
-from iak.pipeline.fresh.timeline import Entries, Timeline, merge
+from iak.pipeline.fresh.timeline import Timeline, timeline_of
 
 STEP = 2**61
 """Keys are hashes, so those of a test lie apart too."""
