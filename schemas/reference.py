@@ -81,6 +81,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (DomainSpec, "parent"): '["region"]',
     (DomainSpec, "min_rows"): "300",
     (DomainSpec, "values"): '[["north", "noon"], ["north", "night"]]',
+    (DomainSpec, "inherits"): '[[["north-east", "noon"], ["north", "noon"]]]',
     (GivenBaseSpec, "kind"): '"columns"',
     (GivenBaseSpec, "logits"): '{ ctr = "logit_ctr", cvr = "logit_cvr" }',
     (GivenBaseSpec, "h"): '"h"',

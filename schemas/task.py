@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from iak.schemas.base import Column, Spec, Value, without_repeats
+from iak.schemas.domain import Domain
 from iak.schemas.feature import Name
 from iak.schemas.numbers import Count, Number, Weight
 
@@ -71,6 +72,13 @@ class DomainSpec(Spec):
     values: tuple[tuple[Value, ...], ...] = ()
     """The declared domains, one tuple of key values each; rows of an undeclared domain are
     quarantined. When empty, every domain in the log is accepted."""
+    inherits: Annotated[
+        tuple[tuple[tuple[Value, ...], tuple[Value, ...]], ...],
+        Field(exclude_if=lambda value: not value),
+    ] = ()
+    """Pairs of a new domain and the one that its rows belonged to before, as where one is split in
+    two. A new domain without a kernel starts from the other's, where that serves and validates
+    better than its parent's."""
 
     @field_validator("keys", "parent", "values")
     @classmethod
@@ -79,13 +87,33 @@ class DomainSpec(Spec):
 
     @model_validator(mode="after")
     def _values_match_keys(self) -> Self:
-        for value in self.values:
+        for value in (*self.values, *(domain for pair in self.inherits for domain in pair)):
             if len(value) != len(self.keys):
                 raise ValueError(
                     f"domain {value} has {len(value)} values for the {len(self.keys)} keys "
                     f"{self.keys}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _inherits_once(self) -> Self:
+        without_repeats(tuple("/".join(new) for new, _ in self.inherits))
+        for new, old in self.inherits:
+            if new == old:
+                raise ValueError(
+                    f"domain {new} inherits from itself; name the domain that its rows belonged to"
+                )
+        return self
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Return the name of each domain that inherits -> that of the one it inherits from."""
+        return {
+            Domain(tuple(zip(self.keys, new, strict=True))).name: Domain(
+                tuple(zip(self.keys, old, strict=True))
+            ).name
+            for new, old in self.inherits
+        }
 
     @property
     def all_keys(self) -> tuple[str, ...]:

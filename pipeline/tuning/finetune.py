@@ -702,6 +702,7 @@ def _levels(
         pooled=work.pooled,
         domain=work.domain,
         live=_widened(work.live, width) if work.live else {},
+        origins=work.view.catalog.domain.origins,
         run_dir=work.run_dir,
         snapshot=work.view.snapshot.fingerprint,
         checkpoint_every_s=work.checkpoint_every_s,

@@ -1,8 +1,9 @@
 """Tune the levels of a run, from the pooled kernel down to the domains.
 
 A domain's kernel starts from the one that serves it now or from its nearest tuned ancestor,
-whichever validates better. The pooled kernel starts from the one that serves now; where none does
-yet, it starts fresh.
+whichever validates better. A new domain that inherits, as after a split, starts from the other
+domain's kernel instead. The pooled kernel starts from the one that serves now; where none does yet,
+it starts fresh.
 
 A kernel that diverges is set back to its start. Kernels below it start from that.
 
@@ -11,7 +12,7 @@ A level is resumed where its checkpoint left it.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import accumulate, pairwise
@@ -55,6 +56,8 @@ class TuningPlan:
     """Fingerprint of the log; a checkpoint of another one is refused."""
     checkpoint_every_s: float
     """Seconds between two checkpoints."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Domain -> the one whose kernel it starts from, where it has none of its own."""
     deadline: datetime | None = None
     """Moment after which no cohort below the pooled level begins; None: there is none."""
 
@@ -190,7 +193,7 @@ def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report
     tuned: list[Tuned] = []
     for depth, slots in enumerate(names.tuned):
         inherited = _inherited(plan, depth, slots, names, tuned).to(setting.worker.device)
-        live = _serving(plan, slots, inherited)
+        live = _with_kernels(inherited, _first_kernels(plan, slots))
         start = inherited if live is None else live
         before = _of_slots(saved.get(depth), slots, is_ordered=bool(names.cohorts))
         done = _restored(start, before) if before else Tuned.nothing(start)
@@ -212,7 +215,8 @@ def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report
         )
         reached = done.reached()
         if depth and plan.domain.borrows:
-            is_fresh_K = torch.tensor([name not in plan.live for name in reached.bank.names])
+            earlier = _first_kernels(plan, reached.bank.names)
+            is_fresh_K = torch.tensor([name not in earlier for name in reached.bank.names])
             parents = inherited.part(slice(0, reached.kernels))
             borrow(reached, parents, is_fresh_K, depth, _of_reached(setting, depth, reached))
         tuned.append(reached)
@@ -299,7 +303,7 @@ def rivals_of(plan: TuningPlan, depth: int, names: Names, tuned: Sequence[Tuned]
             plan.shape,
             {n: _live(plan, a) if a is not None else unchanged for n, a in serving.items()},
         ),
-        live=_serving(plan, slots, inherited),
+        live=_with_kernels(inherited, {n: _live(plan, n) for n in slots if n in plan.live}),
         live_names=frozenset(slots) & plan.live.keys(),
     )
 
@@ -313,7 +317,7 @@ def _serving_above(plan: TuningPlan, name: str, names: Names) -> str | None:
 def _stage(plan: TuningPlan, depth: int, slots: Sequence[str]) -> Stage:
     """Return the settings of a level, which depend on whether any of its kernels serves already."""
     stage = plan.domain if depth else plan.pooled
-    return replace(stage, starts_live=any(name in plan.live for name in slots))
+    return replace(stage, starts_live=any(_origin(plan, name) in plan.live for name in slots))
 
 
 def _inherited(
@@ -346,20 +350,30 @@ def _inherited(
     return stack(plan.shape, kernels)
 
 
-def _serving(plan: TuningPlan, slots: Sequence[str], inherited: Bank) -> Bank | None:
-    """Return a level's kernels that serve now, and inherited ones where none serves.
+def _origin(plan: TuningPlan, name: str) -> str:
+    """Return the domain whose kernel a domain starts from: itself, unless it inherits."""
+    return name if name in plan.live else plan.origins.get(name, name)
 
-    None where no kernel of the level serves.
+
+def _first_kernels(plan: TuningPlan, slots: Sequence[str]) -> dict[str, Weights]:
+    """Return the kernels of earlier nights that a level's domains start from.
+
+    Each has its own, where that serves, or the one that it inherits.
     """
-    live = {name: _live(plan, name) for name in slots if name in plan.live}
-    if not live:
+    origins = {name: _origin(plan, name) for name in slots}
+    return {name: _live(plan, origin) for name, origin in origins.items() if origin in plan.live}
+
+
+def _with_kernels(bank: Bank, kernels: Mapping[str, Weights]) -> Bank | None:
+    """Return a copy of a bank in which some domains have other kernels; None without any."""
+    if not kernels:
         return None
-    bank = inherited.clone()
-    for name, stacked in bank.weights.items():
-        for slot, domain in enumerate(slots):
-            if domain in live:
-                stacked[slot] = live[domain][name]
-    return bank
+    changed = bank.clone()
+    for name, stacked in changed.weights.items():
+        for slot, domain in enumerate(bank.names):
+            if domain in kernels:
+                stacked[slot] = kernels[domain][name]
+    return changed
 
 
 def _ancestor(

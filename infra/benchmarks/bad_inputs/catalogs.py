@@ -211,6 +211,8 @@ CONTRADICTIONS: tuple[tuple[str, str, Change], ...] = (
     ("a domain key twice", "domain.keys", set_key("domain.keys", ["city", "city"])),
     ("a domain without keys", "domain.keys", set_key("domain.keys", [])),
     ("a declared domain twice", "domain.values", set_key("domain.values", [["a"], ["a"]])),
+    ("an heir of two", "domain", set_key("domain.inherits", [[["a"], ["b"]], [["a"], ["c"]]])),
+    ("an heir of itself", "domain", set_key("domain.inherits", [[["a"], ["a"]]])),
     ("a declared domain too long", "values", set_key("domain.values", [["a", "b"]])),
     ("a partition key twice", "log.partition_keys", set_key("log.partition_keys", ["dt", "dt"])),
     ("a leak column twice", "log.leak_columns", set_key("log.leak_columns", ["a", "a"])),

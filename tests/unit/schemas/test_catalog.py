@@ -172,6 +172,14 @@ def refused(document: dict[str, Any]) -> str:
             {"domain__values": [["a", "b"]]}, "has 2 values for the 1 keys", id="domain values"
         ),
         pytest.param(
+            {"domain__inherits": [[["a"], ["b", "c"]]]},
+            "has 2 values for the 1 keys",
+            id="what a domain inherits from",
+        ),
+        pytest.param(
+            {"domain__inherits": [[["a"], ["a"]]]}, "inherits from itself", id="domain of itself"
+        ),
+        pytest.param(
             {"features": [CROSS], "tables": {"x": {"encoding": "identity", "rows": 9}}},
             "a cross needs encoding 'hash' or 'vocabulary'",
             id="cross on an identity table",
@@ -312,6 +320,7 @@ def test_a_leak_column_decides_nothing(setting):
         ({"domain": {"keys": ["region"], "parent": ["region"]}}, "a parent is coarser"),
         ({"domain": {"keys": ["region"], "parent": ["slot", "region"]}}, "a parent is coarser"),
         ({"domain__values": [["a"], ["a"]]}, "named twice"),
+        ({"domain__inherits": [[["a"], ["b"]], [["a"], ["c"]]]}, "a: named twice"),
         ({"log__partition_keys": ["dt", "dt"]}, "dt: named twice"),
         ({"log__leak_columns": ["x", "x"]}, "x: named twice"),
         ({"log__leak_columns": ["click"]}, "log.leak_columns names ['click'], which are labels"),

@@ -61,10 +61,11 @@ UNTUNED = setting(only(TRAIN, torch.zeros(len(TRAIN), dtype=torch.bool)), VALID)
 """Without a training row no kernel moves: the levels end as they start."""
 
 
-def plan(folder, *, live=None, every_s=1e9, deadline=None, **changes):
+def plan(folder, *, live=None, every_s=1e9, deadline=None, origins=None, **changes):
     return TuningPlan(
         shape=SHAPE, pooled=stage(**changes), domain=stage(**changes), live=live or {},
         run_dir=folder, snapshot="rows", checkpoint_every_s=every_s, deadline=deadline,
+        origins=origins or {},
     )  # fmt: skip
 
 
@@ -434,6 +435,46 @@ def test_rivals_are_what_was_tuned_above_and_what_serves_without_the_domain(tmp_
         assert same(live[POOLED], rivals.serving_above.slot(slot))
     assert rivals.live_names == set(SHOPS[:2])
     assert all(same(live[name], rivals.live.slot(slot)) for slot, name in enumerate(SHOPS[:2]))
+
+
+SPLIT = dict.fromkeys(SHOPS[:3], "city=p/shop=old")
+"""Three shops were one before."""
+
+
+@settings(max_examples=5)
+@given(seed=st.integers(0, 99))
+def test_parts_of_a_split_domain_start_from_its_kernel_or_a_better_parent(tmp_path_factory, seed):
+    """The second shop has a kernel of its own already, which comes before what it inherits."""
+    old, own = moved_kernel(seed), moved_kernel(seed + 100)
+    live = {POOLED: moved_kernel(seed + 200), SPLIT[SHOPS[0]]: old, SHOPS[1]: own}
+    folder = tmp_path_factory.mktemp("run")
+    pooled, _, shops = tune(folder, live=live, origins=SPLIT, around=UNTUNED)
+    parent = pooled.bank.slot(0)
+    first = dict(zip(SHOPS, (old, own, old, parent), strict=True))
+    everyone = torch.ones(len(SHOPS), dtype=torch.bool)
+    by_first, by_parent = (
+        valid_losses(stack(SHAPE, kernels), 2, AROUND, everyone).loss_K.tolist()
+        for kernels in (first, dict.fromkeys(SHOPS, parent))
+    )
+    for slot, name in enumerate(SHOPS):
+        expected = parent if by_parent[slot] < by_first[slot] else first[name]
+        assert same(without_probe(shops.bank.slot(slot)), without_probe(expected)), name
+
+
+def test_an_inherited_kernel_is_no_rival_and_borrows_nothing(tmp_path):
+    """Nobody serves a new domain by the kernel that it inherits, so no gain is measured to it."""
+    live = {POOLED: moved_kernel(0), SPLIT[SHOPS[0]]: moved_kernel(1)}
+    how = plan(tmp_path, live=live, origins=SPLIT)
+    how = dataclasses.replace(how, domain=dataclasses.replace(how.domain, borrows=True))
+    levels = tune_levels(how, NAMES, AROUND, lambda _: None)
+    rivals = rivals_of(how, 2, NAMES, levels)
+    assert (rivals.live, rivals.live_names) == (None, frozenset())
+    assert set(levels[2].own_share) <= {SHOPS[3]}
+
+
+def test_what_serves_no_more_is_inherited_by_nobody(tmp_path):
+    found = tune(tmp_path, origins=SPLIT, around=UNTUNED)
+    assert all(same(found[2].bank.slot(s), fresh(SHAPE, seed=stage().seed)) for s in range(4))
 
 
 def test_where_nothing_serves_the_base_is_the_only_rival_besides_tonights(tmp_path):
