@@ -46,6 +46,9 @@ QualityMethod = Literal[
     "continued_without_state",
     "full",
     "joint",
+    "oracle",
+    "oracle_global",
+    "ceiling",
 ]
 """Methods of `quality`, each in infra/benchmarks/quality/methods.py."""
 

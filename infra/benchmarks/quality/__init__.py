@@ -11,6 +11,7 @@ another folder.
     dense.py        LoRA, towers, all dense parameters, a plain bottleneck (over frozen activations)
     trainer.py      how those four are fitted: for all rows, then for each domain
     calibration.py  Platt's slope and bias
+    generator.py    what a planted log's generator knows: its truth, and a frozen base's ceiling
     registry.py     all of them by name
     space.py        what is searched
     judge.py        metrics of predictions

@@ -96,6 +96,9 @@ class Cell(Spec):
     at_cap: tuple[str, ...] = ()
     """Parts of the method that were still improving at their last epoch."""
     cost: Cost | None = None
+    reachable: float | None = None
+    """On a planted log, the share of the gain from the base to the true probabilities that the
+    method reaches on test rows, by the expected log-loss of the first task; null elsewhere."""
     lines: tuple[Line, ...] = ()
     """Metrics on test rows; none in a trial."""
     run: dict[str, Any] = Field(default_factory=dict)

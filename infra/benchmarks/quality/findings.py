@@ -6,6 +6,7 @@ user dependent, and is a mean over seeds. The spread is from the lowest to the h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean
 from typing import Literal, TypeVar
 
@@ -20,7 +21,11 @@ decides nothing."""
 WHOLE_TRIALS, WHOLE_SEEDS = 8, 5
 """Trials and seeds below which a result is only a first look."""
 TOO_WIDE = ", too wide to count"
-CONTINUED, LORA = "continued", "lora"
+CONTINUED, LORA, CEILING = "continued", "lora", "ceiling"
+PRIZED = {IAK: "IAK", "iak_counts": "IAK with counts, out of fold,"}
+"""Forms of IAK whose wins are counted, each by itself, and their names in the targets."""
+OF_CEILING = 0.85
+"""Share of the ceiling's share that IAK should reach on a planted log."""
 ALL, POOLED = "all", "pooled"
 
 
@@ -63,6 +68,9 @@ class LeagueLine(BenchmarkLine):
     """CPU seconds over those of continued training; None where that is not finished."""
     is_first: bool = False
     """Whether the task is the first of its log."""
+    reachable: float | None = None
+    """On a planted log, the share of the gain from the base to the true probabilities that it
+    reaches in its first task, a mean over seeds."""
 
 
 class PairLine(BenchmarkLine):
@@ -95,7 +103,7 @@ L = TypeVar("L", LeagueLine, PairLine)
 def league_lines(league: League) -> list[LeagueLine]:
     """Return a line for each method and task of a log that has finished cells."""
     lines = []
-    for name in league.spec.methods:
+    for name in league.methods:
         cells = [league.finished(name, seed) for seed in league.spec.seeds]
         finished = [cell for cell in cells if cell is not None]
         tasks = dict.fromkeys(line.task for cell in finished for line in cell.lines)
@@ -168,23 +176,57 @@ def targets(league: Sequence[LeagueLine], pairs: Sequence[PairLine]) -> list[Tar
         league: lines of all logs.
         pairs: lines of all logs.
     """
-    deciding = [line for line in pairs if line.is_first and line.method == IAK]
     capped = [
         line for line in league if line.is_first and line.at_cap and not line.method.startswith(IAK)
     ]
     made = []
-    for rival, wanted in ((CONTINUED, 4), (LORA, 3)):
-        shown = {line.log: line.verdict for line in deciding if line.rival == rival}
+    forms = [n for n in PRIZED if n == IAK or any(line.method == n for line in pairs)]
+    for form, (rival, wanted) in product(forms, ((CONTINUED, 4), (LORA, 3))):
+        shown = {
+            line.log: line.verdict
+            for line in pairs
+            if line.is_first and (line.method, line.rival) == (form, rival)
+        }
         better = [log for log, verdict_ in shown.items() if verdict_ == "better"]
         lost = [log for log, verdict_ in shown.items() if verdict_ in ("worse", "open")]
-        what = METHODS[rival].what
+        subject, what = PRIZED[form], METHODS[rival].what
         words = ", ".join(f"{log} {verdict_}" for log, verdict_ in shown.items()) or "no log yet"
         made += [
-            _target(f"logs on which IAK beats {what}", f">= {wanted}", len(better), words),
-            _target(f"logs that can tell, and IAK may lose to {what}", "0", len(lost), words),
+            _target(f"logs on which {subject} beats {what}", f">= {wanted}", len(better), words),
+            _target(f"logs that can tell, and {subject} may lose to {what}", "0", len(lost), words),
         ]
     names = ", ".join(f"{line.log} {line.method}" for line in capped)
+    made += _ceiling_targets(league)
     made.append(_target("rivals with a fit at its cap", "0", len(capped), names))
+    return made
+
+
+def _ceiling_targets(league: Sequence[LeagueLine]) -> list[Target]:
+    """Return a target for each form of IAK on planted logs: how near it comes to the ceiling.
+
+    Both are shares of the gain that is reachable. None where a log's ceiling was not measured.
+
+    Args:
+        league: lines of all logs.
+    """
+    shares = {
+        (line.log, line.method): line.reachable
+        for line in league
+        if line.is_first and line.reachable is not None
+    }
+    made = []
+    for (log, method), share in shares.items():
+        ceiling = shares.get((log, CEILING))
+        if method in PRIZED and ceiling:
+            made.append(
+                Target(
+                    name=f"{log}: {PRIZED[method]}'s share of what its ceiling reaches",
+                    wanted=f">= {OF_CEILING:g}",
+                    measured=round(share / ceiling, 4),
+                    is_met=share / ceiling >= OF_CEILING,
+                    note=f"{share:.3f} of the reachable gain; the ceiling {ceiling:.3f}",
+                )
+            )
     return made
 
 
@@ -219,11 +261,17 @@ def notes(leagues: Sequence[League], finished: Sequence[LeagueLine]) -> list[str
         )
         sizes = ", ".join(f"{split} {count:,}" for split, count in league.log.rows.items())
         lines.append(f"{league.log.window.name}: {order}; rows: {sizes}.")
+    lines += [
+        f"{line.log}: {line.what} reaches {line.reachable:.3f} of the gain from the base to the "
+        f"true probabilities, by expected log-loss of {line.task} on test rows."
+        for line in finished
+        if line.is_first and line.reachable is not None and line.method != "base"
+    ]
     there = {(line.log, line.method): line.seeds for line in finished}
     missing = [
         f"{league.log.window.name} {name} ({count} of {len(spec.seeds)} seeds)"
         for league in leagues
-        for name in spec.methods
+        for name in league.methods
         if (count := there.get((league.log.window.name, name), 0)) < len(spec.seeds)
     ]
     return [*lines, *([f"Not finished: {', '.join(missing)}."] if missing else [])]
@@ -262,6 +310,7 @@ def _league_line(league: League, name: str, task: str, cells: Sequence[Cell]) ->
         copies=costs[0].kernels,
         cpu_s=fmean(cost.cpu_s for cost in costs),
         at_cap=sum(bool(cell.at_cap) for cell in cells),
+        reachable=_mean([cell.reachable for cell in cells]),
     )
 
 

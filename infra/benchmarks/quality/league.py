@@ -84,15 +84,24 @@ class League:
             OutOfBudget: the time is over; what is finished is kept.
         """
         for seed in self.spec.seeds:
-            for name in self.spec.methods:
+            for name in self.methods:
                 self.test(name, seed)
             for method, rival in self.pairs:
                 self.pair(method, rival, seed)
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """Return the methods that the log allows: those that know the truth need a planted one."""
+        return tuple(
+            name
+            for name in self.spec.methods
+            if self.log.has_truth or not METHODS[name].knows_truth
+        )
+
+    @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Return method and rival: IAK with all others, its other forms with what is not IAK."""
-        methods = self.spec.methods
+        methods = [name for name in self.methods if not METHODS[name].knows_truth]
         return tuple(
             (name, rival)
             for name in methods

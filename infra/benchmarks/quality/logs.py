@@ -4,6 +4,7 @@ The catalogue's splits decide which row belongs where. Every split becomes a fol
 
     window/events/part=pretrain, pretrain_valid, tune, valid, gate
     test/events/part=test
+    truth/SPLIT.parquet       of a planted log: its true probabilities, in the order of the rows
 
 A method gets a `Window`. Its folder holds no test row, and its catalogue has no split of that name.
 """
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.errors import BadLog, BadRequest
-from iak.pipeline.files import put_file, putting_file
+from iak.pipeline.files import put_file, putting_file, putting_folder
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
 from iak.pipeline.runs.load import load_catalog
@@ -34,6 +35,10 @@ PART = "part"
 TEST: SplitName = "test"
 FITTED: tuple[SplitName, ...] = ("pretrain", "pretrain_valid", "tune", "valid", "gate")
 """Splits that methods may read, in the order in which they are used."""
+TRUTH = "truth"
+"""Folder of a planted log's true probabilities, beside those of the rows."""
+_TOLD: tuple[SplitName, ...] = ("valid", TEST)
+"""Splits whose truth is kept: methods learn from the others, and none may learn from the truth."""
 _DESCRIBED = "separated.json"
 _GROUP_ROWS = 65_536
 
@@ -86,6 +91,21 @@ class SeparatedLog:
     is_dated: bool
     """Whether every test row is later than every other row."""
 
+    @property
+    def has_truth(self) -> bool:
+        """Return whether the log is planted, so that the probabilities of its labels are known."""
+        return (self.test.root.parent / TRUTH).is_dir()
+
+
+def events_of(window: Window, part: SplitName, columns: Sequence[str]) -> pa.Table:
+    """Return some columns of a part's rows, in their order."""
+    return pq.read_table(_events_file(window.root, part), columns=[*columns])
+
+
+def truth_of(window: Window, part: SplitName) -> pa.Table:
+    """Return the true probabilities of a part of a planted log, in the order of its rows."""
+    return pq.read_table(window.root.parent / TRUTH / f"{part}.parquet")
+
 
 def open_separated(name: str, spec: BenchQualitySpec) -> SeparatedLog:
     """Return a log whose test rows lie in a folder of their own; write both folders once.
@@ -104,6 +124,8 @@ def open_separated(name: str, spec: BenchQualitySpec) -> SeparatedLog:
     fingerprint = fingerprint_of(catalog, view.snapshot.fingerprint)
     root = spec.cache / name / fingerprint[:12]
     rows = _separate(view, root, wanted)
+    if catalog.log.truth is not None:
+        _keep_truth(Path(data_root) / catalog.log.truth, Path(data_root) / catalog.log.path, root)
     return SeparatedLog(
         window=Window(
             name=name, root=root / "window", catalog=catalog_of_parts(catalog, wanted[:-1])
@@ -180,12 +202,42 @@ def _separate(view: LogView, root: Path, wanted: Sequence[SplitName]) -> dict[st
     for split in wanted:
         batches, identities = zip(*view.raw_rows(split), strict=True)
         below = root / (TEST if split == TEST else "window")
-        _write(batches, below / "events" / f"{PART}={split}" / "part-00000.parquet")
+        _write(batches, _events_file(below, split))
         keys[split] = np.concatenate(identities)
     refuse_shared(keys)
     rows = {split: len(identity) for split, identity in keys.items()}
     put_file(described, json.dumps(rows))
     return rows
+
+
+def _events_file(root: Path, part: SplitName) -> Path:
+    """Return the file of a part's rows below the root of its window."""
+    return root / "events" / f"{PART}={part}" / "part-00000.parquet"
+
+
+def _keep_truth(truth: Path, events: Path, root: Path) -> None:
+    """Write the true probabilities of a planted log's judged rows, once.
+
+    Args:
+        truth: folder of the probabilities, with a file for each file of rows, row by row.
+        events: folder of these rows.
+        root: folder of the separated log.
+    """
+    if (root / TRUTH).is_dir():
+        return
+    files = sorted(path.relative_to(events) for path in events.rglob("*.parquet"))
+    ids = pa.concat_tables(
+        [pq.read_table(events / f, columns=["event_id"], partitioning=None) for f in files]
+    ).column("event_id")
+    # `event_id` counts all rows of a planted log from 0.
+    order = np.argsort(ids.to_numpy())
+    known = pa.concat_tables([pq.read_table(truth / f, partitioning=None) for f in files])
+    with putting_folder(root / TRUTH) as folder:
+        for split in _TOLD:
+            below = root / (TEST if split == TEST else "window")
+            rows = pq.read_table(_events_file(below, split), columns=["event_id"])
+            own = known.take(pa.array(order[rows.column("event_id").to_numpy()]))
+            pq.write_table(own, folder / f"{split}.parquet")
 
 
 def refuse_shared(keys: Mapping[str, np.ndarray]) -> None:

@@ -62,6 +62,9 @@ class Method:
     """Raise it with every change of code or of a fixed setting that changes results."""
     searched_as: str = ""
     """Method whose search decides the settings; its own where empty."""
+    knows_truth: bool = False
+    """Whether it knows what the generator of a planted log knows. Such a method is no rival, and
+    other logs are without it."""
 
 
 def fit_base(setup: MethodSetup, _hyper: Hyper) -> Fitted:

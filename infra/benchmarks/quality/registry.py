@@ -10,6 +10,7 @@ from infra.benchmarks.quality.dense import (
     lora_space,
     rate_space,
 )
+from infra.benchmarks.quality.generator import ceiling_space, fit_ceiling, fit_oracle
 from infra.benchmarks.quality.methods import (
     GATED,
     Method,
@@ -86,5 +87,17 @@ METHODS: dict[str, Method] = {
     "full": Method(what="full fine-tune by domain", fit=fit_by_domain, searched_as="continued"),
     "joint": Method(
         what="new base on old and recent rows", fit=fit_joint, space=joint_space, verb=PRETRAIN
+    ),
+    "oracle": Method(what="true probabilities", fit=fit_oracle(""), knows_truth=True),
+    "oracle_global": Method(
+        what="true probabilities, what all domains share",
+        fit=fit_oracle("_global"),
+        knows_truth=True,
+    ),
+    "ceiling": Method(
+        what="ceiling of a frozen base: the generator's features, fitted on recent rows",
+        fit=fit_ceiling,
+        space=ceiling_space,
+        knows_truth=True,
     ),
 }

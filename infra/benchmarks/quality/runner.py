@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from iak.pipeline.events import BenchAdvanced, Report
+from iak.pipeline.runs.metrics import tasks_of
 from iak.pipeline.runs.record import commit, machine, versions
+from iak.pipeline.stats.losses import reachable_share
 from infra.benchmarks.quality.cells import Cell, CellKey, Cost
+from infra.benchmarks.quality.generator import true_probabilities
 from infra.benchmarks.quality.judge import (
     lines_of,
     load_predictions,
@@ -42,7 +45,16 @@ class Runner:
         predicted = fitted.predict(Slice(self.log.test, "test"))
         save_predictions(self._predictions(key), predicted)
         base = self._base_predictions(key.seed)
-        return cell.model_copy(update={"lines": lines_of(self._test_rows, predicted, base)})
+        measured = {"lines": lines_of(self._test_rows, predicted, base)}
+        return cell.model_copy(update=measured | {"reachable": self._reachable(predicted, base)})
+
+    def _reachable(self, predicted: Predicted, base: Predicted) -> float | None:
+        """Return the share of the reachable gain on test rows; None where no truth is known."""
+        if not self.log.has_truth:
+            return None
+        task = tasks_of(self.log.test.catalog)[0].name
+        true_p = true_probabilities(Slice(self.log.test, "test"))[task]
+        return reachable_share(true_p, base[task], predicted[task])
 
     def pair(self, key: CellKey, mine: CellKey, other: CellKey) -> Cell:
         """Return the metrics of a method on test rows, beside a rival's.

@@ -101,6 +101,30 @@ def test_targets_count_logs_that_can_tell():
     assert won.is_met
 
 
+def test_wins_with_counts_are_counted_apart():
+    lines = [pair(f"log{n}", "continued", "better", method="iak_counts") for n in range(4)]
+    lines.append(pair("log4", "lora", "worse", method="iak_counts"))
+    made = {target.name: target for target in targets([], lines)}
+    assert made["logs on which IAK beats continued training of everything"].measured == 0
+    name = "IAK with counts, out of fold,"
+    counted = made[f"logs on which {name} beats continued training of everything"]
+    assert (counted.measured, counted.is_met) == (4, True)
+    lost = made[f"logs that can tell, and {name} may lose to LoRA on trunk and towers"]
+    assert (lost.measured, lost.is_met) == (1, False)
+    assert not any(name in target.name for target in targets([], []))
+
+
+@pytest.mark.parametrize(("share", "is_met"), [(0.69, True), (0.6, False)])
+def test_iak_is_compared_with_the_ceiling_of_a_planted_log(share, is_met):
+    lines = [
+        at_cap(method, 0).model_copy(update={"reachable": reachable})
+        for method, reachable in (("iak", share), ("ceiling", 0.8), ("lora", 0.9))
+    ]
+    (target,) = [t for t in targets(lines, []) if "ceiling" in t.name]
+    assert (target.measured, target.is_met) == (pytest.approx(share / 0.8, abs=1e-4), is_met)
+    assert not any("ceiling" in t.name for t in targets(lines[:1], []))
+
+
 def test_a_rival_at_its_cap_misses_the_target_and_a_kernel_does_not():
     assert not targets([at_cap("lora", 1)], [])[-1].is_met
     assert targets([at_cap("lora", 0)], [])[-1].is_met

@@ -1,7 +1,7 @@
 """Cells are run once, in any sittings; every method is tried as often; test follows validation."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -162,3 +162,14 @@ def test_no_cell_begins_after_the_budget(tmp_path):
     with pytest.raises(OutOfBudget):
         league(tmp_path, runner, minutes=1e-9).play()
     assert runner.seen == []
+
+
+def test_methods_that_know_the_truth_need_a_planted_log_and_are_no_rivals(tmp_path):
+    played = league(tmp_path, FakeRunner())
+    spec = played.spec.model_copy(update={"methods": ("base", "iak", "oracle", "ceiling")})
+    assert replace(played, spec=spec).methods == ("base", "iak")
+    window = replace(played.log.window, root=tmp_path / "log" / "window")
+    (tmp_path / "log" / "truth").mkdir(parents=True)
+    planted = replace(played, spec=spec, log=replace(played.log, test=window))
+    assert planted.methods == spec.methods
+    assert planted.pairs == (("iak", "base"),)
