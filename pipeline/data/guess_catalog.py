@@ -22,14 +22,23 @@ from iak.pipeline.data.guess_labels import (
     guess_leaks,
     words_of,
 )
-from iak.pipeline.data.guess_time import DAY_S, TimeGuess, day_columns, guess_time, times_of
+from iak.pipeline.data.guess_time import (
+    DAY_S,
+    TIME_WORDS,
+    TimeGuess,
+    day_columns,
+    guess_time,
+    times_of,
+)
 from iak.pipeline.data.log_sample import MISSING, LogSample, kind_of
 from iak.pipeline.data.profile import MIN_POSITIVES
 from iak.pipeline.data.written import WrittenLabel
 from iak.pipeline.errors import BadLog
 
 _ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
-_REQUEST_WORDS = words_of("request session query search auction slate pageview")
+_REQUEST_WORDS = words_of("request session query search auction slate pageview impression display")
+_MAX_OF_REQUEST = 1_000
+"""Most mean rows of a request; a column whose values have more says what kind of request it was."""
 _USER = re.compile(
     r"^(.*_)?(user|uid|member|visitor|customer|consumer|buyer|viewer|account|profile|cookie)"
     r"(_?(id|key|no|hash|uuid|pk|code))?$"
@@ -42,6 +51,8 @@ _SPLIT_WORDS = {
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 """A value that begins with a date."""
 _DATE_PARTS = words_of("year month day hour yyyy mm dd hh y m d h week minute")
+_KIND_WORDS = words_of("category cate genre department vertical section group")
+"""Words of a column that says what kind of item a row is of."""
 _DOMAIN_WORDS = words_of(
     "region country market city province state segment scene channel site daypart platform "
     "tenant locale language store app domain tab"
@@ -179,7 +190,9 @@ def _no_label(sample: LogSample) -> str:
         )
     return (
         "no column holds 0 and 1 alone, so none can be a label; a task learns from a numeric or "
-        f"boolean column of 0, 1 and null, or from a number with at_least.{hint} Columns seen: "
+        "boolean column of 0, 1 and null, or from a number with at_least. Of what people did "
+        "alone (plays, purchases), add rows that they saw and left, with a label 0. Of a list of "
+        f"what was shown (N1-1 N2-0), write one row for each.{hint} Columns seen: "
         f"{', '.join(rows.schema.names)}"
     )
 
@@ -239,6 +252,7 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
         least = len(rows) / (10 if words_of(name) & _ROW_WORDS else 2)
         if len(known) >= least and pc.count_distinct(known).as_py() == len(known):
             unique.append(name)
+    unique = [name for name in unique if not _is_time_or_words(rows, name)]
     if not unique or len(rows) < 100:
         return None
     named = [n for n in unique if words_of(n) & _ROW_WORDS]
@@ -248,20 +262,29 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
     return Guess(column=name, why=f"{why}; {nulls:,} are null" if nulls else why)
 
 
+def _is_time_or_words(rows: pa.Table, name: str) -> bool:
+    """Return whether a column is a time or a text of words: these repeat in more rows."""
+    column = rows.column(name)
+    if kind_of(column.type) != "text":
+        return bool(words_of(name) & TIME_WORDS)
+    return bool(pc.mean(pc.match_substring(column, " ").cast(pa.float64())).as_py() > 0.5)
+
+
 def _request(rows: pa.Table, taken: set[str]) -> Guess | None:
     """Return the id of a request or session, whose rows belong in one slice."""
     for name in _ids(rows, taken):
         column = rows.column(name)
         if words_of(name) & _REQUEST_WORDS and not column.null_count:
             each = len(rows) / max(pc.count_distinct(column).as_py(), 1)
-            if each > 1:
+            if 1 < each <= _MAX_OF_REQUEST:
                 return Guess(column=name, why=f"its name; {each:.1f} sampled rows share a value")
     return None
 
 
 def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
     for name in _ids(rows, taken):
-        plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+        spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+        plain = re.sub(r"[^a-z0-9]+", "_", spaced.lower())
         column = rows.column(name)
         if _USER.match(plain) and column.null_count <= _NULLS * len(rows):
             users = pc.count_distinct(column).as_py()
@@ -295,22 +318,24 @@ def _domain(
         listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
         return Guess(column=keys[0], why=f"the folders are cut by {listing}"), keys
     scale = sample.snapshot.rows / len(sample.rows)
-    best: tuple[bool, bool, bool, float, float, str] | None = None
+    best: tuple[bool, bool, bool, bool, float, float, str] | None = None
     for feature in features:
         column = sample.rows.column(feature.column)
         if feature.kind != "categorical":
             continue
-        counts = pc.value_counts(column).field("counts").to_numpy()
+        # A null names no domain.
+        counts = pc.value_counts(column.drop_null()).field("counts").to_numpy()
         is_few = 2 <= len(counts) <= _MAX_DOMAIN_VALUES
         words = words_of(feature.column)
         # Tens, so that small differences do not outweigh how evenly rows are spread.
-        decided = counts[counts * scale * judged >= MIN_POSITIVES].sum() / counts.sum()
+        decided = counts[counts * scale * judged >= MIN_POSITIVES].sum() / len(column)
         rank = (
             is_few and not column.null_count,
             not words & _CLOCK_WORDS,
             bool(words & _DOMAIN_WORDS),
+            bool(words & _KIND_WORDS),
             round(float(decided), 1),
-            -float(counts.max() / counts.sum()),
+            -float(counts.max() / counts.sum()) if len(counts) else -1.0,
             feature.column,
         )
         best = max(best or rank, rank)

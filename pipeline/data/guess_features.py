@@ -20,7 +20,8 @@ ID_WORDS = words_of(
 NUMBER_WORDS = words_of(
     "price amount amt count cnt num age score year qty quantity duration length len size rank "
     "distance dist rate ratio width height temperature temp avg mean sum total share value "
-    "days seconds budget bid ctr cvr affinity weight sales stock rating"
+    "days hours minutes seconds budget bid ctr cvr affinity weight sales stock rating helpful "
+    "useful funny vote votes views likes plays watching"
 )
 _MAX_CATEGORIES = 50
 """Distinct whole numbers up to which a column is categorical."""

@@ -31,7 +31,11 @@ OTHER = words_of(
 )
 GRADES = words_of("rating ratings score stars star grade overall")
 """Words of a column in which users grade what they saw."""
-NOT_A_LABEL = words_of("before prev previous hist history past last ever first prior count")
+NOT_A_LABEL = words_of(
+    "before prev previous hist history past last ever first prior count verified"
+)
+_CHECKED = words_of("verified")
+"""Words of a column that says what is known of a row, which nobody answered."""
 _PURE = 0.995
 """Least share of positives among the rows of a value that only positives have."""
 _PURE_ROWS = 30
@@ -80,7 +84,8 @@ def guess_labels(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[Labe
     """
     values = _binary_columns(rows, skipped)
     named = [name for name in values if _is_named_a_label(name)]
-    chosen = named or _by_structure(rows, values)
+    unnamed = {name: v for name, v in values.items() if not words_of(name) & _CHECKED}
+    chosen = named or _by_structure(rows, unnamed)
     return _kinds({name: values[name] for name in chosen}, is_named=bool(named))
 
 

@@ -44,7 +44,7 @@ _FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
 """1990 and 2038: whole numbers between them may be Unix seconds."""
 DAY_S = 86_400
 """Seconds of a day."""
-_TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
+TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
 _OTHER_TIMES = words_of("birth born birthday dob register registered registration signup expire")
 """Words of a date that is not the event's."""
 _FEWEST_DAYS = 4
@@ -100,7 +100,7 @@ def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
         words = words_of(name)
         if words & _OTHER_TIMES:
             continue
-        is_named = bool(words & _TIME_WORDS) or any(w.endswith("time") for w in words)
+        is_named = bool(words & TIME_WORDS) or any(w.endswith("time") for w in words)
         agrees = _agreement(times.seconds, days)[1] if days is not None else 0.0
         is_sure = times.unit in ("timestamp", "written") or is_named or agrees > 0.9
         if not is_sure and not _varies_like_time(times.seconds):

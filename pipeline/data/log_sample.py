@@ -173,6 +173,7 @@ def kind_of(actual: pa.DataType) -> str:
         ("text", is_.is_large_string),
         ("text", is_.is_string_view),
         ("time", is_.is_timestamp),
+        ("time", is_.is_date),
         ("null", is_.is_null),
     )
     for name, test in named:
@@ -264,7 +265,7 @@ def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
 
 def numbers(column: pa.ChunkedArray) -> Floats:
     """Return a column of numbers, booleans or times as floats; NaN for null and infinity."""
-    if pa.types.is_timestamp(column.type):
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         column = pc.divide(column.cast(pa.float64(), safe=False), 1e6)
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

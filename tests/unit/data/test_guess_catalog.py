@@ -147,3 +147,70 @@ def test_a_domain_is_neither_an_hour_nor_too_thin_to_be_judged(tmp_path):
     }
     write(tmp_path, shop(20_000, **changes))
     assert guessed(tmp_path, rows=20_000).domain_keys == ("kind",)
+
+
+def test_a_column_of_arrow_dates_is_the_time_of_the_event(tmp_path):
+    seconds = shop().column("event_time").combine_chunks().cast(pa.timestamp("s"))
+    write(tmp_path, shop(event_time=None, t_dat=seconds.cast(pa.date32())))
+    guess = guessed(tmp_path)
+    assert (guess.time.column, guess.time.unit) == ("t_dat", "timestamp")
+    assert guess.splits["test"].days[1] == -1
+
+
+def test_neither_a_time_nor_words_identify_a_row(tmp_path):
+    titles = [f"a title of row {row}" for row in range(2_000)]
+    write(tmp_path, shop(event_id=None, event_time=START * 1_000 + np.arange(2_000), title=titles))
+    assert guessed(tmp_path).row_id is None
+
+
+@pytest.mark.parametrize("name", ["User-ID", "user id", "userId", "USER_ID"])
+def test_a_user_is_found_however_the_name_is_written(name, tmp_path):
+    users = shop().column("user_id")
+    write(tmp_path, shop(user_id=None, **{name: users}))
+    assert guessed(tmp_path).user.column == name
+
+
+@pytest.mark.parametrize("name", ["ImpressionID", "display_id"])
+def test_what_was_shown_together_is_cut_together_and_is_no_feature(name, tmp_path):
+    write(tmp_path, shop(**{name: np.arange(2_000) // 5}))
+    guess = guessed(tmp_path)
+    assert guess.slice_by.column == name
+    assert name not in {feature.column for feature in guess.features}
+
+
+def test_a_kind_of_search_is_no_request(tmp_path):
+    write(tmp_path, shop(10_000, search_type=np.arange(10_000) % 3))
+    assert guessed(tmp_path).slice_by is None
+
+
+def test_a_null_names_no_domain(tmp_path):
+    draw = np.random.default_rng(4)
+    is_known = draw.random(20_000) < 0.5
+    thin = [f"c{city}" if known else None for city, known in zip(
+        draw.integers(0, 40, 20_000), is_known, strict=True)]  # fmt: skip
+    scenes = [None if row % 50 == 0 else f"s{row % 3}" for row in range(20_000)]
+    write(tmp_path, shop(20_000, scene=scenes, city=thin))
+    assert guessed(tmp_path, rows=20_000).domain_keys == ("scene",)
+
+
+def test_a_kind_of_item_is_a_domain_rather_than_votes_or_a_property_of_users(tmp_path):
+    draw = np.random.default_rng(5)
+    changes = {
+        "scene": None,
+        "gender": draw.integers(0, 2, 20_000),
+        "helpful_vote": draw.poisson(0.3, 20_000),
+        "main_category": draw.choice(["books", "games", "pets"], 20_000, p=[0.6, 0.2, 0.2]),
+    }
+    write(tmp_path, shop(20_000, **changes))
+    guess = guessed(tmp_path, rows=20_000)
+    assert guess.domain_keys == ("main_category",)
+    assert {f.column: f.kind for f in guess.features}["helpful_vote"] == "numeric"
+
+
+def test_a_verified_purchase_is_no_answer_where_there_are_grades(tmp_path):
+    draw = np.random.default_rng(6)
+    changes = {"label_click": None, "label_order": None}
+    changes |= {"rating": draw.integers(1, 6, 2_000), "verified_purchase": np.arange(2_000) % 2}
+    write(tmp_path, shop(**changes))
+    (label,) = guessed(tmp_path).tasks
+    assert label.column == "rating"

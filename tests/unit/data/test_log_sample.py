@@ -65,6 +65,8 @@ def test_a_sample_keeps_neighbours_together_and_is_about_as_long_as_wanted(tmp_p
         (pa.string_view(), "text"),
         (pa.dictionary(pa.int8(), pa.large_string()), "text"),
         (pa.timestamp("ns", "UTC"), "time"),
+        (pa.date32(), "time"),
+        (pa.date64(), "time"),
         (pa.null(), "null"),
         (pa.list_(pa.int8()), "list of whole"),
         (pa.list_(pa.string(), 3), "list of text"),
@@ -94,6 +96,7 @@ def test_chosen_indices_are_spread_evenly_and_the_last_is_one(count, most):
         (pa.array([np.inf, -np.inf, 0.5]), [np.nan, np.nan, 0.5]),
         (pa.array([1_500], pa.timestamp("ms")), [1.5]),
         (pa.array([2_000_000_001], pa.timestamp("ns")), [2.0]),
+        (pa.array([2, None], pa.date32()), [172_800, np.nan]),
     ],
 )
 def test_numbers_times_and_truths_become_floats_and_holes_nan(column, values):
