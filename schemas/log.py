@@ -139,8 +139,8 @@ class LogSpec(Spec):
         str | None, AfterValidator(time_format), Field(exclude_if=lambda value: value is None)
     ] = None
     """How an `event_time` is written that is text or digits: `iso` (2026-10-05 09:30:00, also with
-    a T, fractions or a zone), or codes of strptime (`%Y%m%d`). A value that is written otherwise
-    is no time."""
+    a T, fractions, a zone or UTC), or codes of strptime (`%Y%m%d`). A value that is written
+    otherwise is no time."""
     time_zone: str = "UTC"
     """Zone in which dates are cut from `event_time`, and of timestamps without a zone."""
     row_id: Column | None = None

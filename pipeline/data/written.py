@@ -18,10 +18,11 @@ from iak.schemas.feature import ListSpec
 from iak.schemas.log import ISO, Catalog
 
 _ISO = (
-    r"^\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?"
-    r"(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?$"
+    r"^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+    r"(?:[ T](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?"
+    r"(?P<zone>Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
-"""A time as ISO 8601 writes it."""
+"""A time as ISO 8601 writes it, or with ` UTC` at its end, as BigQuery does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,7 @@ def _whole(ids: pa.Array) -> pa.Array:
 def _iso_times(text: pa.Array) -> pa.Array:
     parts = pc.extract_regex(text, _ISO)
     is_iso = parts.is_valid()
-    known = pc.if_else(is_iso, text, None)
+    # Arrow reads no zone by its name.
+    known = pc.replace_substring_regex(pc.if_else(is_iso, text, None), " UTC$", "Z")
     has_zone = pc.any(pc.not_equal(pc.struct_field(parts, "zone"), "")).as_py()
     return known.cast(pa.timestamp("us", "UTC" if has_zone else None))

@@ -72,7 +72,8 @@ _MASK = 2**64 - 1
 _STANDARD = ("mean", "scale")
 _WHOLE = re.compile(r"-?\d+")
 _ISO = re.compile(
-    r"\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?(?:Z|[+-]\d{2}(?::?\d{2})?)?"
+    r"\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?"
+    r"(?:Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?"
 )
 
 Columns = Mapping[str, Sequence[Any]]
@@ -835,7 +836,8 @@ def written_time(value: Any, written: str) -> Any:  # noqa: ANN401 - a value of 
         return value
     try:
         if written == "iso":
-            return datetime.fromisoformat(str(value)) if _ISO.fullmatch(str(value)) else None
+            text = str(value).replace(" UTC", "Z")
+            return datetime.fromisoformat(text) if _ISO.fullmatch(str(value)) else None
         return datetime.strptime(str(value), written)
     except ValueError:
         return None

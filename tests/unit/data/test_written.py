@@ -76,6 +76,8 @@ MOMENT = datetime(2026, 10, 5, 21, 30, 59)
         ("iso", ["2026-10-05T21:30:59.250"], MOMENT.replace(microsecond=250_000)),
         ("iso", ["2026-10-05"], MOMENT.replace(hour=0, minute=0, second=0)),
         ("iso", ["2026-10-05T21:30:59Z"], MOMENT.replace(tzinfo=UTC)),
+        ("iso", ["2026-10-05 21:30:59 UTC"], MOMENT.replace(tzinfo=UTC)),
+        ("iso", ["2026-10-05 21:30:59.250 UTC"], MOMENT.replace(microsecond=250_000, tzinfo=UTC)),
         ("iso", ["2026-10-05T21:30:59+08:00"],
          (MOMENT - timedelta(hours=8)).replace(tzinfo=UTC)),
     ],
@@ -90,6 +92,14 @@ def test_a_value_that_is_written_otherwise_is_no_time():
     read = WrittenTime(format="%Y%m%d").read(pa.array(["20261005", "5.10.2026", ""]))
     assert read.is_valid().to_pylist() == [True, False, False]
     assert WrittenTime(format="iso").read(pa.array(["2026-10-05", "soon"])).null_count == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["0000-00-00 00:00:00", "2026-13-05 10:00", "2026-10-05 24:30", "2026-10-05Z"]
+)
+def test_an_impossible_time_is_none_and_the_others_stay(value):
+    read = WrittenTime(format="iso").read(pa.array(["2026-10-05 21:30:59", value]))
+    assert read.to_pylist() == [MOMENT, None]
 
 
 @pytest.mark.parametrize("written", ["iso", "%Y%m%d"])
