@@ -140,7 +140,7 @@ def _coefficients(
 
 
 def fit_logistic(
-    features_NF: npt.NDArray[np.float32],
+    features_NF: npt.NDArray[np.float32] | Floats,
     logit_N: Floats,
     label_N: npt.NDArray[np.float32],
     penalty: float,
@@ -153,6 +153,8 @@ def fit_logistic(
         label_N: 0 or 1.
         penalty: weight of half the coefficients' squares.
     """
+    # Once: a product of float32 and float64 would convert all features at every step.
+    features_NF = features_NF.astype(np.float64)
 
     def loss(coefficients_F: Floats) -> tuple[float, Floats]:
         z_N = logit_N + features_NF @ coefficients_F
