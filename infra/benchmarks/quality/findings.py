@@ -22,7 +22,7 @@ WHOLE_TRIALS, WHOLE_SEEDS = 8, 5
 """Trials and seeds below which a result is only a first look."""
 TOO_WIDE = ", too wide to count"
 CONTINUED, LORA, CEILING = "continued", "lora", "ceiling"
-PRIZED = {IAK: "IAK", "iak_counts": "IAK with counts, out of fold,"}
+PRIZED = {IAK: "IAK", "iak_counts": "IAK with out-of-fold counts"}
 """Forms of IAK whose wins are counted, each by itself, and their names in the targets."""
 OF_CEILING = 0.85
 """Share of the ceiling's share that IAK should reach on a planted log."""
@@ -261,12 +261,7 @@ def notes(leagues: Sequence[League], finished: Sequence[LeagueLine]) -> list[str
         )
         sizes = ", ".join(f"{split} {count:,}" for split, count in league.log.rows.items())
         lines.append(f"{league.log.window.name}: {order}; rows: {sizes}.")
-    lines += [
-        f"{line.log}: {line.what} reaches {line.reachable:.3f} of the gain from the base to the "
-        f"true probabilities, by expected log-loss of {line.task} on test rows."
-        for line in finished
-        if line.is_first and line.reachable is not None and line.method != "base"
-    ]
+    lines += _reachable_notes(finished)
     there = {(line.log, line.method): line.seeds for line in finished}
     missing = [
         f"{league.log.window.name} {name} ({count} of {len(spec.seeds)} seeds)"
@@ -275,6 +270,19 @@ def notes(leagues: Sequence[League], finished: Sequence[LeagueLine]) -> list[str
         if (count := there.get((league.log.window.name, name), 0)) < len(spec.seeds)
     ]
     return [*lines, *([f"Not finished: {', '.join(missing)}."] if missing else [])]
+
+
+def _reachable_notes(finished: Sequence[LeagueLine]) -> list[str]:
+    """Return a note for each planted log: the share of the reachable gain of every method."""
+    shares: dict[str, list[str]] = {}
+    for line in finished:
+        if line.is_first and line.reachable is not None and line.method != "base":
+            shares.setdefault(line.log, []).append(f"{line.what} {line.reachable:.3f}")
+    return [
+        f"{log}: share of the gain from the base to the true probabilities, by expected log-loss "
+        f"on test rows: {'; '.join(words)}."
+        for log, words in shares.items()
+    ]
 
 
 def _target(name: str, wanted: str, measured: int, note: str) -> Target:

@@ -106,7 +106,7 @@ def test_wins_with_counts_are_counted_apart():
     lines.append(pair("log4", "lora", "worse", method="iak_counts"))
     made = {target.name: target for target in targets([], lines)}
     assert made["logs on which IAK beats continued training of everything"].measured == 0
-    name = "IAK with counts, out of fold,"
+    name = "IAK with out-of-fold counts"
     counted = made[f"logs on which {name} beats continued training of everything"]
     assert (counted.measured, counted.is_met) == (4, True)
     lost = made[f"logs that can tell, and {name} may lose to LoRA on trunk and towers"]
@@ -155,3 +155,13 @@ def test_notes_name_what_is_not_finished(played):
     assert said[-1] == "Not finished: frappe lora (0 of 2 seeds)."
     assert any(f"{MARGIN:g}" in note for note in said)
     assert said[0].startswith("A first look: 3 trials and 2 seeds")
+
+
+def test_a_note_has_the_reachable_share_of_each_method_of_a_planted_log(played):
+    lines = [
+        at_cap(method, 0).model_copy(update={"reachable": share})
+        for method, share in (("base", 0.0), ("iak", 0.661), ("ceiling", 0.792), ("lora", None))
+    ]
+    (note,) = [note for note in notes([played], lines) if "true probabilities" in note]
+    assert note.endswith(": iak 0.661; ceiling 0.792.")
+    assert not any("true probabilities" in note for note in notes([played], lines[:1]))
