@@ -20,7 +20,7 @@ class TaskSpec(Spec):
     name: Name | None = None
     """Name in metrics; `ctr` for a click, `cvr` for a conversion, else the label's name."""
     label: Column
-    """Column with 0, 1 or null; or with any number, where `at_least` is given."""
+    """Column with 0, 1 or null; or with any number, also as text, where `at_least` is given."""
     at_least: Annotated[
         Annotated[Number, Field(ge=-(10**15), le=10**15)] | None,
         Field(exclude_if=lambda value: value is None),

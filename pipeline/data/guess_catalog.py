@@ -182,7 +182,12 @@ def _no_label(sample: LogSample) -> str:
         if kind_of(rows.schema.field(n).type) == "text"
         and set(pc.unique(rows.column(n).drop_null()).to_pylist()) == {"0", "1"}
     ]
-    hint = f" Columns {texts} hold '0' and '1' as text; write them as numbers." if texts else ""
+    hint = (
+        f" Columns {texts} hold '0' and '1' as text; write them as numbers, or write the catalogue "
+        "by hand, with at_least = 1."
+        if texts
+        else ""
+    )
     if lacking := [name for name, why in sample.uneven.items() if why.endswith(MISSING)]:
         hint += (
             f" Some files lack {', '.join(lacking)}, which were not tried: are there several "

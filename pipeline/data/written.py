@@ -23,6 +23,8 @@ _ISO = (
     r"(?P<zone>Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 """A time as ISO 8601 writes it, or with ` UTC` at its end, as BigQuery does."""
+_NUMBER = r"^-?\d+(?:\.\d+)?$"
+"""A number in text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,14 @@ class WrittenLabel:
     at_least: float
 
     def read(self, values: pa.Array) -> pa.Array:
-        """Return numbers as booleans; a null or NaN is null. What is no number stays as it is."""
+        """Return numbers as booleans; a null or NaN is null. Other types stay as they are.
+
+        A text is read as its number. An empty text, or one of words, is null.
+        """
+        if _is_text(values.type):
+            text = _decoded(values)
+            is_number = pc.match_substring_regex(text, _NUMBER)
+            values = pc.if_else(is_number, text, None).cast(pa.float64())
         is_, kind = pa.types, values.type
         if not (is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind)):
             return values

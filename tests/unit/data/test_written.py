@@ -198,6 +198,17 @@ def test_a_number_is_a_label_from_its_bound_on(values, bound):
     assert read.to_pylist() == wanted
 
 
+def test_numbers_in_text_are_labels_and_words_are_none():
+    texts = pa.array(["1", "0", "4.5", "-2", "", "yes", None])
+    read = WrittenLabel(at_least=1).read(texts)
+    assert read.to_pylist() == [True, False, True, False, None, None, None]
+    assert WrittenLabel(at_least=1).read(texts.dictionary_encode()).equals(read)
+    catalog = small_catalog(tasks=[{"label": "click", "at_least": 1}, {"label": "order"}])
+    schema = draw_rows(1).schema
+    in_text = schema.set(schema.get_field_index("click"), pa.field("click", pa.string()))
+    assert contract.schema_problem(in_text, catalog) is None
+
+
 def test_grades_are_read_as_the_labels_that_they_mean(tmp_path):
     rows = draw_rows(60)
     grades = np.random.default_rng(3).integers(1, 6, 60)
