@@ -146,8 +146,8 @@ class TableSum:
 
     def between(self, low: int, high: int) -> Entries:
         """Return the merged entries of the keys from `low` to below `high`."""
-        # Merged first, so that what lies in memory is sorted too.
-        in_memory = [self.running.total()] if self.running.parts else []
+        # Merged first, so that what lies in memory is sorted too. One part is sorted already.
+        in_memory = [self.running.total()] if len(self.running.parts) > 1 else self.running.parts
         nothing = Entries(
             np.empty(0, np.uint64), np.empty(0, np.int32), np.empty((0, self.width), np.int64)
         )
@@ -169,7 +169,7 @@ def _on_disk(entries: Entries) -> Entries:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise DoesNotFit(
-            f"{len(entries):,} more counts of fresh statistics do not fit on the disk of "
+            f"{len(entries):,} more counts do not fit on the disk of "
             f"{tempfile.gettempdir()} ({error.strerror}). Free some, or set TMPDIR to a folder of "
             "a larger disk"
         ) from error

@@ -7,7 +7,8 @@ shards.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,15 @@ from safetensors.numpy import load_file, save_file
 from iak.pipeline.data import hashing, kinds
 from iak.pipeline.data.features import Encoding, Floats, counted_keys, raw_number
 from iak.pipeline.data.ids import Ids
+from iak.pipeline.data.table_sum import Entries, TableSum, key_ranges, merge, merged_ranges
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import not_permitted, put_file, putting_file
 from iak.pipeline.formats import current_document
-from iak.schemas.feature import FIRST_ROW, NumericSpec, meaning_of, table_of
+from iak.schemas.feature import FIRST_ROW, FeatureSpec, NumericSpec, meaning_of, table_of
 from iak.schemas.log import Catalog
 
 _QUANTILE_SAMPLE = 200_000
 """Most values of a number that are kept for quantiles."""
-_MERGE_AT = 4_000_000
-"""Unmerged keys from which on they are merged."""
 FENCE = 10.0
 """Distance of the fence from the central values, in spans of the central values."""
 FLATTENED = 10.0
@@ -40,50 +40,67 @@ FORMAT = 1
 NO_KEYS: hashing.Keys = np.zeros(0, np.uint64)
 
 
-@dataclass(slots=True)
-class _Counts:
-    """Counts of keys. New ones wait in a tail, which is merged when it is long."""
+def _counted(feature: FeatureSpec, rows: pa.RecordBatch) -> Entries:
+    """Return the keys of a feature's values with their numbers of occurrences."""
+    keys, counts = counted_keys(feature, rows)
+    return merge([Entries(keys, np.zeros(len(keys), np.int32), counts[:, None])])
 
-    keys: hashing.Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
-    counts: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
-    tail: list[tuple[hashing.Keys, Ids]] = field(default_factory=list)
-    tail_length: int = 0
 
-    def add(self, keys: hashing.Keys, counts: Ids) -> None:
-        """Add keys, each with its number of occurrences."""
-        self.tail.append((keys, counts))
-        self.tail_length += len(keys)
-        if self.tail_length > _MERGE_AT:
-            self.merge()
+def _frequent(
+    own: TableSum, min_count: int, at_most: int | None, kept: hashing.Keys = NO_KEYS
+) -> hashing.Keys:
+    """Return the sorted keys of a vocabulary.
 
-    def merge(self) -> None:
-        """Merge the tail into the sorted keys."""
-        keys = np.concatenate([self.keys, *(keys for keys, _ in self.tail)])
-        counts = np.concatenate([self.counts, *(counts for _, counts in self.tail)])
-        self.keys, positions = np.unique(keys, return_inverse=True)
-        summed = np.bincount(positions, weights=counts, minlength=len(self.keys))
-        self.counts = summed.astype(np.int64)
-        self.tail, self.tail_length = [], 0
+    Args:
+        own: the occurrences of each key.
+        min_count: occurrences that a new key needs to get a row.
+        at_most: most keys of the vocabulary, of which the most frequent are taken; None takes all.
+        kept: keys that are taken in any case.
+    """
+    ranges = key_ranges(own)
 
-    def frequent(
-        self, min_count: int, at_most: int | None, kept: hashing.Keys = NO_KEYS
-    ) -> hashing.Keys:
-        """Return the sorted keys of a vocabulary.
+    def new_keys() -> Iterator[tuple[hashing.Keys, Ids]]:
+        for entries in merged_ranges(own, ranges):
+            counts = entries.counts_nC[:, 0]
+            is_new = (counts >= min_count) & ~np.isin(entries.keys_n, kept)
+            yield entries.keys_n[is_new], counts[is_new]
 
-        Args:
-            min_count: occurrences that a new key needs to get a row.
-            at_most: most keys of the vocabulary, of which the most frequent are taken; None takes
-                all.
-            kept: keys that are taken in any case.
-        """
-        self.merge()
-        keep = (self.counts >= min_count) & ~np.isin(self.keys, kept)
-        keys, counts = self.keys[keep], self.counts[keep]
-        room = None if at_most is None else max(at_most - len(kept), 0)
-        if room is not None and len(keys) > room:
-            # Among equally frequent keys the smaller one wins, so that ties do not depend on order.
-            keys = keys[np.lexsort((keys, -counts))[:room]]
-        return np.sort(np.concatenate([kept, keys]))
+    if at_most is None:
+        parts = [keys for keys, _ in new_keys()]
+    else:
+        parts = list(_most_frequent(new_keys, max(at_most - len(kept), 0)))
+    return np.sort(np.concatenate([kept, *parts]))
+
+
+def _most_frequent(
+    new_keys: Callable[[], Iterator[tuple[hashing.Keys, Ids]]], room: int
+) -> Iterator[hashing.Keys]:
+    """Yield the `room` most frequent keys; of equally frequent ones the smaller keys.
+
+    Args:
+        new_keys: returns parts of keys with their counts. Keys ascend from part to part.
+        room: most keys that are yielded.
+    """
+    keys_of_count: Counter[int] = Counter()
+    for _, counts in new_keys():
+        values, numbers = np.unique(counts, return_counts=True)
+        keys_of_count.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    least, rest = _last_count(keys_of_count, room)
+    for keys, counts in new_keys():
+        is_taken = counts > least
+        equal = np.flatnonzero(counts == least)[:rest]
+        is_taken[equal] = True
+        rest -= len(equal)
+        yield keys[is_taken]
+
+
+def _last_count(keys_of_count: Mapping[int, int], room: int) -> tuple[int, int]:
+    """Return the count of which not all keys have room, and how many have; (0, 0) if all have."""
+    for count in sorted(keys_of_count, reverse=True):
+        if keys_of_count[count] > room:
+            return count, room
+        room -= keys_of_count[count]
+    return 0, 0
 
 
 @dataclass(slots=True)
@@ -185,7 +202,7 @@ def fit(
     tables = catalog.table_specs
     vocabularies = [name for name, table in tables.items() if table.encoding == "vocabulary"]
     numbers = [f for f in catalog.features if isinstance(f, NumericSpec)]
-    counts = {n: _Counts() for n in vocabularies if n in grown or n not in before.vocabularies}
+    counts = {n: TableSum(1) for n in vocabularies if n in grown or n not in before.vocabularies}
     moments = {f.name: Moments() for f in numbers if f.name not in before.statistics}
     learned = dict(before.kinds)
     for rows, _ in batches:
@@ -197,10 +214,11 @@ def fit(
                 if feature.name in moments:
                     moments[feature.name].add(raw_number(feature, rows))
             elif (table := table_of(feature)) in counts:
-                counts[table].add(*counted_keys(feature, rows))
+                counts[table].add(_counted(feature, rows))
     return Encoding(
         vocabularies={
-            name: counts[name].frequent(
+            name: _frequent(
+                counts[name],
                 tables[name].min_count,
                 _ids_in(tables[name].rows),
                 before.vocabularies.get(name, NO_KEYS),
@@ -327,5 +345,5 @@ def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
     for arrays in (encoding.vocabularies, encoding.boundaries):
         for name in sorted(arrays):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+            digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.data import hashing, vocabulary
+from iak.pipeline.data import hashing, table_sum, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.errors import BadRequest, NotPermitted, OtherFormat, WrongBase
 from iak.schemas.log import Catalog
@@ -26,6 +26,10 @@ def one_table(**table: Any) -> Catalog:
 
 def fit_words(words: list[str | None], catalog: Catalog) -> Encoding:
     return encoding_of(batch_of({"c": pa.array(words, pa.string())}), catalog)
+
+
+def cut(words: list[str], size: int) -> list[list[str]]:
+    return [words[start : start + size] for start in range(0, len(words), size)]
 
 
 def key(word: str) -> int:
@@ -45,6 +49,26 @@ def test_a_full_vocabulary_keeps_its_most_frequent_ids():
     words = ["a"] * 5 + ["b"] * 4 + ["c"] * 3 + ["d"] * 2
     encoding = fit_words(words, one_table(rows=4, min_count=1))
     assert encoding.vocabularies["c"].tolist() == sorted([key("a"), key("b")])
+
+
+@given(
+    words=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
+    batch=st.integers(1, 20),
+    fit=st.integers(1, 8),
+    rows=st.integers(3, 12),
+    min_count=st.integers(1, 3),
+)
+def test_a_vocabulary_is_the_same_however_little_fits_into_memory(
+    words, batch, fit, rows, min_count
+):
+    counts = {word: words.count(word) for word in words if words.count(word) >= min_count}
+    most = sorted(counts, key=lambda word: (-counts[word], key(word)))[: rows - 2]
+    parts = [batch_of({"c": pa.array(part)}) for part in cut(words, batch)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_sum, "MAX_ENTRIES", fit)
+        catalog = one_table(rows=rows, min_count=min_count)
+        fitted = vocabulary.fit([(part, np.zeros(len(part), np.uint64)) for part in parts], catalog)
+    assert fitted.vocabularies["c"].tolist() == sorted(map(key, most))
 
 
 @given(st.lists(st.integers(0, 90), max_size=5))
