@@ -227,7 +227,9 @@ def _mode(values: pa.ChunkedArray) -> dict[str, Any] | None:
 
 def _text(name: str, known: pa.ChunkedArray, counts: str) -> FeatureGuess | Guess:
     length = pc.mean(pc.utf8_length(known)).as_py()
-    if length > _LONG_TEXT:
+    # A hash of 64 digits is long too, and has no blank.
+    has_blanks = pc.mean(pc.match_substring(known, " ").cast(pa.float64())).as_py()
+    if length > _LONG_TEXT and has_blanks > 0:
         return Guess(column=name, why=f"free text, {length:.0f} characters a row")
     return FeatureGuess(column=name, kind="categorical", why=f"text, {counts}")
 

@@ -183,3 +183,9 @@ def test_small_numbers_share_no_table_with_any_others():
     )
     features, _ = guess_features(table, skipped=(), uneven={})
     assert {f.column: f.table_of for f in features}["tags"] is None
+
+
+def test_a_long_hash_is_an_id_and_no_free_text():
+    hashes = pa.table({"customer_id": [f"{row % 40:064x}" for row in range(400)]})
+    (feature,), _ = guess_features(hashes, skipped=(), uneven={})
+    assert (feature.column, feature.kind) == ("customer_id", "categorical")
