@@ -11,6 +11,7 @@ from iak.pipeline.runs.pretrain import pretrain_base
 from iak.schemas.job import PretrainSpec
 from iak.schemas.paths import reference_text
 from iak.schemas.results import PretrainResult
+from iak.schemas.training import TrainingRunResult
 
 
 def main(spec: PretrainSpec) -> int:
@@ -58,6 +59,7 @@ def show(pretrained: PretrainResult) -> None:
             "settings that followed from the rows": training.settings.describe(),
             "best validation loss": f"{training.best_valid_loss:.5f} "
             f"(step {training.best_step} of {training.steps})",
+            **({"trials": _trials(training)} if training.trials else {}),
             **({"tables in low precision": precision_costs(manifest)} if manifest else {}),
             "not loaded as it was": "; ".join(training.loaded) or "nothing",
             "quarantined": training.contract or "nothing",
@@ -68,3 +70,11 @@ def show(pretrained: PretrainResult) -> None:
     for line in (training.not_published, *training.advice):
         if line:
             console.print(line, markup=False)
+
+
+def _trials(training: TrainingRunResult) -> str:
+    """Return each trial's validation loss as text, the best one first."""
+    ended = [trial for trial in training.trials if trial.best_valid_loss is not None]
+    ended.sort(key=lambda trial: trial.best_valid_loss or 0.0)
+    diverged = [f"{t.name} diverged" for t in training.trials if t.best_valid_loss is None]
+    return ", ".join([*(f"{t.name} {t.best_valid_loss:.5f}" for t in ended), *diverged])

@@ -234,6 +234,17 @@ class BaseValidated(WorkerEvent):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TrialEnded(WorkerEvent):
+    """One of the settings that a pre-training tries was trained with, to its end."""
+
+    name: ClassVar[str] = "trial"
+    trial: str
+    """Its name, and its number among all trials."""
+    valid_loss: float | None
+    """Its best validation loss; None where it diverged."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TowersValidated(WorkerEvent):
     """The towers of the tasks were validated, each by itself."""
 

@@ -1,6 +1,8 @@
 """Define the result of a pre-training run, as worker 0 returns it and as the record has it."""
 
-from pydantic import NonNegativeInt
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt
 
 from iak.schemas.base import JsonObject, ResultSpec, Spec, View
 from iak.schemas.manifest import PrecisionEntry
@@ -50,6 +52,20 @@ class TunedTowers(Spec):
     """Each task on validation rows, with these towers."""
 
 
+class TrialResult(Spec):
+    """One of the sets of settings that a run tried, as it ended."""
+
+    name: str
+    settings: dict[str, float]
+    """The settings in which it differs from those of the run."""
+    steps: NonNegativeInt | None
+    """Steps that were taken; None where it diverged."""
+    best_step: int | None
+    """Step of its best validation; None where it diverged."""
+    best_valid_loss: float | None
+    """Validation loss at that step; None where it diverged."""
+
+
 class TrainingResult(ResultSpec):
     """What the workers of a pre-training run measured, over all workers."""
 
@@ -85,6 +101,10 @@ class TrainingResult(ResultSpec):
     """Every task's tower; empty unless `early_stop` is `per_task`."""
     precisions: tuple[PrecisionEntry, ...] = ()
     """What lower precision costs the best weights; empty where the parent is best."""
+    trials: Annotated[tuple[TrialResult, ...], Field(exclude_if=lambda trials: not trials)] = ()
+    """What was tried; empty where the run trained once. All other numbers are those of the best."""
+    trial: Annotated[str, Field(exclude_if=lambda name: not name)] = ""
+    """Name of the best trial; empty where the run trained once."""
 
 
 class PublishedBaseResult(View):
@@ -101,6 +121,12 @@ class UsedSettings(Spec):
     """Name of a setting -> the value that was used."""
     followed: tuple[str, ...]
     """Those that were left open, whose values follow from the rows."""
+
+    def with_trial(self, result: TrainingResult) -> Self:
+        """Return these settings with those of the best trial, which were left open too."""
+        chosen = next((t.settings for t in result.trials if t.name == result.trial), {})
+        followed = (*self.followed, *(name for name in chosen if name not in self.followed))
+        return self.model_copy(update={"used": self.used | chosen, "followed": followed})
 
     def describe(self) -> str:
         """Return the settings that were left open, with the values that were used, as text."""

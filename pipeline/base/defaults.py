@@ -7,8 +7,11 @@ ends a run that begins to overfit.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from iak.pipeline.base import trials
 from iak.schemas.job import BaseOptimSpec, PretrainSpec
 
 MIN_BATCH, MAX_BATCH = 64, 2048
@@ -75,7 +78,14 @@ def epochs_for(rows: int) -> int:
     return min(max(ROWS_SEEN // max(rows, 1), 1), MAX_EPOCHS)
 
 
-def recipe(spec: PretrainSpec, *, rows: int, continues: bool, has_state: bool) -> Recipe:
+def recipe(
+    spec: PretrainSpec,
+    *,
+    rows: int,
+    continues: bool,
+    has_state: bool,
+    chosen: Mapping[str, float] = MappingProxyType({}),
+) -> Recipe:
     """Return the settings of a run: the user's, and defaults for those that are left open.
 
     Args:
@@ -83,6 +93,8 @@ def recipe(spec: PretrainSpec, *, rows: int, continues: bool, has_state: bool) -
         rows: training rows.
         continues: whether a base is continued.
         has_state: whether that base has its optimisers' state.
+        chosen: settings that were chosen when that base was trained. They hold on where the user
+            leaves them open.
     """
     open_settings = {
         "batch_rows": batch_rows_for(rows),
@@ -102,6 +114,7 @@ def recipe(spec: PretrainSpec, *, rows: int, continues: bool, has_state: bool) -
     followed += ["from_rates"] if continues and spec.from_rates is None else []
     settings = open_settings | {name: value for name, value in given.items() if value is not None}
     rates = open_rates | {name: value for name, value in of_optim.items() if value is not None}
+    rates |= trials.part_of(chosen, "optim", without=trials.given_settings(spec))
     for name in ("table_lr", "dense_lr"):
         rates[name] *= factor
     return Recipe(

@@ -1,4 +1,4 @@
-"""One worker's part in pre-training: train to the end, then measure what lower precision costs."""
+"""One worker's part in pre-training: try the settings, then measure what lower precision costs."""
 
 import gc
 
@@ -10,19 +10,21 @@ from iak.pipeline.base.trainer import (
     PretrainWork,
     local_rows,
 )
+from iak.pipeline.base.trials import Trial
 from iak.pipeline.data.kept_steps import RowsInSteps
-from iak.pipeline.events import Report
+from iak.pipeline.errors import Diverged
+from iak.pipeline.events import Report, TrialEnded, silent
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.placement_rule import TorchRecPlan
 from iak.schemas.job import Precision
 from iak.schemas.manifest import PrecisionEntry
-from iak.schemas.training import TrainingResult
+from iak.schemas.training import TrainingResult, TrialResult
 
 
 def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingResult:
-    """Train to the end, then measure what lower precision costs the best weights.
+    """Train every trial to its end, then measure what lower precision costs the best weights.
 
     Args:
         work: log, settings and folders.
@@ -30,18 +32,20 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingR
         report: called with progress events.
 
     Returns:
-        What the run measured, the same on every worker. The best weights are in the run's folder
-        `.best`, unless `is_parent_best` says that no step improved on the parent.
+        What the run measured, the same on every worker. The best weights are in the folder `.best`
+        of the work's `scratch`, or of that of the chosen trial (`PretrainWork.having_chosen`),
+        unless `is_parent_best` says that no step improved on the parent.
 
     Raises:
         BadRequest: the base that is continued differs in a way that is not allowed.
         Corrupt: a file of that base or of a checkpoint is not what was written.
         Diverged: a loss is infinite or not a number.
     """
-    training = Pretraining(work, worker=worker, report=report)
-    result, plan, valid = training.run(), training.plan, training.valid
+    result, training = _best_trial(work, worker, report)
+    plan, valid = training.plan, training.valid
     if result.is_parent_best:
         return result
+    work = training.work
     if work.early_stop == "per_task":
         result = result.model_copy(update=dict(towers.tune_towers(training)))
     # The trained model and its optimisers go first, so that measuring needs no more memory.
@@ -49,6 +53,53 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingR
     gc.collect()
     precisions = tuple(_measure_precisions(work, plan, valid, worker, report))
     return result.model_copy(update={"precisions": precisions})
+
+
+def _best_trial(
+    work: PretrainWork, worker: Worker, report: Report
+) -> tuple[TrainingResult, Pretraining]:
+    """Train every trial to its end, and return the one with the best validation loss.
+
+    A trial that diverges has lost. Where nothing is tried, train once.
+
+    Raises:
+        Diverged: every trial diverged; the error is that of the first one.
+    """
+    if not work.trials:
+        training = Pretraining(work, worker=worker, report=report)
+        return training.run(), training
+    results: dict[str, TrainingResult] = {}
+    tried: list[TrialResult] = []
+    diverged: list[Diverged] = []
+    for number, trial in enumerate(work.trials, 1):
+        title = f"{trial.name}, trial {number} of {len(work.trials)}"
+        training = Pretraining(work.trying(trial), worker=worker, report=report)
+        try:
+            results[trial.name] = training.run()
+            training.save()  # a run that is resumed does not train this trial again
+        except Diverged as error:
+            diverged.append(error)
+        tried.append(_trial_result(trial, results.get(trial.name)))
+        report(TrialEnded(title, tried[-1].best_valid_loss))
+        del training
+        gc.collect()
+    if not results:
+        raise diverged[0]
+    chosen = min(results, key=lambda name: results[name].best_valid_loss)
+    result = results[chosen].model_copy(update={"trials": tuple(tried), "trial": chosen})
+    # Its last checkpoint is that of a training that is over, so nothing is trained again.
+    return result, Pretraining(work.having_chosen(chosen), worker=worker, report=silent)
+
+
+def _trial_result(trial: Trial, result: TrainingResult | None) -> TrialResult:
+    """Return what the record says of a trial; without a result it diverged."""
+    return TrialResult(
+        name=trial.name,
+        settings=dict(trial.settings),
+        steps=result.steps if result else None,
+        best_step=result.best_step if result else None,
+        best_valid_loss=result.best_valid_loss if result else None,
+    )
 
 
 def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> TrainingResult:
@@ -60,7 +111,7 @@ def _measure_precisions(
     work: PretrainWork, plan: TorchRecPlan, valid: RowsInSteps, worker: Worker, report: Report
 ) -> list[PrecisionEntry]:
     """Measure the best weights in every precision on validation rows; a collective call."""
-    catalog, best = work.view.catalog, work.run_dir / BEST
+    catalog, best = work.view.catalog, work.scratch / BEST
     worker.files.fetch(best)
     files = read_best(best).files
 

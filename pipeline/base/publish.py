@@ -12,6 +12,7 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.files import replace_folder
 from iak.pipeline.sharding.rectangles import listed
+from iak.schemas.base import JsonObject
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.manifest import UNSEALED, BaseManifest, BaseMetric
@@ -45,8 +46,8 @@ def publish_trained(
     Weights and encoding also stay where they are, so that a run that dies here can publish again.
 
     Args:
-        work: what the workers trained. Its run folder has the best weights, and the encoding in
-            the folder `encoding`.
+        work: what the workers trained. The `scratch` of the chosen trial has the best weights, and
+            the run's folder the encoding in the folder `encoding`.
         result: what the workers measured.
         provenance: what the manifest says of the run.
         parent: the base that was continued; None where a new one was trained.
@@ -55,9 +56,10 @@ def publish_trained(
     Returns:
         The manifest of the base in `base/` of the run folder.
     """
+    work = work.having_chosen(result.trial)
     sealed = work.run_dir / _SEALED
     shutil.rmtree(sealed, ignore_errors=True)
-    shutil.copytree(work.run_dir / BEST, sealed, copy_function=_linked)
+    shutil.copytree(work.scratch / BEST, sealed, copy_function=_linked)
     weights = read_best(sealed)
     (sealed / WEIGHTS).unlink()
     shutil.copytree(
@@ -68,8 +70,6 @@ def publish_trained(
     contents = published_base.contents(
         work.view.catalog, work.encoding, work.model, weights.files, weights.digest
     )
-    spec = provenance.spec
-    settings = {} if spec is None else spec.model_dump(mode="json", by_alias=True)
     manifest = published_base.seal(
         sealed,
         BaseManifest(
@@ -77,8 +77,7 @@ def publish_trained(
             fingerprint=UNSEALED,
             optimizer=listed(weights.optimizer),
             parent=parent.manifest.fingerprint if parent else None,
-            # The sizes that were trained: those of the parent, where a base is continued.
-            spec=settings | {"model": work.model.model_dump(mode="json")},
+            spec=_settings(provenance.spec, work, result),
             snapshot=provenance.snapshot,
             versions=dict(provenance.versions),
             metrics=[
@@ -92,6 +91,15 @@ def publish_trained(
     )
     replace_folder(sealed, work.run_dir / "base")
     return manifest
+
+
+def _settings(spec: PretrainSpec | None, work: PretrainWork, result: TrainingResult) -> JsonObject:
+    """Return the settings of the run as the manifest has them, with those of the best trial."""
+    settings = {} if spec is None else spec.model_dump(mode="json", by_alias=True)
+    # The sizes that were trained: those of the parent, where a base is continued.
+    settings["model"] = work.model.model_dump(mode="json")
+    best = [trial.settings for trial in result.trials if trial.name == result.trial]
+    return settings | ({"trial": best[0]} if best else {})
 
 
 def _linked(source: str, target: str) -> str:

@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from iak.pipeline.base import checkpoint, optimizer_state, published_base
 from iak.pipeline.base.best_weights import BestWeights, read_best
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.train_state import TrainState, restored_state
+from iak.pipeline.base.trials import Trial
 from iak.pipeline.base.validation import Validation, validate
 from iak.pipeline.collectives import total
 from iak.pipeline.data import features
@@ -52,7 +53,9 @@ _log = logging.getLogger(__name__)
 _PREFETCHED = 4
 """Batches that are read ahead of the step."""
 BEST, CHECKPOINTS = ".best", "checkpoints"
-"""Folders of a run, while it trains."""
+"""Folders of a training, while it goes on."""
+TRIALS = "trials"
+"""Folder of a run that has those of each trial, while several are tried."""
 _REPORT_EVERY_S = 2.0
 
 
@@ -90,6 +93,23 @@ class PretrainWork:
     """Task -> weight of its loss, where it differs from the catalogue's."""
     early_stop: Literal["sum", "per_task"] = "sum"
     """`per_task` trains each task's tower to its own best validation afterwards."""
+    trials: tuple[Trial, ...] = ()
+    """Settings to try, of which the best are published; empty where `optim` and `model` are all."""
+    trial: str = ""
+    """Name of the trial that this is; empty where there is one only."""
+
+    @property
+    def scratch(self) -> Path:
+        """Return the folder of the checkpoints and of the best weights, in the run's folder."""
+        return self.run_dir / TRIALS / self.trial if self.trial else self.run_dir
+
+    def trying(self, trial: Trial) -> Self:
+        """Return the work of one of the trials."""
+        return replace(self, trials=(), trial=trial.name, model=trial.model, optim=trial.optim)
+
+    def having_chosen(self, name: str) -> Self:
+        """Return the work of the trial of this name; this work where nothing is tried."""
+        return next((self.trying(trial) for trial in self.trials if trial.name == name), self)
 
 
 class Pretraining:
@@ -187,7 +207,7 @@ class Pretraining:
             if state.is_over:
                 return
             if state.step % self.work.checkpoint_every_steps == 0:
-                self._save()
+                self.save()
 
     def train_steps(self) -> Iterator[float]:
         """Train the rest of the current epoch, and yield the loss after each step.
@@ -347,7 +367,7 @@ class Pretraining:
         Args:
             tuned: result of training the towers further; None where that was not done.
         """
-        built, best = self.work.run_dir / f"{BEST}.part", self.work.run_dir / BEST
+        built, best = self.work.scratch / f"{BEST}.part", self.work.scratch / BEST
         checkpoint.make_folder(built, self.worker)
         files = base_weights.write_base_weights(self.model, built, self.worker)
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
@@ -369,7 +389,7 @@ class Pretraining:
         Returns:
             The document that was written beside them.
         """
-        best = self.work.run_dir / BEST
+        best = self.work.scratch / BEST
         self.worker.files.fetch(best)
         written = read_best(best)
         base_weights.read_base_weights(self.model, best, written.files, self.worker)
@@ -383,15 +403,15 @@ class Pretraining:
             TrainingStep(step=self.state.step, of=self.steps, loss=loss, rows_per_s=rows_per_s)
         )
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write a checkpoint; a collective call."""
-        folder = self.work.run_dir / CHECKPOINTS
+        folder = self.work.scratch / CHECKPOINTS
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
         checkpoint.save(folder, self.model, adam, self.state, worker=self.worker)
 
     def _load(self) -> None:
         """Load the newest sound checkpoint of this run, else the base that it continues, if any."""
-        paths = checkpoint.list_complete(self.work.run_dir / CHECKPOINTS, worker=self.worker)
+        paths = checkpoint.list_complete(self.work.scratch / CHECKPOINTS, worker=self.worker)
         if paths:
             adam = checkpoint.optimizer_tensors(self.adam, self.dense)
             written, lines = checkpoint.resume(paths, self.model, adam, worker=self.worker)

@@ -17,7 +17,8 @@ from iak.pipeline.base.defaults import Recipe
 from iak.pipeline.base.pretrain import pretrain_on_worker
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.base.trainer import PretrainWork
+from iak.pipeline.base.trainer import BEST, CHECKPOINTS, TRIALS, PretrainWork
+from iak.pipeline.base.trials import trials_of
 from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabulary
 from iak.pipeline.data.breaches import named
 from iak.pipeline.data.content import DIGESTS, KeptContents
@@ -157,13 +158,17 @@ def _pretrain(
     settings = UsedSettings(used=recipe.described(), followed=recipe.followed)
     record.report(Notice(f"settings that follow from the rows: {settings.describe()}"))
     work = pretrain_work(spec, view, encoding, parent=parent, labels=labels, placement=placement)
+    if work.trials:
+        names = ", ".join(trial.name for trial in work.trials)
+        record.report(Notice(f"trains with each of {len(work.trials)} sets of settings: {names}"))
     with record.phase("train"):
         trained = _train(spec, work, launcher, record.report)
+    settings = settings.with_trial(trained)
     result = TrainingRunResult(
         **dict(trained),
         contract=dict(contract_counts),
         settings=settings,
-        advice=tuple(advice(trained, recipe)),
+        advice=tuple(advice(trained, recipe, settings.used["optim.table_lr"])),
         labels=labels.counts(),
         labelled_rows=labels.describe(),
         unseen={valid: unseen_ids.shares()},
@@ -228,6 +233,7 @@ def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -
         rows=view.selections["pretrain"].rows,
         continues=parent is not None,
         has_state=parent is not None and optimizer_state.has_state(parent),
+        chosen=parent.manifest.settings.trial if parent else {},
     )
 
 
@@ -258,12 +264,13 @@ def _not_better(result: TrainingResult, parent: PublishedBase) -> str:
     )
 
 
-def advice(result: TrainingResult, recipe: Recipe) -> list[str]:
+def advice(result: TrainingResult, recipe: Recipe, table_lr: float) -> list[str]:
     """Return advice on settings, for a run that stopped too early and a miscalibrated task.
 
     Args:
         result: what the workers measured.
         recipe: the settings of the run.
+        table_lr: the tables' learning rate that was used.
 
     Returns:
         A sentence for each problem; empty without any.
@@ -284,7 +291,7 @@ def advice(result: TrainingResult, recipe: Recipe) -> list[str]:
             )
         else:
             remedy = (
-                f"lower optim.table_lr= (now {recipe.optim.table_lr:g}), or weigh the task more by "
+                f"lower optim.table_lr= (now {table_lr:g}), or weigh the task more by "
                 "task_weights.TASK="
             )
         lines.append(
@@ -398,16 +405,16 @@ def pretrain_work(
     Raises:
         BadRequest: the plan is for other tables or workers.
     """
+    model = parent.model if parent else spec.model
+    shapes = published_base.table_shapes(view.catalog, encoding, model)
     if placement.plan is not None:
-        model = parent.model if parent else spec.model
-        shapes = published_base.table_shapes(view.catalog, encoding, model)
         planned(placement.plan, shapes, world=spec.workers, device=torch.device("cpu"))
     recipe = recipe_of(spec, view, parent)
     return PretrainWork(
         view=view,
         encoding=encoding,
         rates=None if parent else labels.rates,
-        model=parent.model if parent else spec.model,
+        model=model,
         optim=recipe.optim,
         run_dir=spec.run_dir.resolve(),
         from_base=parent.folder.resolve() if parent else None,
@@ -423,6 +430,13 @@ def pretrain_work(
         checkpoint_every_steps=spec.checkpoint_every_steps,
         task_weights=dict(spec.task_weights),
         early_stop=spec.early_stop,
+        trials=trials_of(
+            spec,
+            recipe.optim,
+            rows=view.selections["pretrain"].rows,
+            table_bytes=sum(shape.rows * shape.width * 4 for shape in shapes),
+            continues=parent is not None,
+        ),
     )
 
 
@@ -459,5 +473,5 @@ def publish_base(
 
 def _remove_scratch(run_dir: Path) -> None:
     """Remove the files that a run needs only until it ends."""
-    for scratch in ("checkpoints", ".best", published_base.ENCODING):
+    for scratch in (CHECKPOINTS, BEST, TRIALS, published_base.ENCODING):
         shutil.rmtree(run_dir / scratch, ignore_errors=True)

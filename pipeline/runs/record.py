@@ -42,6 +42,7 @@ PARTS = "parts"
 WORK = (
     "checkpoints",
     ".best",
+    "trials",
     "tune.safetensors",
     "tune.previous.safetensors",
     "base",

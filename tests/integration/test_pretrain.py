@@ -51,8 +51,8 @@ class Dying(Pretraining):
         self.dies_at = dies_at
         super().__init__(*args, **kwargs)
 
-    def _save(self):
-        super()._save()
+    def save(self):
+        super().save()
         if self.state.step >= self.dies_at:
             raise Killed
 

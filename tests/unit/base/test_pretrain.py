@@ -2,15 +2,21 @@
 
 import dataclasses
 import tomllib
+from collections import Counter
 
 import pytest
 
+from iak.pipeline.base import pretrain as base_pretrain
+from iak.pipeline.base.best_weights import read_best
 from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.base.train_state import TrainState, restored_state
-from iak.pipeline.base.trainer import Pretraining
+from iak.pipeline.base.trainer import BEST, Pretraining
+from iak.pipeline.base.trials import SETS
 from iak.pipeline.data.reader import Cursor
-from iak.pipeline.errors import BadLog
+from iak.pipeline.errors import BadLog, Diverged
+from iak.pipeline.events import silent
 from iak.pipeline.process import process_group
 from iak.pipeline.sharding.shard import digest_model, local_shards
 from iak.schemas.job import FrozenTablesSpec, PretrainSpec
@@ -30,8 +36,8 @@ class Killed(Exception):
 class Dying(Pretraining):
     """Dies once it has written a checkpoint."""
 
-    def _save(self):
-        super()._save()
+    def save(self):
+        super().save()
         raise Killed
 
 
@@ -126,3 +132,75 @@ def test_tables_of_any_name_are_trained_resumed_published_and_frozen(tmp_path):
         tables = FrozenTablesSpec(precision="fp32")
         frozen = FrozenBase.load(open_base(spec.run_dir), tables, ResolvedPlacement(), worker)
         assert {shard.table for shard in local_shards(frozen.model)} == {"type", "items"}
+
+
+def tried(root, **changes):
+    """The spec and the work of a run with two trials on a small log."""
+    write_log(root / "events", [("ningbo", "2026-10-01", [150]), ("wuxi", "2026-10-02", [150])])
+    spec = spec_of(root).model_copy(update={"trials": 2, "run_dir": root / "tried"})
+    return spec, dataclasses.replace(pretrain_work(spec, DESCRIBED), **changes)
+
+
+def test_the_best_trial_is_published_as_a_run_with_its_settings_alone_would_be(tmp_path):
+    spec, work = tried(tmp_path)
+    with process_group(0, 1, backend="gloo") as worker:
+        result = pretrain(work, worker=worker, report=silent)
+        losses = {trial.name: trial.best_valid_loss for trial in result.trials}
+        assert list(losses) == ["plain", "penalty"]
+        assert result.trial == min(losses, key=losses.get)
+        assert result.best_valid_loss == losses[result.trial]
+        manifest = publish(spec, work, result)
+        for trial in work.trials:
+            alone = dataclasses.replace(
+                work.trying(trial), trial="", run_dir=tmp_path / f"{trial.name} alone"
+            )
+            alone_result = pretrain(alone, worker=worker, report=silent)
+            assert alone_result.best_valid_loss == losses[trial.name]
+            digest = read_best(alone.scratch / BEST).digest
+            assert (digest == manifest.digest) == (trial.name == result.trial)
+    assert manifest.settings.trial == dict(SETS[result.trial])
+    assert not (spec.run_dir / "trials").exists()
+
+
+def test_a_run_that_died_in_a_later_trial_does_not_train_the_first_again(tmp_path, monkeypatch):
+    _, work = tried(tmp_path)
+    whole = dataclasses.replace(work, run_dir=tmp_path / "whole")
+    steps = Counter()
+
+    class Counted(Pretraining):
+        def step(self, batch):
+            if steps["deadly"] and self.work.trial == "penalty" and self.state.step == 3:
+                raise Killed
+            steps[self.work.trial] += 1
+            return super().step(batch)
+
+    monkeypatch.setattr(base_pretrain, "Pretraining", Counted)
+    with process_group(0, 1, backend="gloo") as worker:
+        expected = pretrain(whole, worker=worker, report=silent)
+        first = steps["plain"]
+        steps["deadly"] = 1
+        with pytest.raises(Killed):
+            pretrain(work, worker=worker, report=silent)
+        steps["deadly"] = 0
+        assert pretrain(work, worker=worker, report=silent) == expected
+    assert steps["plain"] == 2 * first, "once in each run"
+
+
+def test_a_trial_that_diverges_has_lost(tmp_path, monkeypatch):
+    _, work = tried(tmp_path)
+
+    class Diverging(Pretraining):
+        def step(self, batch):
+            loss = super().step(batch)
+            return float("nan") if self.work.trial in lost else loss
+
+    monkeypatch.setattr(base_pretrain, "Pretraining", Diverging)
+    with process_group(0, 1, backend="gloo") as worker:
+        lost = ["plain"]
+        result = pretrain(work, worker=worker, report=silent)
+        assert (result.trial, result.trials[0].best_valid_loss) == ("penalty", None)
+        lost = ["plain", "penalty"]
+        with pytest.raises(Diverged, match="training loss at step 1"):
+            pretrain(
+                dataclasses.replace(work, run_dir=tmp_path / "both"), worker=worker, report=silent
+            )

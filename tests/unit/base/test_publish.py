@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     write_log(folder / "events", [("ningbo", "2026-10-01", [150])])
     with process_group(0, 1, backend="gloo") as worker:
-        work = dataclasses.replace(work_of(folder), epochs=1)
+        work = dataclasses.replace(work_of(folder), epochs=1, trials=())
         return work, pretrain(work, worker=worker, report=lambda _: None)
 
 

@@ -136,7 +136,7 @@ def result_with(calibration=1.0, positives=10_000, improving=False, steps=1_000)
 )
 def test_what_to_set_next_time_is_said_when_something_is_off(spec, changes, told):
     recipe = defaults.recipe(spec("any"), rows=10_000, continues=False, has_state=False)
-    lines = advice(result_with(**changes), recipe)
+    lines = advice(result_with(**changes), recipe, recipe.optim.table_lr)
     if told is None:
         assert lines == []
     else:

@@ -1,0 +1,119 @@
+"""Define the sets of settings that a pre-training tries, and choose those of a run.
+
+No one set suits every log: on validation rows of five public logs each set won at least once, and
+lost elsewhere (`trials.md` has the numbers). So a run trains with each set, and publishes the base
+with the best validation loss.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from iak.schemas.job import BaseOptimSpec, ModelSpec, PretrainOptimSpec, PretrainSpec
+
+SETS: Mapping[str, Mapping[str, float]] = {
+    "plain": {},
+    "penalty": {
+        "model.dropout": 0.1,
+        "optim.table_lr": 0.2,
+        "optim.table_eps": 1e-5,
+        "optim.table_penalty": 0.3,
+        "optim.decay_share": 1.0,
+    },
+    "decay": {
+        "model.dropout": 0.1,
+        "optim.table_decay": 1e-4,
+        "optim.decay_share": 1.0,
+    },
+}
+"""Name of a set -> the settings in which it differs from the defaults, most useful sets first."""
+VARIED = sorted({name for settings in SETS.values() for name in settings})
+"""Settings in which the sets differ."""
+MAX_ROWS = 4_000_000
+"""Training rows above which one set is trained: they are read once, and hardly overfitted."""
+MAX_TABLE_BYTES = 2**30
+"""Bytes of all tables above which one set is trained: each trial keeps its own on disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One set of settings, as a run trains with it."""
+
+    name: str
+    settings: Mapping[str, float]
+    """The settings in which it differs from the run's own."""
+    model: ModelSpec
+    optim: BaseOptimSpec
+
+
+def trials_of(
+    spec: PretrainSpec, optim: BaseOptimSpec, *, rows: int, table_bytes: int, continues: bool
+) -> tuple[Trial, ...]:
+    """Return what a run tries; empty where it trains once, with its own settings.
+
+    A setting that the user gave is the same in all trials.
+
+    Args:
+        spec: the user's settings.
+        optim: the optimisers' settings, with those that were left open filled in.
+        rows: training rows.
+        table_bytes: bytes of all tables in fp32.
+        continues: whether a base is continued, which is trained as it was before.
+    """
+    given = given_settings(spec)
+    wanted = spec.trials
+    if wanted is None:
+        is_small = rows <= MAX_ROWS and table_bytes <= MAX_TABLE_BYTES
+        wanted = len(SETS) if is_small and not given else 1
+    if wanted == 1 or continues:
+        return ()
+    open_sets = {
+        name: {key: value for key, value in settings.items() if key not in given}
+        for name, settings in list(SETS.items())[:wanted]
+    }
+    trials = tuple(_distinct(open_sets, spec.model, optim))
+    return trials if len(trials) > 1 else ()
+
+
+def given_settings(spec: PretrainSpec) -> frozenset[str]:
+    """Return the settings in which the sets differ, and which the user gave other values."""
+    defaults = {"model": ModelSpec(), "optim": PretrainOptimSpec()}
+    return frozenset(
+        name
+        for name in VARIED
+        for part, key in [name.split(".")]
+        if getattr(getattr(spec, part), key) != getattr(defaults[part], key)
+    )
+
+
+def _distinct(
+    sets: Mapping[str, Mapping[str, float]], model: ModelSpec, optim: BaseOptimSpec
+) -> Iterator[Trial]:
+    """Yield a trial for each set that differs from all sets before it."""
+    seen: list[Mapping[str, float]] = []
+    for name, settings in sets.items():
+        if settings in seen:
+            continue
+        seen.append(settings)
+        yield Trial(
+            name=name,
+            settings=settings,
+            model=model.model_copy(update=part_of(settings, "model")),
+            optim=optim.model_copy(update=part_of(settings, "optim")),
+        )
+
+
+def part_of(
+    settings: Mapping[str, float], part: str, *, without: Collection[str] = ()
+) -> dict[str, float]:
+    """Return the settings of one part of the spec, by their names in it.
+
+    Args:
+        settings: dotted name -> value.
+        part: `model` or `optim`.
+        without: dotted names to leave out.
+    """
+    return {
+        name.removeprefix(f"{part}."): value
+        for name, value in settings.items()
+        if name.startswith(f"{part}.") and name not in without
+    }
