@@ -28,6 +28,8 @@ SETS: Mapping[str, Mapping[str, float]] = {
 """Name of a set -> the settings in which it differs from the defaults, most useful sets first."""
 VARIED = sorted({name for settings in SETS.values() for name in settings})
 """Settings in which the sets differ."""
+_LENGTH = ("batch_rows", "epochs", "patience", "validations_per_epoch")
+"""Settings of the run's length. Who gives one trains in a way of their own, and once."""
 MAX_ROWS = 4_000_000
 """Training rows above which one set is trained: they are read once, and hardly overfitted."""
 MAX_TABLE_BYTES = 2**30
@@ -63,7 +65,8 @@ def trials_of(
     wanted = spec.trials
     if wanted is None:
         is_small = rows <= MAX_ROWS and table_bytes <= MAX_TABLE_BYTES
-        wanted = len(SETS) if is_small and not given else 1
+        is_open = not given and all(getattr(spec, name) is None for name in _LENGTH)
+        wanted = len(SETS) if is_small and is_open else 1
     if wanted == 1 or continues:
         return ()
     open_sets = {

@@ -70,6 +70,12 @@ def test_who_gives_one_of_the_settings_has_chosen(name):
     assert trials(spec) == ()
 
 
+@pytest.mark.parametrize("name", ["batch_rows", "epochs", "patience", "validations_per_epoch"])
+def test_who_gives_the_length_of_a_run_has_chosen_unless_trials_are_asked_for(name):
+    assert trials(spec_with(**{name: 2})) == ()
+    assert len(trials(spec_with(**{name: 2}, trials=3))) == 3
+
+
 @given(st.sets(st.sampled_from(VARIED)), st.integers(2, len(SETS)))
 def test_trials_that_are_asked_for_keep_what_is_given_and_differ_from_each_other(names, asked):
     spec = spec_with({name: OTHER[name] for name in names}, trials=asked)
