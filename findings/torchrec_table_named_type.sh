@@ -3,7 +3,7 @@
 #
 # A log has a column `type`, and the model a table of that name. Guess: the name of a table is free, as that of a feature
 # is. Seen: EmbeddingBagCollection keeps its tables in a torch ModuleDict under their names. The dictionary takes no name
-# that it has as an attribute or a method, so `type`, `items`, `keys`, `values`, `pop`, `half` and others end the
+# that it has as an attribute or a method, so `type`, `items`, `keys`, `values`, `half` and others end the
 # construction with a KeyError that tells of an attribute and of no table. The same table under another name, with the
 # same feature, is built. A catalogue is written for a log, so its tables need names of their own inside the collection.
 #

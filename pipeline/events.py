@@ -235,11 +235,15 @@ class BaseValidated(WorkerEvent):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialEnded(WorkerEvent):
-    """One of the settings that a pre-training tries was trained with, to its end."""
+    """A pre-training finished a trial: it trained to the end with one of its sets of settings."""
 
     name: ClassVar[str] = "trial"
     trial: str
-    """Its name, and its number among all trials."""
+    """Its name."""
+    number: int
+    """Its number among all trials, from 1."""
+    of: int
+    """All trials."""
     valid_loss: float | None
     """Its best validation loss; None where it diverged."""
 

@@ -121,7 +121,7 @@ class BaseSettings(View):
     """Sizes of the model; null for a base that was made elsewhere."""
     factory_source: str | None = None
     """SHA-256 of the source file that built an adopted module; null for any other base."""
-    trial: dict[str, float] = {}
+    trial_settings: dict[str, float] = {}
     """Settings of the best trial; empty where the base was trained once."""
     from_: str | None = Field(default=None, alias="from")
     """Where the base lay that it continues; null for one that was trained from the beginning."""

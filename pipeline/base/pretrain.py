@@ -33,7 +33,7 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingR
 
     Returns:
         What the run measured, the same on every worker. The best weights are in the folder `.best`
-        of the work's `scratch`, or of that of the chosen trial (`PretrainWork.having_chosen`),
+        of the work's `scratch`, or of that of the chosen trial (`PretrainWork.of_trial_named`),
         unless `is_parent_best` says that no step improved on the parent.
 
     Raises:
@@ -72,15 +72,14 @@ def _best_trial(
     tried: list[TrialResult] = []
     diverged: list[Diverged] = []
     for number, trial in enumerate(work.trials, 1):
-        title = f"{trial.name}, trial {number} of {len(work.trials)}"
-        training = Pretraining(work.trying(trial), worker=worker, report=report)
+        training = Pretraining(work.of_trial(trial), worker=worker, report=report)
         try:
             results[trial.name] = training.run()
             training.save()  # a run that is resumed does not train this trial again
         except Diverged as error:
             diverged.append(error)
         tried.append(_trial_result(trial, results.get(trial.name)))
-        report(TrialEnded(title, tried[-1].best_valid_loss))
+        report(TrialEnded(trial.name, number, len(work.trials), tried[-1].best_valid_loss))
         del training
         gc.collect()
     if not results:
@@ -88,7 +87,7 @@ def _best_trial(
     chosen = min(results, key=lambda name: results[name].best_valid_loss)
     result = results[chosen].model_copy(update={"trials": tuple(tried), "trial": chosen})
     # Its last checkpoint is that of a training that is over, so nothing is trained again.
-    return result, Pretraining(work.having_chosen(chosen), worker=worker, report=silent)
+    return result, Pretraining(work.of_trial_named(chosen), worker=worker, report=silent)
 
 
 def _trial_result(trial: Trial, result: TrainingResult | None) -> TrialResult:

@@ -56,7 +56,7 @@ def publish_trained(
     Returns:
         The manifest of the base in `base/` of the run folder.
     """
-    work = work.having_chosen(result.trial)
+    work = work.of_trial_named(result.trial)
     sealed = work.run_dir / _SEALED
     shutil.rmtree(sealed, ignore_errors=True)
     shutil.copytree(work.scratch / BEST, sealed, copy_function=_linked)
@@ -99,7 +99,7 @@ def _settings(spec: PretrainSpec | None, work: PretrainWork, result: TrainingRes
     # The sizes that were trained: those of the parent, where a base is continued.
     settings["model"] = work.model.model_dump(mode="json")
     best = [trial.settings for trial in result.trials if trial.name == result.trial]
-    return settings | ({"trial": best[0]} if best else {})
+    return settings | ({"trial_settings": best[0]} if best else {})
 
 
 def _linked(source: str, target: str) -> str:

@@ -53,9 +53,9 @@ _log = logging.getLogger(__name__)
 _PREFETCHED = 4
 """Batches that are read ahead of the step."""
 BEST, CHECKPOINTS = ".best", "checkpoints"
-"""Folders of a training, while it goes on."""
+"""Folders of a training while it runs."""
 TRIALS = "trials"
-"""Folder of a run that has those of each trial, while several are tried."""
+"""Folder of a run that has a folder for each trial, with these two in it."""
 _REPORT_EVERY_S = 2.0
 
 
@@ -94,22 +94,22 @@ class PretrainWork:
     early_stop: Literal["sum", "per_task"] = "sum"
     """`per_task` trains each task's tower to its own best validation afterwards."""
     trials: tuple[Trial, ...] = ()
-    """Settings to try, of which the best are published; empty where `optim` and `model` are all."""
+    """Sets of settings to train with, one after the other; empty where the run trains once."""
     trial: str = ""
-    """Name of the trial that this is; empty where there is one only."""
+    """Name of the trial whose work this is; empty where the run trains once."""
 
     @property
     def scratch(self) -> Path:
         """Return the folder of the checkpoints and of the best weights, in the run's folder."""
         return self.run_dir / TRIALS / self.trial if self.trial else self.run_dir
 
-    def trying(self, trial: Trial) -> Self:
+    def of_trial(self, trial: Trial) -> Self:
         """Return the work of one of the trials."""
         return replace(self, trials=(), trial=trial.name, model=trial.model, optim=trial.optim)
 
-    def having_chosen(self, name: str) -> Self:
-        """Return the work of the trial of this name; this work where nothing is tried."""
-        return next((self.trying(trial) for trial in self.trials if trial.name == name), self)
+    def of_trial_named(self, name: str) -> Self:
+        """Return the work of the trial of this name; this work where the run trains once."""
+        return next((self.of_trial(trial) for trial in self.trials if trial.name == name), self)
 
 
 class Pretraining:

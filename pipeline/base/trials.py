@@ -29,11 +29,11 @@ SETS: Mapping[str, Mapping[str, float]] = {
 VARIED = sorted({name for settings in SETS.values() for name in settings})
 """Settings in which the sets differ."""
 _LENGTH = ("batch_rows", "epochs", "patience", "validations_per_epoch")
-"""Settings of the run's length. Who gives one trains in a way of their own, and once."""
+"""Settings of the run's length. Where the user gives one of them, the run trains once."""
 MAX_ROWS = 4_000_000
-"""Training rows above which one set is trained: they are read once, and hardly overfitted."""
+"""Training rows above which a run trains once: it reads so many rows once, and hardly overfits."""
 MAX_TABLE_BYTES = 2**30
-"""Bytes of all tables above which one set is trained: each trial keeps its own on disk."""
+"""Bytes of all tables above which a run trains once: each trial keeps its own tables on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -233,7 +233,7 @@ def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -
         rows=view.selections["pretrain"].rows,
         continues=parent is not None,
         has_state=parent is not None and optimizer_state.has_state(parent),
-        chosen=parent.manifest.settings.trial if parent else {},
+        chosen=parent.manifest.settings.trial_settings if parent else {},
     )
 
 

@@ -152,13 +152,13 @@ def test_the_best_trial_is_published_as_a_run_with_its_settings_alone_would_be(t
         manifest = publish(spec, work, result)
         for trial in work.trials:
             alone = dataclasses.replace(
-                work.trying(trial), trial="", run_dir=tmp_path / f"{trial.name} alone"
+                work.of_trial(trial), trial="", run_dir=tmp_path / f"{trial.name} alone"
             )
             alone_result = pretrain(alone, worker=worker, report=silent)
             assert alone_result.best_valid_loss == losses[trial.name]
             digest = read_best(alone.scratch / BEST).digest
             assert (digest == manifest.digest) == (trial.name == result.trial)
-    assert manifest.settings.trial == dict(SETS[result.trial])
+    assert manifest.settings.trial_settings == dict(SETS[result.trial])
     assert not (spec.run_dir / "trials").exists()
 
 
