@@ -1,5 +1,6 @@
 """Heads, kernels and rows small enough to check by hand, and rows to tune them on."""
 
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ TASKS = (
     TaskShape(name="cvr", kind="conversion", given=0, weight=0.5),
 )
 WIDTH, X_UNITS = 6, 5
+ONE_DRAWS = threading.Lock()
+"""Torch's generator is one for all threads: workers that are threads draw heads in turn."""
 SHAPE = KernelShape(
     base=2 * WIDTH, inputs=2 * WIDTH + X_UNITS, hidden=7, code=3, tasks=2, tower_in=WIDTH,
     tower_hidden=4, rank=2,
@@ -27,12 +30,12 @@ SHAPE = KernelShape(
 
 
 def small_heads(seed=0):
-    torch.manual_seed(seed)
-    heads = Heads(tasks=2, width=WIDTH, hidden=4)
-    for parameter in heads.parameters():
-        nn.init.normal_(parameter)
-        parameter.requires_grad_(False)
-    return heads
+    with ONE_DRAWS:
+        torch.manual_seed(seed)
+        heads = Heads(tasks=2, width=WIDTH, hidden=4)
+        for parameter in heads.parameters():
+            nn.init.normal_(parameter)
+    return heads.requires_grad_(False)
 
 
 def moved_kernel(seed, shape=SHAPE, size=0.3):
