@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
 from iak.pipeline.model.inputs import AlongX
@@ -85,10 +86,27 @@ class DcnMmoe(nn.Module):
         }
 
 
+class _FullCrossNet(CrossNet):  # type: ignore[misc]
+    """TorchRec's crosses of full matrices, which are as fast frozen as while they train.
+
+    TorchRec 1.8 multiplies by `torch.matmul(kernel, x[:, :, None])`. Where the kernel has no
+    gradient, torch 2.13 computes that as one product of matrix and vector for each row.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return x_BX after all crosses, `z_BX`."""
+        crossed_BX = input
+        for kernel_XX, bias_X1 in zip(self.kernels, self.bias, strict=True):
+            # The bias apart, as TorchRec adds it: `linear` with a bias rounds otherwise.
+            mapped_BX = linear(crossed_BX, kernel_XX) + bias_X1.squeeze(1)
+            crossed_BX = input * mapped_BX + crossed_BX
+        return crossed_BX
+
+
 def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:
     """Build layers of x_{l+1} = x_0 * (W_l x_l + b_l) + x_l; W_l is full or of low rank."""
     cross: nn.Module = (
-        CrossNet(in_features=width, num_layers=layers)
+        _FullCrossNet(in_features=width, num_layers=layers)
         if rank is None
         else LowRankCrossNet(in_features=width, num_layers=layers, low_rank=rank)
     )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrec.modules.crossnet import LowRankCrossNet
 
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
@@ -68,3 +69,26 @@ def test_every_parameter_that_is_as_wide_as_x_is_named_along_it(cross_rank, mlp)
         shape = trunk.get_parameter(name).shape
         for axis in (axes.reads, axes.makes):
             assert axis is None or shape[axis] in (width, joined)
+
+
+class Operators(TorchDispatchMode):
+    """Record the operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("cross_rank", [None, 2])
+def test_frozen_crosses_multiply_all_rows_at_once(cross_rank):
+    trunk = DcnMmoe(
+        width=5, cross_layers=2, cross_rank=cross_rank, experts=2, expert_width=3, tasks=1
+    ).requires_grad_(False)
+    with torch.no_grad(), Operators() as called:
+        trunk.cross(torch.randn(7, 5))
+    assert torch.ops.aten.bmm not in called.names
+    assert {torch.ops.aten.mm, torch.ops.aten.addmm} & set(called.names)
