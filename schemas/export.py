@@ -88,6 +88,16 @@ class ExportedGiven(Spec):
     """Layers between h and each logit; None where kernels only read h."""
 
 
+class ExportedHistory(Spec):
+    """A history whose values are read one by one."""
+
+    feature: str
+    target: str
+    """Feature of the same table that it is compared with."""
+    positions: PositiveInt
+    """Newest values that are read."""
+
+
 class ExportedBaseStatistics(Spec):
     """Fresh statistics that a base reads as numbers. Their counts stay those of the base."""
 
@@ -120,6 +130,8 @@ class ExportDocument(Spec):
     probabilities: tuple[ExportedProbability, ...]
     model: ModelSpec
     """Sizes of trunk and towers; not read where the base is known by its columns."""
+    histories: tuple[ExportedHistory, ...] = ()
+    """In the order of their readers; empty where only means are read."""
     given: ExportedGiven | None = None
     """Null where the base has a trunk."""
     fresh: ExportedBaseStatistics | None = None

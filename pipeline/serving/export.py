@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from iak.pipeline.base.given_towers import open_given
+from iak.pipeline.base.histories import history_positions
 from iak.pipeline.base.precision import precisions_of
 from iak.pipeline.base.published_base import PublishedBase, files_of, task_shapes
 from iak.pipeline.errors import BadRequest
@@ -34,6 +35,7 @@ from iak.schemas.export import (
     ExportDocument,
     ExportedBaseStatistics,
     ExportedGiven,
+    ExportedHistory,
     ExportedKernel,
     ExportedProbability,
     ExportedTable,
@@ -50,8 +52,6 @@ BANK_DOCUMENT, BANK_WEIGHTS = "bank.json", "bank.safetensors"
 RUNTIME = "iak_runtime.py"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 """Types of entries that the runtime reads."""
-TRUNKS = ("dcnv2_mmoe", "mlp")
-"""Trunks that the runtime computes."""
 _UNREAD = ("probe_w", "probe_b", "prior_mean", "prior_logvar")
 """Weights that only tuning and the rate read; an export leaves them out."""
 _JOINED = {"code_w": ("mean_w", "logvar_w"), "code_b": ("mean_b", "logvar_b")}
@@ -62,24 +62,13 @@ def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
     """Refuse a base that the runtime cannot compute.
 
     Raises:
-        BadRequest: it is a module of others, has a trunk or a precision that the runtime does not
-            know, or its products are not in fp32.
+        BadRequest: it is a module of others, has a precision that the runtime does not know, or its
+            products are not in fp32.
     """
-    is_given = base.catalog.columns_base is not None
-    if base.catalog.base is not None and not is_given:
+    if base.catalog.base is not None and base.catalog.columns_base is None:
         raise BadRequest(
             f"the base at {base.location} is an adopted torch module, and an export holds no code "
             "of others. Export it with its own tools, or predict with `iak serve`"
-        )
-    if base.model.trunk not in TRUNKS and not is_given:
-        raise BadRequest(
-            f"the base at {base.location} has the trunk {base.model.trunk}; the runtime computes "
-            f"{' and '.join(TRUNKS)}. Predict with `iak serve`"
-        )
-    if base.model.history != "mean":
-        raise BadRequest(
-            f"the base at {base.location} reads histories by model.history={base.model.history}; "
-            "the runtime reads their means alone. Predict with `iak serve`"
         )
     if tables.products != "fp32":
         raise BadRequest(f"tables.products={tables.products}; an export computes in fp32 alone")
@@ -217,9 +206,20 @@ def _document(
             for m in metrics
         ),
         model=base.model,
+        histories=_histories(base),
         given=_given(base.catalog.columns_base, titles),
         fresh=fresh,
         files=dict(files),
+    )
+
+
+def _histories(base: PublishedBase) -> tuple[ExportedHistory, ...]:
+    """Return the histories that a base reads value by value."""
+    positions = history_positions(base.catalog, base.model)
+    return tuple(
+        ExportedHistory(feature=f.name, target=target.name, positions=positions[f.name])
+        for f, target in base.catalog.histories
+        if positions
     )
 
 

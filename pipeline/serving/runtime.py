@@ -17,7 +17,8 @@ that its heading names, in their order. In fp32 and one thread a row gets the sa
 `iak predict`, and tests compare them.
 
 Shapes: B rows, V ids, R rows of a table, W columns, K kernels, T tasks, H units of h, X units of x,
-A inputs of an encoder, C code units; in the towers W units that a task reads and D hidden ones.
+A inputs of an encoder, C code units; in the towers W units that a task reads and D hidden ones; in
+histories L positions, K units of a value and S units that are read of it.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -350,6 +352,27 @@ class Tables:
         means_BW: Tensor = sums_BW / lengths_B[:, None].clamp(min=1)
         return means_BW
 
+    def newest(self, table: str, ids: Ids, lengths: Ids, positions: int) -> tuple[Tensor, Tensor]:
+        """Return the entries of each row's newest ids, and which positions have one.
+
+        Returns:
+            `e_BLK`, the newest one last and zeros before the first one, and `is_value_BL`.
+        """
+        entries_VW = self._entries(table, torch.from_numpy(ids))
+        lengths_B = torch.from_numpy(lengths)
+        age_L = torch.arange(positions, 0, -1)
+        is_value_BL = lengths_B[:, None] >= age_L
+        at_BL = lengths_B.cumsum(0)[:, None] - age_L
+        e_BLK = entries_VW.new_zeros(len(lengths_B), positions, entries_VW.shape[1])
+        e_BLK[is_value_BL] = entries_VW[at_BL[is_value_BL]]
+        return e_BLK, is_value_BL
+
+    def width(self, table: str) -> int:
+        """Return the columns of a table."""
+        # An entry of int8 has four bytes of scale and bias before its codes.
+        scale_and_bias = 4 if self._precisions[table] == "int8" else 0
+        return int(self.rows[table].shape[1]) - scale_and_bias
+
     def _entries(self, table: str, ids_V: Tensor) -> Tensor:
         """Return the entries of some rows in fp32."""
         picked = self.rows[table].index_select(0, ids_V)
@@ -364,65 +387,149 @@ class Tables:
 # ------------------------------------------------ trunk and towers, as model/
 
 
-class Trunk:
-    """From x to h: a cross network beside an MLP and a mixture of experts, or an MLP alone."""
+class Layers:
+    """The linear layers of a module, by name."""
 
-    def __init__(self, weights: Weights, sizes: Mapping[str, Any], *, tasks: int) -> None:
+    def __init__(self, weights: Weights, prefix: str) -> None:
+        """Take the weights whose names begin with a prefix.
+
+        Args:
+            weights: dense weights by name.
+            prefix: name of the module in the model, with a dot.
+        """
+        self.w = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        """Return a layer's outputs; inputs and outputs are on the last axis."""
+        return linear(x, self.w[f"{name}.weight"], self.w.get(f"{name}.bias"))
+
+    def count(self, name: str) -> int:
+        """Return how many layers are listed under a name, as `name.0`, `name.1`, ..."""
+        start = f"{name}."
+        return len({n[len(start) :].split(".")[0] for n in self.w if n.startswith(start)})
+
+    def relu_mlp(self, name: str, x_BX: Tensor) -> Tensor:
+        """Return the units of an MLP, whose every layer is linear, ReLU and dropout."""
+        for layer in range(self.count(name)):
+            x_BX = self.linear(f"{name}.{3 * layer}", x_BX).relu()
+        return x_BX
+
+
+class Trunk:
+    """From x and what was read of histories to h, by the formulas of model/trunks/."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        sizes: Mapping[str, Any],
+        *,
+        tasks: int,
+        embeddings: Sequence[int],
+    ) -> None:
         """Take the weights whose names begin with `trunk.`.
 
         Args:
             weights: dense weights by name.
             sizes: `model` of `export.json`.
             tasks: T.
+            embeddings: units of each embedding, in the order of x.
+
+        Raises:
+            BadExport: the trunk is one that this file does not know.
         """
-        prefix = "trunk."
-        self._w = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-        self._sizes, self._tasks = sizes, tasks
+        self._of, self._sizes, self._tasks = Layers(weights, "trunk."), sizes, tasks
+        self._starts = [sum(embeddings[:index]) for index in range(len(embeddings) + 1)]
+        known = {
+            "dcnv2_mmoe": self._dcnv2_mmoe, "mlp": self._mlp, "deepfm": self._deepfm,
+            "dlrm": self._dlrm, "ple": self._ple,
+        }  # fmt: skip
+        if sizes["trunk"] not in known:
+            raise BadExport(f"the trunk {sizes['trunk']} is not known here. Export it again")
+        self._read = known[sizes["trunk"]]
 
     def __call__(self, x_BX: Tensor) -> Tensor:
         """Return `h_BH`."""
-        layers = len(self._sizes["mlp"])
-        if self._sizes["trunk"] == "mlp":
-            for layer in range(layers):
-                x_BX = self._linear(f"layers.{3 * layer}", x_BX).relu()
-            return x_BX
-        wide_BX = x_BX
-        for layer in range(layers):
-            wide_BX = self._linear(f"mlp.{3 * layer}", wide_BX).relu()
-        z_BZ = torch.cat([self._crossed(x_BX), wide_BX], dim=1)
+        return self._read(x_BX)
+
+    def _mlp(self, x_BX: Tensor) -> Tensor:
+        return self._of.relu_mlp("layers", x_BX)
+
+    def _dcnv2_mmoe(self, x_BX: Tensor) -> Tensor:
+        z_BZ = torch.cat([self._crossed(x_BX), self._of.relu_mlp("mlp", x_BX)], dim=1)
         experts, width = self._sizes["experts"], self._sizes["expert_width"]
-        e_BEW = self._linear("expert", z_BZ).relu().view(-1, experts, width)
-        gate_BTE = self._linear("gate", z_BZ).view(-1, self._tasks, experts).softmax(dim=-1)
+        e_BEW = self._of.linear("expert", z_BZ).relu().view(-1, experts, width)
+        gate_BTE = self._of.linear("gate", z_BZ).view(-1, self._tasks, experts).softmax(dim=-1)
         return (gate_BTE @ e_BEW).flatten(1)
 
     def _crossed(self, x_BX: Tensor) -> Tensor:
         """Return the crosses of DCN-v2, in the order of operations of torchrec 1.8."""
+        w = self._of.w
         if self._sizes["cross_rank"]:
             crossed_BX = x_BX
             for layer in range(self._sizes["cross_layers"]):
-                narrow_BR = linear(crossed_BX, self._w[f"cross.V_kernels.{layer}"])
-                wide_BX = linear(narrow_BR, self._w[f"cross.W_kernels.{layer}"])
-                crossed_BX = x_BX * (wide_BX + self._w[f"cross.bias.{layer}"]) + crossed_BX
+                narrow_BR = linear(crossed_BX, w[f"cross.V_kernels.{layer}"])
+                wide_BX = linear(narrow_BR, w[f"cross.W_kernels.{layer}"])
+                crossed_BX = x_BX * (wide_BX + w[f"cross.bias.{layer}"]) + crossed_BX
             return crossed_BX
         x_BX1 = crossed_BX1 = x_BX.unsqueeze(2)
         for layer in range(self._sizes["cross_layers"]):
-            product_BX1 = torch.matmul(self._w[f"cross.kernels.{layer}"], crossed_BX1)
-            crossed_BX1 = x_BX1 * (product_BX1 + self._w[f"cross.bias.{layer}"]) + crossed_BX1
+            product_BX1 = torch.matmul(w[f"cross.kernels.{layer}"], crossed_BX1)
+            crossed_BX1 = x_BX1 * (product_BX1 + w[f"cross.bias.{layer}"]) + crossed_BX1
         return crossed_BX1.squeeze(dim=2)
 
-    def _linear(self, name: str, x_BI: Tensor) -> Tensor:
-        """Return a layer's outputs, `y_BO`."""
-        return linear(x_BI, self._w[f"{name}.weight"], self._w[f"{name}.bias"])
+    def _deepfm(self, x_BX: Tensor) -> Tensor:
+        v_BVK = torch.cat(self._vectors(x_BX), dim=1)
+        second_BK = 0.5 * (v_BVK.sum(dim=1).square() - v_BVK.square().sum(dim=1))
+        deep_BX = self._of.relu_mlp("deep", x_BX)
+        return self._of.linear("out", torch.cat([x_BX, second_BK, deep_BX], dim=1))
+
+    def _dlrm(self, x_BX: Tensor) -> Tensor:
+        e_BFK, n_BNK = self._vectors(x_BX)
+        of_numbers_BK = (n_BNK.sum(dim=1) + self._of.w["bottom_bias_K"]).relu()
+        z_BK = self._of.linear("bottom", of_numbers_BK).relu()
+        v_BVK = torch.cat([z_BK[:, None], e_BFK], dim=1)
+        dots_BVV = v_BVK @ v_BVK.transpose(1, 2)
+        dots = [dots_BVV[:, v, v + 1 :] for v in range(e_BFK.shape[1])]
+        return self._of.relu_mlp("top", torch.cat([*dots, z_BK], dim=1))
+
+    def _vectors(self, x_BX: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of embeddings and of numbers, as model/input_vectors.py."""
+        weight_KX, end = self._of.w["vectors.weight_KX"], self._starts[-1]
+        spans = list(pairwise(self._starts))
+        e_BFK = torch.stack([linear(x_BX[:, a:b], weight_KX[:, a:b]) for a, b in spans], dim=1)
+        return e_BFK, x_BX[:, end:, None] * weight_KX[:, end:].T
+
+    def _ple(self, x_BX: Tensor) -> Tensor:
+        mixtures = [x_BX] * (self._tasks + 1)
+        for level in range(self._of.count("levels")):
+            mixtures = self._ple_level(f"levels.{level}", mixtures)
+        return torch.cat(mixtures, dim=1)
+
+    def _ple_level(self, name: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the mixture of each gate; the last level has none for the shared experts."""
+        width = self._sizes["expert_width"]
+        groups = [
+            self._of.linear(f"{name}.experts.{group}", g_BI).relu().unflatten(1, (-1, width))
+            for group, g_BI in enumerate(inputs)
+        ]
+        *own, shared = groups
+        choices = [*(torch.cat([group, shared], dim=1) for group in own), torch.cat(groups, dim=1)]
+        mixtures = []
+        for gate in range(self._of.count(f"{name}.gates")):
+            logits_BE = self._of.linear(f"{name}.gates.{gate}", inputs[gate])
+            weights_B1E = logits_BE.softmax(dim=-1)[:, None]
+            mixtures.append((weights_B1E @ choices[gate])[:, 0])
+        return mixtures
 
 
-def linear(x_BI: Tensor, w_OI: Tensor, b_O: Tensor | None = None) -> Tensor:
-    """Return w x + b for each row, computed with at least `MIN_OUTPUTS` outputs."""
+def linear(x: Tensor, w_OI: Tensor, b_O: Tensor | None = None) -> Tensor:
+    """Return w x + b along the last axis, computed with at least `MIN_OUTPUTS` outputs."""
     missing = MIN_OUTPUTS - len(w_OI)
     if missing <= 0:
-        return functional.linear(x_BI, w_OI, b_O)
+        return functional.linear(x, w_OI, b_O)
     bias = None if b_O is None else functional.pad(b_O, (0, missing))
-    y_BO = functional.linear(x_BI, functional.pad(w_OI, (0, 0, 0, missing)), bias)
-    return y_BO[:, :-missing].contiguous()
+    padded = functional.linear(x, functional.pad(w_OI, (0, 0, 0, missing)), bias)
+    return padded[..., :-missing].contiguous()
 
 
 class Towers:
@@ -448,6 +555,104 @@ class Towers:
         """Return the logits of hidden units before their ReLU, `logits_BT`."""
         # A sum along each row. A product with one output would round by the number of rows.
         return (hidden_BTD.relu() * self.w2_TD).sum(dim=-1) + self.b2_T
+
+
+# ------------------------------------------------ histories, as model/histories/
+
+
+class Histories:
+    """Histories whose values are read one by one, each by a reader of its own."""
+
+    def __init__(self, weights: Weights, shapes: Sequence[Mapping[str, Any]], kind: str) -> None:
+        """Take the weights whose names begin with `histories.readers.`.
+
+        Args:
+            weights: dense weights by name.
+            shapes: `histories` of `export.json`.
+            kind: `model.history` of `export.json`.
+
+        Raises:
+            BadExport: the reader is one that this file does not know.
+        """
+        readers = {"din": _target_attention, "sasrec": _self_attention, "caser": _convolutions}
+        if shapes and kind not in readers:
+            raise BadExport(f"the history reader {kind} is not known here. Export it again")
+        self.shapes = shapes
+        self._read = readers.get(kind)
+        self._of = [Layers(weights, f"histories.readers.{index}.") for index in range(len(shapes))]
+
+    def __call__(self, values: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+        """Return the units of each history, `s_BS`.
+
+        Args:
+            values: of each history `e_BLK`, `is_value_BL` and the target `t_BK`.
+        """
+        if self._read is None:
+            return []
+        return [self._read(of, *each) for of, each in zip(self._of, values, strict=True)]
+
+
+def _target_attention(of: Layers, e_BLK: Tensor, is_value_BL: Tensor, t_BK: Tensor) -> Tensor:
+    """Return the sum of the values, weighted by what each has to do with the target."""
+    read_BLA = of.linear("of_value", torch.cat([e_BLK, e_BLK * t_BK[:, None]], dim=2))
+    read_BLA = read_BLA + of.linear("of_target", t_BK)[:, None]
+    hidden_BLA = functional.prelu(read_BLA, of.w["activation.weight"])
+    a_BL1 = of.linear("weigh", hidden_BLA) * is_value_BL[:, :, None]
+    s_BK: Tensor = (a_BL1 * e_BLK).sum(dim=1)
+    return s_BK
+
+
+def _self_attention(of: Layers, e_BLK: Tensor, is_value_BL: Tensor, t_BK: Tensor) -> Tensor:
+    """Return the last state of causal self-attention, and its products with the target."""
+    blocks, length = of.count("blocks"), e_BLK.shape[1]
+    f_BLK = e_BLK + of.w["position_LK"][-length:]
+    for block in range(blocks):
+        # No state of the last block is read but the last one.
+        queries = 1 if block == blocks - 1 else length
+        f_BLK = _attention_block(of, f"blocks.{block}", f_BLK, is_value_BL, queries)
+    f_BK = f_BLK[:, 0] * is_value_BL[:, -1:]
+    return torch.cat([f_BK, f_BK * t_BK], dim=1)
+
+
+def _attention_block(
+    of: Layers, name: str, f_BLK: Tensor, is_value_BL: Tensor, queries: int
+) -> Tensor:
+    """Return the next states of the last `queries` positions."""
+    normed_BLK = _normed(of, f"{name}.attention_norm", f_BLK)
+    q_BQK = of.linear(f"{name}.query", normed_BLK[:, -queries:]) / math.sqrt(f_BLK.shape[2])
+    k_BLK, v_BLK = of.linear(f"{name}.key", normed_BLK), of.linear(f"{name}.value", normed_BLK)
+    first, read = f_BLK.shape[1] - queries, []
+    for query in range(queries):
+        past = slice(0, first + query + 1)
+        score_BP = (q_BQK[:, query, None] * k_BLK[:, past]).sum(dim=2)
+        may_not_BP = ~is_value_BL[:, past]
+        lowest = torch.finfo(score_BP.dtype).min
+        weight_BP = score_BP.masked_fill(may_not_BP, lowest).softmax(dim=-1)
+        read.append((weight_BP[:, :, None] * v_BLK[:, past]).sum(dim=1))
+    s_BQK = f_BLK[:, -queries:] + torch.stack(read, dim=1)
+    fed_BQK = of.linear(f"{name}.feed.0", _normed(of, f"{name}.feed_norm", s_BQK)).relu()
+    return s_BQK + of.linear(f"{name}.feed.2", fed_BQK)
+
+
+def _normed(of: Layers, name: str, f_BLK: Tensor) -> Tensor:
+    weight_K, bias_K = of.w[f"{name}.weight"], of.w[f"{name}.bias"]
+    return functional.layer_norm(f_BLK, weight_K.shape, weight_K, bias_K)
+
+
+def _convolutions(of: Layers, e_BLK: Tensor, is_value_BL: Tensor, t_BK: Tensor) -> Tensor:
+    """Return the joined filters over successive values, and their products with the target."""
+    length, width = e_BLK.shape[1:]
+    answers = []
+    for layer in range(of.count("horizontal")):
+        height = of.w[f"horizontal.{layer}.weight"].shape[1] // width
+        padded = functional.pad(e_BLK, (0, 0, height - 1, 0))
+        window_BLD = padded.unfold(1, height, 1).transpose(2, 3).flatten(2)
+        answer_BLN = of.linear(f"horizontal.{layer}", window_BLD).relu() * is_value_BL[:, :, None]
+        answers.append(answer_BLN.amax(dim=1))
+    of_positions_VL = of.w["vertical.weight"][:, -length:]
+    answers.append(linear(e_BLK.transpose(1, 2), of_positions_VL).flatten(1))
+    z_BK = of.linear("join", torch.cat(answers, dim=1)).relu() * is_value_BL[:, -1:]
+    return torch.cat([z_BK, z_BK * t_BK], dim=1)
 
 
 # ------------------------------------------------ a base known by its columns, as model/given.py
@@ -1113,10 +1318,18 @@ class Model:
         self._given = Given(described, dense) if described else None
         self._fresh = BaseStatistics(folder / "fresh", fresh) if fresh else None
         self._towers = (self._given and self._given.tail) or Towers(dense)
-        tasks = len(self._document["tasks"])
-        self._trunk = None if described else Trunk(dense, self._document["model"], tasks=tasks)
+        sizes = self._document["model"]
+        # Documents of older versions have no histories, and a mean is not written.
+        shapes, kind = self._document.get("histories", []), sizes.get("history", "mean")
+        self._histories = Histories(dense, shapes, kind)
+        self._trunk = None if described else self._new_trunk(dense, sizes)
         bank = folder / "bank"
         self._bank = Bank(bank, self.fingerprint, self._towers) if bank.is_dir() else None
+
+    def _new_trunk(self, dense: Weights, sizes: Mapping[str, Any]) -> Trunk:
+        read = [self.encoder.table_of(feature) for feature in self.encoder.keyed]
+        widths = [self.tables.width(table) for table in read]
+        return Trunk(dense, sizes, tasks=len(self._document["tasks"]), embeddings=widths)
 
     def load_bank(self, folder: str | Path) -> None:
         """Let the kernels of another bank predict, from the next call on.
@@ -1191,19 +1404,24 @@ class Model:
 
     def _represent(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """Return h and x of a batch."""
-        means = []
+        bags: dict[str, tuple[str, Ids, Ids]] = {}  # feature -> table, ids, ids of each row
         for feature in self.encoder.keyed:
-            ids, lengths = self.encoder.ids(feature, columns)
-            means.append(self.tables.means(self.encoder.table_of(feature), ids, lengths))
+            table = self.encoder.table_of(feature)
+            bags[feature["name"]] = (table, *self.encoder.ids(feature, columns))
+        means = {name: self.tables.means(*bag) for name, bag in bags.items()}
         count = len(next(iter(columns.values())))
         numeric_BN = torch.from_numpy(self.encoder.numbers(columns, count))
         if self._fresh is not None:
             numeric_BN = torch.cat([numeric_BN, self._fresh.of(columns, count)], dim=1)
         if self._given is not None:
             return self._given.represent(numeric_BN, columns)
-        x_BX = torch.cat([*means, numeric_BN], dim=1)
+        x_BX = torch.cat([*means.values(), numeric_BN], dim=1)
         assert self._trunk is not None, "only a given base has none"
-        return self._trunk(x_BX), x_BX
+        values = [
+            (*self.tables.newest(*bags[s["feature"]], s["positions"]), means[s["target"]])
+            for s in self._histories.shapes
+        ]
+        return self._trunk(torch.cat([x_BX, *self._histories(values)], dim=1)), x_BX
 
     def _routes(
         self, columns: Columns, count: int, bank: Bank | None

@@ -189,7 +189,15 @@ def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base
 
 
 SHAPES = {
-    "mlp": MODELS["mlp"],
+    **{name: model for name, model in MODELS.items() if name != "crosses"},
+    "deepfm, other widths": MODELS["deepfm"].model_copy(update={"width": 5}),
+    "ple, one level": MODELS["ple"].model_copy(update={"levels": 1, "shared_experts": 1}),
+    "sasrec, three blocks of two positions": MODELS["deepfm and sasrec"].model_copy(
+        update={"trunk": "mlp", "mlp": (9, 8), "blocks": 3, "positions": 2}
+    ),
+    "caser, one filter": MODELS["ple and caser"].model_copy(
+        update={"filter_heights": (1,), "filters": 1, "vertical_filters": 1}
+    ),
     "crosses of low rank": ModelSpec(
         width=4, cross_layers=3, cross_rank=2, mlp=(13, 6), experts=3, expert_width=4, tower_width=3
     ),
@@ -391,12 +399,6 @@ def test_what_the_runtime_cannot_express_is_refused_with_the_reason(base):
     module = SimpleNamespace(columns_base=None, base=object())
     cases = {
         "an adopted torch module": (manifest_of(base, catalog=module), TABLES),
-        "has the trunk other": (
-            manifest_of(base, model=base.model.model_copy(update={"trunk": "other"})), TABLES,
-        ),
-        "reads histories by model.history=din": (
-            manifest_of(base, model=base.model.model_copy(update={"history": "din"})), TABLES,
-        ),
         "computes in fp32 alone": (base, EvaluatedTablesSpec(products="bf16")),
         "would be exported as int4": (base, EvaluatedTablesSpec(precision="int4")),
     }  # fmt: skip
