@@ -95,11 +95,13 @@ class _FullCrossNet(CrossNet):  # type: ignore[misc]
 
     def forward(self, input: Tensor) -> Tensor:
         """Return x_BX after all crosses, `z_BX`."""
-        crossed_BX = input
+        # A view, so that the gradients of all crosses add up before those of other readers of the
+        # input join them. Training then rounds as TorchRec's does.
+        x_BX = crossed_BX = input.view_as(input)
         for kernel_XX, bias_X1 in zip(self.kernels, self.bias, strict=True):
             # The bias apart, as TorchRec adds it: `linear` with a bias rounds otherwise.
             mapped_BX = linear(crossed_BX, kernel_XX) + bias_X1.squeeze(1)
-            crossed_BX = input * mapped_BX + crossed_BX
+            crossed_BX = x_BX * mapped_BX + crossed_BX
         return crossed_BX
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchrec.modules.crossnet import LowRankCrossNet
+from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
+from iak.pipeline.model.trunks import dcnv2_mmoe
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 
 
@@ -92,3 +93,20 @@ def test_frozen_crosses_multiply_all_rows_at_once(cross_rank):
         trunk.cross(torch.randn(7, 5))
     assert torch.ops.aten.bmm not in called.names
     assert {torch.ops.aten.mm, torch.ops.aten.addmm} & set(called.names)
+
+
+def test_crosses_train_as_torchrecs_do_bit_for_bit(monkeypatch):
+    """Also where the MLP reads x as well, so that its gradient is a sum over both."""
+
+    def trained():
+        torch.manual_seed(0)
+        trunk = DcnMmoe(width=13, cross_layers=3, mlp=[8], experts=2, expert_width=3, tasks=1)
+        x_BX = torch.randn(70, 13).requires_grad_(True)
+        h_BH = trunk(x_BX)
+        h_BH.square().sum().backward()
+        return [h_BH.detach(), *(leaf.grad for leaf in (x_BX, *trunk.parameters()))]
+
+    ours = trained()
+    monkeypatch.setattr(dcnv2_mmoe, "_FullCrossNet", CrossNet)
+    theirs = trained()
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
