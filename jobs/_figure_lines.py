@@ -176,7 +176,7 @@ class PlacedLine(View):
 
 
 class LeagueLine(View):
-    """`quality`: a method on one log and task, against the base."""
+    """`quality`, `trunks`: a method or model on one log and task, against its base."""
 
     log: str
     method: str = ""

@@ -76,7 +76,7 @@ _MODES = {
 
 def draw(record: BenchmarkRecord, path: Path) -> None:
     """Draw a record. A benchmark that has no picture is skipped."""
-    logs = logs_of(record) if record.bench == "quality" else []
+    logs = logs_of(record) if record.bench in ("quality", "trunks") else []
     tables = _measured_tables(record) if record.bench == "sharding" else []
     panels = {
         "data": (_data, 1),
@@ -89,6 +89,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         "serve": (_serve, 3),
         "sharding": (_sharding, max(1, min(_MAX_PANELS, len(tables)))),
         "tables": (_tables, 2),
+        "trunks": (draw_quality, max(1, len(logs))),
     }
     if record.bench not in panels:
         return

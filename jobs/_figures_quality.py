@@ -1,4 +1,4 @@
-"""Draw the gain of each method: a panel for each log, a line with intervals for each method."""
+"""Draw the gain of each method or model: a panel for each log, a line with intervals for each."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _SCALE = 1e4
 
 
 def logs_of(record: BenchmarkRecord) -> list[str]:
-    """Return the logs of a record of `quality` in its order."""
+    """Return the logs of a record of `quality` or `trunks` in its order."""
     return list(dict.fromkeys(line.log for line in _league(record)))
 
 
@@ -49,4 +49,5 @@ def _draw_method(line: LeagueLine, height: int, ax: Axes) -> None:
 
 
 def _league(record: BenchmarkRecord) -> list[LeagueLine]:
-    return [line for line in record.lines(LeagueLine, "league") if line.is_first]
+    table = "league" if record.bench == "quality" else record.bench
+    return [line for line in record.lines(LeagueLine, table) if line.is_first]

@@ -53,6 +53,10 @@ BENCHMARKS = {
         spec="BenchQualitySpec",
         help="IAK beside continued training, LoRA and others, on public logs, with intervals",
     ),
+    "trunks": Benchmark(
+        spec="BenchTrunksSpec",
+        help="Each trunk and reader of histories as a base, alone and with kernels, on public logs",
+    ),
     "serve": Benchmark(
         spec="BenchServeSpec",
         help="What a thousand kernels cost in predictions, from Parquet and over HTTP",

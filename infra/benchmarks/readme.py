@@ -33,6 +33,7 @@ from infra.benchmarks.readme_lines import (
     SimulatedLine,
     SizeLine,
     StageLine,
+    TrunkLine,
     VariantLine,
 )
 
@@ -57,6 +58,7 @@ def chapter(folder: Path) -> str:
         "serve": serve_text,
         "nights": nights_text,
         "quality": quality_text,
+        "trunks": trunks_text,
         "data": _data,
         "sharding": _sharding,
         "scaling": _scaling,
@@ -479,12 +481,61 @@ def _quality_row(line: LeagueLine) -> list[str]:
     ]
 
 
+def trunks_text(record: BenchmarkRecord, subfolder: str) -> str:
+    """Return the section of `trunks`: each model's base, what kernels add, beside the first model.
+
+    Args:
+        record: of the benchmark.
+        subfolder: folder of the records, relative to the page.
+    """
+    shown = [line for line in record.lines(TrunkLine, "trunks") if line.is_first]
+    machine, title = record.machine, "Trunks and readers of histories"
+    tasks = ", ".join(f"{log} {task}" for log, task in {r.log: r.task for r in shown}.items())
+    lines = [
+        f"**{title}** (`{record.command}`, {machine.cores} cores, {machine.processor}, commit "
+        f"{record.commit}; the command collects cells that earlier sittings ran). AUC on test "
+        f"rows, of the first task of each log ({tasks}); differences are in units of 1e-4, with "
+        f"95 % intervals. *The first* is `{shown[0].method}`. Other tasks and single domains: "
+        "`trunks/cells`.",
+        "",
+        f"![{title}]({subfolder}/trunks.png)",
+        "",
+    ]
+    lines += table_of(
+        ["log", "model", "seeds", "base", "minus the first's base", "with kernels",
+         "kernels add", "lowest and highest seed", "minus the first's with kernels",
+         "dense parameters", "CPU s, base", "kernels", "base at its cap"],
+        [_trunk_row(line) for line in shown],
+    )  # fmt: skip
+    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record.notes), ""])
+
+
+def _trunk_row(line: TrunkLine) -> list[str]:
+    return [
+        line.log,
+        f"`{line.method}`",
+        str(line.seeds),
+        _decimal(line.base_auc, ".4f"),
+        _ends(line.base_beside_first, line.base_beside_first_low, line.base_beside_first_high),
+        _decimal(line.auc, ".4f"),
+        _interval(line),
+        _seeds(line),
+        _ends(line.tuned_beside_first, line.tuned_beside_first_low, line.tuned_beside_first_high),
+        f"{line.parameters:,}",
+        f"{line.base_cpu_s:.0f}",
+        f"{line.cpu_s:.1f}",
+        f"{line.at_cap} of {line.seeds}",
+    ]
+
+
 def _interval(line: DifferenceLine) -> str:
     """Return a difference in 1e-4 of AUC with its interval."""
-    if line.low is None:
-        return "-"
-    ends = f"[{_units(line.low)}, {_units(line.high)}]"
-    return f"{_units(line.delta_auc)} {ends}"
+    return _ends(line.delta_auc, line.low, line.high)
+
+
+def _ends(delta: float | None, low: float | None, high: float | None) -> str:
+    """Return a difference with the ends of its interval; a dash where it has none."""
+    return "-" if low is None else f"{_units(delta)} [{_units(low)}, {_units(high)}]"
 
 
 def _seeds(line: DifferenceLine) -> str:

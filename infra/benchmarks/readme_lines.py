@@ -198,12 +198,10 @@ class NightLine(View):
 
 
 class DifferenceLine(View):
-    """`quality`: a method on one log and task, against the base or a rival."""
+    """`quality`, `trunks`: a method or model on one log and task, against its base or a rival."""
 
     log: str
     method: str
-    what: str
-    """The method, or the rival, in words."""
     is_first: bool
     """Whether the task is the first of the log."""
     seeds: int
@@ -217,6 +215,8 @@ class DifferenceLine(View):
 class LeagueLine(DifferenceLine):
     """`quality`: a method beside the base."""
 
+    what: str
+    """The method in words."""
     auc: float | None
     delta_gauc: float | None
     delta_log_loss: float | None
@@ -233,7 +233,30 @@ class PairLine(DifferenceLine):
     """`quality`: a form of IAK minus a rival."""
 
     rival: str
+    what: str
+    """The rival in words."""
     verdict: str
+
+
+# ------------------------------------------------------------ trunks
+
+
+class TrunkLine(DifferenceLine):
+    """`trunks`: a trunk with a reader of histories, alone and with kernels."""
+
+    task: str
+    base_auc: float | None
+    auc: float | None
+    base_beside_first: float | None
+    base_beside_first_low: float | None
+    base_beside_first_high: float | None
+    tuned_beside_first: float | None
+    tuned_beside_first_low: float | None
+    tuned_beside_first_high: float | None
+    parameters: int
+    base_cpu_s: float
+    cpu_s: float
+    at_cap: int
 
 
 # ------------------------------------------------------------ sharding, scaling

@@ -51,6 +51,8 @@ QualityMethod = Literal[
     "ceiling",
 ]
 """Methods of `quality`, each in infra/benchmarks/quality/methods.py."""
+Trunk = Literal["dcnv2_mmoe", "deepfm", "dlrm", "mlp", "ple"]
+HistoryReader = Literal["din", "sasrec", "caser"]
 
 
 class BenchDataSpec(BenchSpec):
@@ -182,11 +184,28 @@ class BenchNightsSpec(BenchSpec):
     """gloo workers, one thread each."""
 
 
-class BenchQualitySpec(BenchSpec):
-    """Settings of `quality`: IAK beside what else could be done with the same recent rows."""
+class SeparatedLogsSpec(BenchSpec):
+    """Settings of benchmarks on logs whose test rows lie in a folder of their own."""
 
     data_root: FolderToRead | None = None
     """Folder of the public logs, where `logs` names one. A planted log is made in `cache`."""
+    budget_minutes: Ceiling | None = None
+    """Minutes after which no further cell begins; what is finished is reported."""
+    cache: FolderToWrite = Path("runs/quality")
+    """Folder of separated logs, bases and predictions, which can be made again."""
+    planted_rows: Rows = 1_850_000
+    """Rows of the planted log."""
+    planted_days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
+    """Its days."""
+    planted_users: Count = 10_000
+    """Its users."""
+    planted_regions: Count = 8
+    """Its domains."""
+
+
+class BenchQualitySpec(SeparatedLogsSpec):
+    """Settings of `quality`: IAK beside what else could be done with the same recent rows."""
+
     logs: Annotated[
         tuple[QualityLog, ...], Field(min_length=1), AfterValidator(without_repeats)
     ] = ("frappe", "movielens", "retailrocket", "xmrec", "coupons", "planted")
@@ -201,17 +220,34 @@ class BenchQualitySpec(BenchSpec):
     """Seeds of base and methods. Settings are searched on the first one."""
     trials: Count = 8
     """Settings that are tried of every method, the shipped ones first."""
-    budget_minutes: Ceiling | None = None
-    """Minutes after which no further cell begins; what is finished is reported."""
     cells: FolderToWrite = Path("infra/benchmarks/quality/cells")
     """Folder of the finished cells. A cell that is there is never run again."""
-    cache: FolderToWrite = Path("runs/quality")
-    """Folder of separated logs, bases and predictions, which can be made again."""
-    planted_rows: Rows = 1_850_000
-    """Rows of the planted log."""
-    planted_days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
-    """Its days."""
-    planted_users: Count = 10_000
-    """Its users."""
-    planted_regions: Count = 8
-    """Its domains."""
+
+
+class BenchTrunksSpec(SeparatedLogsSpec):
+    """Settings of `trunks`: each trunk and each reader of histories, as a base and with kernels."""
+
+    logs: Annotated[
+        tuple[QualityLog, ...], Field(min_length=1), AfterValidator(without_repeats)
+    ] = ("movielens", "retailrocket")
+    """Logs, one after the other."""
+    trunks: Annotated[tuple[Trunk, ...], Field(min_length=1), AfterValidator(without_repeats)] = (
+        "dcnv2_mmoe",
+        "deepfm",
+        "dlrm",
+        "mlp",
+        "ple",
+    )
+    """Trunks, each over the means of histories. The first is what all others are compared with."""
+    histories: Annotated[tuple[HistoryReader, ...], AfterValidator(without_repeats)] = (
+        "din",
+        "sasrec",
+        "caser",
+    )
+    """Readers of histories, each with the first trunk."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(without_repeats)] = (
+        *range(3),
+    )
+    """Seeds of bases and kernels. All logs and models of one seed come before the next."""
+    cells: FolderToWrite = Path("infra/benchmarks/trunks/cells")
+    """Folder of the finished cells. A cell that is there is never run again."""

@@ -21,14 +21,10 @@ another folder.
     findings.py     tables and targets
 """
 
-import shutil
-import tempfile
-from pathlib import Path
-
 from iak.pipeline.events import Report
 from iak.pipeline.process import process_group
 from iak.schemas.record import BenchmarkResult
-from infra.benchmarks.quality.cells import CellFolder
+from infra.benchmarks.quality.cells import CellFolder, own_folders
 from infra.benchmarks.quality.findings import league_lines, notes, pair_lines, targets
 from infra.benchmarks.quality.league import Budget, League, OutOfBudget
 from infra.benchmarks.quality.logs import open_separated
@@ -37,18 +33,9 @@ from infra.benchmarks.specs import BenchQualitySpec
 
 
 def measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:
-    """Run the cells that are missing; return the lines of all, the targets, and notes.
-
-    A smoke run keeps its cells in a folder of its own, which ends with it.
-    """
-    if not spec.smoke:
-        return _measure(spec, report)
-    folder = Path(tempfile.mkdtemp(prefix="iak-quality-"))
-    try:
-        apart = spec.model_copy(update={"cells": folder / "cells", "cache": folder / "cache"})
-        return _measure(apart, report)
-    finally:
-        shutil.rmtree(folder)
+    """Run the cells that are missing; return the lines of all, the targets, and notes."""
+    with own_folders(spec) as own:
+        return _measure(own, report)
 
 
 def _measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:

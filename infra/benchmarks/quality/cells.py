@@ -8,10 +8,12 @@ be computed in any order, in several runs of the benchmark, and on several machi
 """
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, ValidationError
 
@@ -19,9 +21,11 @@ from iak.pipeline.errors import Corrupt
 from iak.pipeline.files import put_file
 from iak.schemas.base import Spec
 from iak.schemas.manifest import sha256_of
+from infra.benchmarks.specs import SeparatedLogsSpec
 
 Hyper = dict[str, int | float | str]
 """Settings of a method by name."""
+S = TypeVar("S", bound=SeparatedLogsSpec)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -96,6 +100,8 @@ class Cell(Spec):
     at_cap: tuple[str, ...] = ()
     """Parts of the method that were still improving at their last epoch."""
     cost: Cost | None = None
+    base: Cost | None = None
+    """Of the base, dense parameters alone; null where other cells share it."""
     reachable: float | None = None
     """On a planted log, the share of the gain from the base to the true probabilities that the
     method reaches on test rows, by the expected log-loss of the first task; null elsewhere."""
@@ -155,6 +161,17 @@ class CellFolder:
         """Yield every finished cell, in the order of their names."""
         for path in sorted(self.root.glob("*/*.json")):
             yield _read(path)
+
+
+@contextmanager
+def own_folders(spec: S) -> Iterator[S]:
+    """Yield a benchmark's settings; a smoke run gets folders of its own, which end with it."""
+    if not spec.smoke:
+        yield spec
+        return
+    with tempfile.TemporaryDirectory(prefix="iak-cells-") as name:
+        folder = Path(name)
+        yield spec.model_copy(update={"cells": folder / "cells", "cache": folder / "cache"})
 
 
 def _read(path: Path) -> Cell:

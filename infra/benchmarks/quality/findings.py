@@ -118,7 +118,7 @@ def pair_lines(league: League) -> list[PairLine]:
         cells = [league.finished_pair(name, rival, seed) for seed in league.spec.seeds]
         finished = [cell for cell in cells if cell is not None]
         for task in dict.fromkeys(line.task for cell in finished for line in cell.lines):
-            difference = _difference(_lines(finished, task, ALL))
+            difference = mean_difference(lines_at(finished, task, ALL))
             shown = verdict(difference.delta_auc, difference.low, difference.high)
             lines.append(
                 PairLine(
@@ -292,8 +292,8 @@ def _target(name: str, wanted: str, measured: int, note: str) -> Target:
 
 
 def _league_line(league: League, name: str, task: str, cells: Sequence[Cell]) -> LeagueLine:
-    lines = _lines(cells, task, ALL)
-    difference = _difference(lines)
+    lines = lines_at(cells, task, ALL)
+    difference = mean_difference(lines)
     domains = [harmed([line for line in cell.lines if line.task == task]) for cell in cells]
     costs = [cell.cost for cell in cells if cell.cost is not None]
     return LeagueLine(
@@ -302,34 +302,35 @@ def _league_line(league: League, name: str, task: str, cells: Sequence[Cell]) ->
         what=METHODS[name].what,
         task=task,
         seeds=len(cells),
-        auc=_mean([line.auc for line in lines]),
+        auc=mean_of([line.auc for line in lines]),
         delta_auc=difference.delta_auc,
         low=difference.low,
         high=difference.high,
         lowest_seed=difference.lowest_seed,
         highest_seed=difference.highest_seed,
-        delta_gauc=_mean([line.delta_gauc for line in _lines(cells, task, POOLED)]),
-        delta_log_loss=_mean([line.delta_log_loss for line in lines]),
-        ne=_mean([line.ne for line in lines]),
-        calibration=_mean([line.calibration for line in lines]),
+        delta_gauc=mean_of([line.delta_gauc for line in lines_at(cells, task, POOLED)]),
+        delta_log_loss=mean_of([line.delta_log_loss for line in lines]),
+        ne=mean_of([line.ne for line in lines]),
+        calibration=mean_of([line.calibration for line in lines]),
         harmed=sum(hurt for hurt, _ in domains),
         domains=sum(count for _, count in domains),
         parameters=costs[0].parameters,
         copies=costs[0].kernels,
         cpu_s=fmean(cost.cpu_s for cost in costs),
         at_cap=sum(bool(cell.at_cap) for cell in cells),
-        reachable=_mean([cell.reachable for cell in cells]),
+        reachable=mean_of([cell.reachable for cell in cells]),
     )
 
 
-def _lines(cells: Sequence[Cell], task: str, domain: str) -> list[Line]:
+def lines_at(cells: Sequence[Cell], task: str, domain: str) -> list[Line]:
+    """Return the line of every cell on one task in one domain."""
     return [
         line for cell in cells for line in cell.lines if (line.task, line.domain) == (task, domain)
     ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Difference:
+class Difference:
     """A difference in AUC over seeds. A field is None where it has no value."""
 
     delta_auc: float | None
@@ -339,19 +340,19 @@ class _Difference:
     highest_seed: float | None
 
 
-def _difference(lines: Sequence[Line]) -> _Difference:
+def mean_difference(lines: Sequence[Line]) -> Difference:
     """Return the mean difference and interval over seeds, and the lowest and highest seed."""
     deltas = [line.delta_auc for line in lines if line.delta_auc is not None]
-    return _Difference(
-        delta_auc=_mean([line.delta_auc for line in lines]),
-        low=_mean([line.low for line in lines]),
-        high=_mean([line.high for line in lines]),
+    return Difference(
+        delta_auc=mean_of([line.delta_auc for line in lines]),
+        low=mean_of([line.low for line in lines]),
+        high=mean_of([line.high for line in lines]),
         lowest_seed=min(deltas, default=None),
         highest_seed=max(deltas, default=None),
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of(values: Sequence[float | None]) -> float | None:
     """Return the mean; None where a value is missing."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None

@@ -29,7 +29,7 @@ from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog, SplitName, SplitSpec
 from iak.schemas.manifest import sha256_of
 from iak.schemas.synth import SynthSpec
-from infra.benchmarks.specs import BenchQualitySpec
+from infra.benchmarks.specs import SeparatedLogsSpec
 
 PART = "part"
 TEST: SplitName = "test"
@@ -107,7 +107,7 @@ def truth_of(window: Window, part: SplitName) -> pa.Table:
     return pq.read_table(window.root.parent / TRUTH / f"{part}.parquet")
 
 
-def open_separated(name: str, spec: BenchQualitySpec) -> SeparatedLog:
+def open_separated(name: str, spec: SeparatedLogsSpec) -> SeparatedLog:
     """Return a log whose test rows lie in a folder of their own; write both folders once.
 
     Args:
@@ -151,7 +151,7 @@ def fingerprint_of(catalog: Catalog, files: str) -> str:
     return sha256_of({"catalog": document, "files": files})
 
 
-def _public(spec: BenchQualitySpec, name: str) -> Path:
+def _public(spec: SeparatedLogsSpec, name: str) -> Path:
     """Return the folder of the public logs.
 
     Raises:
@@ -162,7 +162,7 @@ def _public(spec: BenchQualitySpec, name: str) -> Path:
     return spec.data_root
 
 
-def _planted(spec: BenchQualitySpec) -> Path:
+def _planted(spec: SeparatedLogsSpec) -> Path:
     """Write the planted log, where it is not there yet, and return its folder."""
     knobs = SynthSpec(
         rows=spec.planted_rows,

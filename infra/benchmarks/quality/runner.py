@@ -65,7 +65,7 @@ class Runner:
             other: of the rival.
         """
         predicted = [load_predictions(self._predictions(k)) for k in (mine, other)]
-        return Cell(key=key, lines=lines_of(self._test_rows, *predicted), run=_run_facts())
+        return Cell(key=key, lines=lines_of(self._test_rows, *predicted), run=run_facts())
 
     def has_predictions(self, key: CellKey) -> bool:
         """Return whether the test predictions of a cell are on this machine."""
@@ -83,7 +83,7 @@ class Runner:
         predicted = fitted.predict(Slice(self.log.window, "valid"))
         loss = selection_loss(self._valid_rows, predicted, self.log.window.catalog)
         cell = Cell(
-            key=key, valid_loss=round(loss, 6), at_cap=fitted.at_cap, cost=cost, run=_run_facts()
+            key=key, valid_loss=round(loss, 6), at_cap=fitted.at_cap, cost=cost, run=run_facts()
         )
         return fitted, cell
 
@@ -147,7 +147,7 @@ class Runner:
         return self._root / "predictions" / f"{key.method}-seed{key.seed}-{key.id}.parquet"
 
 
-def _run_facts() -> dict[str, Any]:
+def run_facts() -> dict[str, Any]:
     """Return when, where and by which code a cell was run."""
     return {
         "at": datetime.now(UTC).replace(microsecond=0).isoformat(),

@@ -10,7 +10,13 @@ from infra.benchmarks import specs
 from infra.benchmarks.__main__ import BENCHMARKS, CONFIGS, SCRIPTS, main
 
 SPECS = {name: getattr(specs, benchmark.spec) for name, benchmark in BENCHMARKS.items()}
-SIZES = {"faults": "per_class", "gate": "rows", "nights": "rows", "quality": "trials"}
+SIZES = {
+    "faults": "per_class",
+    "gate": "rows",
+    "nights": "rows",
+    "quality": "trials",
+    "trunks": "planted_rows",
+}
 """The setting that a smoke run makes smaller, where it is not batch_rows."""
 GATES = ("chain of nights", "present gate, every night")
 LINES = {
@@ -64,6 +70,12 @@ LINES = {
         {"table": "pairs", "log": "xmrec", "method": "iak", "rival": "lora", "task": "ctr",
          "seeds": 2, "delta_auc": 1e-3, "low": 0.0, "high": 2e-3, "verdict": "open",
          "is_first": True},
+    ],
+    "trunks": [
+        {"table": "trunks", "log": "movielens", "method": method, "task": "ctr", "is_first": True,
+         "seeds": 2, "auc": 0.7, "delta_auc": 2e-3, "low": 1e-3, "high": 3e-3, "lowest_seed": 1e-3,
+         "highest_seed": 2e-3}
+        for method in ("dlrm", "dlrm-din")
     ],
     "serve": [
         *(
