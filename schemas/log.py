@@ -406,17 +406,6 @@ class Catalog(Spec):
         return self
 
     @model_validator(mode="after")
-    def _labels_are_read_in_one_way(self) -> Self:
-        ways: dict[str, float | None] = {}
-        for task in self.tasks:
-            if ways.setdefault(task.label, task.at_least) != task.at_least:
-                raise ValueError(
-                    f"two tasks read '{task.label}' with different at_least; write the labels as "
-                    "columns of their own"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _something_is_read(self) -> Self:
         """Refuse a base without inputs; one that is given needs none beside its logits."""
         if self.base is None and not self.features:
@@ -543,10 +532,11 @@ class Catalog(Spec):
 
     @model_validator(mode="after")
     def _tasks_have_labels_of_their_own(self) -> Self:
-        labels = [t.label for t in self.tasks]
-        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+        readings = [t.reading for t in self.tasks]
+        if repeated := sorted({r[0] for r in readings if readings.count(r) > 1}):
             raise ValueError(
-                f"label columns {repeated} belong to several tasks each; a task has its own label"
+                f"label columns {repeated} belong to several tasks each; a task has its own label, "
+                "or reads the column with another positive or at_least"
             )
         return self
 
@@ -573,7 +563,10 @@ class Catalog(Spec):
         ):
             repeated = sorted({n for n in names if names.count(n) > 1})
             if repeated:
-                raise ValueError(f"{what} names must be unique; repeated: {', '.join(repeated)}")
+                raise ValueError(
+                    f"{what} names must be unique; repeated: {', '.join(repeated)}. Give each a "
+                    "name of its own"
+                )
         orphans = sorted(set(self.tables) - set(self.table_specs))
         if orphans:
             raise ValueError(

@@ -122,6 +122,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (TaskSpec, "name"): '"cart"',
     (TaskSpec, "label"): '"label_click"',
     (TaskSpec, "at_least"): "4",
+    (TaskSpec, "positive"): '["cart", "buy"]',
     (TaskSpec, "kind"): '"click"',
     (TaskSpec, "weight"): "0.3",
     (TaskSpec, "matures_after"): '"P7D"',

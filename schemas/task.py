@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from iak.schemas.base import Column, Spec, Value, without_repeats
+from iak.schemas.base import Column, Spec, Value, not_empty, without_repeats
 from iak.schemas.domain import Domain
 from iak.schemas.feature import Name
 from iak.schemas.numbers import Count, Number, Weight
@@ -14,19 +14,35 @@ MAX_RIPENING = timedelta(days=3_660)
 """Longest time that a label may take to ripen."""
 
 
+def _as_text(value: object) -> object:
+    """Return a whole number or a boolean as text: `4`, `true`; other values as they are."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
+
+
+ColumnValue = Annotated[Value, AfterValidator(not_empty), BeforeValidator(_as_text)]
+"""A value that a column of text, whole numbers or booleans has; kept as text."""
+
+
 class TaskSpec(Spec):
     """One binary task. A null label masks the row for this task; it is never read as 0."""
 
     name: Name | None = None
     """Name in metrics; `ctr` for a click, `cvr` for a conversion, else the label's name."""
     label: Column
-    """Column with 0, 1 or null; or with any number, also as text, where `at_least` is given."""
+    """Column with 0, 1 or null. With `at_least` it has numbers, also as text; with `positive` it
+    has words, whole numbers or booleans. Several tasks may read one column in different ways."""
     at_least: Annotated[
         Annotated[Number, Field(ge=-(10**15), le=10**15)] | None,
         Field(exclude_if=lambda value: value is None),
     ] = None
     """The label is 1 where the column's number is at least this, and 0 where it is less: of a
     rating, a price or a time watched."""
+    positive: Annotated[tuple[ColumnValue, ...], Field(exclude_if=lambda values: not values)] = ()
+    """The label is 1 where the column has one of these values, and 0 where it has another one: of
+    events, words, whole numbers (`[4, 5]`) or booleans. A null or an empty text is no label. Upper
+    and lower case differ."""
     kind: Literal["click", "conversion", "binary"] = "binary"
     """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
     entire space as p(click) * p(conversion | click) (ESMM); in a log without a click task it is
@@ -45,6 +61,31 @@ class TaskSpec(Spec):
                 f'a number has no unit; write "P{value}D" for {value} days'
             )
         return value
+
+    @field_validator("positive")
+    @classmethod
+    def _values_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return without_repeats(value)
+
+    @model_validator(mode="after")
+    def _is_read_in_one_way(self) -> Self:
+        if self.positive and self.at_least is not None:
+            raise ValueError(
+                f"'{self.label}' is read with positive and with at_least; leave one of them out"
+            )
+        return self
+
+    @property
+    def reading(self) -> tuple[str, float | None, frozenset[str]]:
+        """Return what decides the label of a row. Tasks with equal readings have equal labels."""
+        return self.label, self.at_least, frozenset(self.positive)
+
+    @property
+    def label_text(self) -> str:
+        """Return in words what is 1: `click`, `rating >= 4`, `event = cart or buy`."""
+        if self.positive:
+            return f"{self.label} = {' or '.join(self.positive)}"
+        return self.label if self.at_least is None else f"{self.label} >= {self.at_least:g}"
 
     @property
     def title(self) -> str:

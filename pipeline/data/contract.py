@@ -21,9 +21,11 @@ from iak.pipeline.data.breaches import Breach, Kind, Level, SchemaProblem
 from iak.pipeline.data.features import LARGEST
 from iak.pipeline.data.lists import is_padding
 from iak.pipeline.data.normal import ColumnKind
+from iak.pipeline.data.task_labels import label_kind, label_of
 from iak.pipeline.data.written import written_columns
 from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog
+from iak.schemas.task import TaskSpec
 
 Mask = npt.NDArray[np.bool_]
 NAMED_LABELS = 5
@@ -39,7 +41,10 @@ _ADVICE: Mapping[ColumnKind, str] = {
     "out.",
     "list of numbers": "Activations are one list of numbers a row, always of the same length.",
     "number": "A number is an integer, a float, a decimal or a boolean; read text as categorical.",
-    "label": "A label is 0, 1 or null, as a number or a boolean.",
+    "label": "A label is 0, 1 or null, as a number or a boolean. For a column of words or events, "
+    "give the task positive; for numbers in text, at_least.",
+    "grade": "at_least reads numbers, also as text.",
+    "event": "positive reads text, whole numbers and booleans.",
     "time": "A time is Unix time as a number, an Arrow timestamp or a date; for text give "
     "event_time_format.",
     "written time": "event_time_format reads text and whole numbers.",
@@ -177,7 +182,9 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
         yield from ((column, "number") for column in catalog.columns_base.logits.values())
         if catalog.columns_base.h is not None:
             yield catalog.columns_base.h, "list of numbers"
-    yield from ((task.label, "label") for task in catalog.tasks)
+    # A label of 0 and 1 is the strictest of the ways in which tasks may read one column.
+    kinds = [(task.label, label_kind(task)) for task in catalog.tasks]
+    yield from sorted(kinds, key=lambda use: use[1] == normal.LABEL)
     if log.event_time in catalog.columns:
         yield str(log.event_time), normal.WRITTEN_TIME if log.event_time_format else normal.TIME
     for feature in catalog.features:
@@ -206,12 +213,15 @@ def _is_kind(actual: pa.DataType, kind: str) -> bool:
     if kind.startswith("list of "):
         is_list = is_.is_list(actual) or is_.is_large_list(actual)
         return bool(is_list) and _is_kind(actual.value_type, kind.removeprefix("list of ")[:-1])
-    if kind in ("number", "label"):
+    text = bool(is_.is_string(actual) or is_.is_large_string(actual))
+    if kind in ("number", normal.LABEL):
         return number
+    if kind in (normal.GRADE, normal.EVENT):
+        return number or text
     if kind in (normal.TIME, normal.WRITTEN_TIME):
         has_type = bool(is_.is_timestamp(actual) or is_.is_date(actual))
         return has_type or (kind == normal.TIME and number)
-    return whole or (kind == "id" and bool(is_.is_string(actual) or is_.is_large_string(actual)))
+    return whole or (kind == "id" and text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +274,7 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
     if user := catalog.log.user:
         quarantine_nulls(user, Kind.NULL_USER)
     for task in catalog.tasks:
-        values = _label(rows.column(task.label))
+        values = _label(rows, task)
         bad = _not_binary(values)
         if bad.any():
             masked[task.title] = bad
@@ -294,8 +304,9 @@ def _numpy(mask: pa.Array) -> Mask:
     return values
 
 
-def _label(column: pa.Array) -> npt.NDArray[Any]:
+def _label(rows: pa.RecordBatch, task: TaskSpec) -> npt.NDArray[Any]:
     """Return labels as a NumPy array: integers as they are, else floats with NaN for null."""
+    column = label_of(rows, task)
     is_whole = pa.types.is_integer(column.type) and not column.null_count
     floats = column if is_whole else column.cast(pa.float64(), safe=False)
     return cast("npt.NDArray[Any]", floats.to_numpy(zero_copy_only=False))
@@ -330,8 +341,8 @@ def _conversions_without_click(
     clicks = [t for t in catalog.tasks if t.kind == "click"]
     for task in catalog.tasks:
         if task.kind == "conversion" and clicks:
-            clicked, converted = (_label(rows.column(t.label)) for t in (clicks[0], task))
-            what = f"{task.label} without {clicks[0].label}"
+            clicked, converted = (_label(rows, t) for t in (clicks[0], task))
+            what = f"{task.label_text} without {clicks[0].label_text}"
             yield (converted == 1) & (clicked == 0), Breach(Kind.NO_CLICK, what)
 
 

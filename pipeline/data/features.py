@@ -33,6 +33,7 @@ from iak.pipeline.data import domain_columns, given, hashing
 from iak.pipeline.data.fresh_keys import as_of_now, fresh_columns, fresh_types
 from iak.pipeline.data.ids import Fill, Ids, Memo, Table, decoded, fill_with, known
 from iak.pipeline.data.lists import last_values
+from iak.pipeline.data.task_labels import label_of
 from iak.schemas.feature import (
     FIRST_ROW,
     NULL_ROW,
@@ -177,7 +178,7 @@ def encode_parts(
     columns |= given.encoded_columns(rows, catalog)
     for task in catalog.tasks:
         masks = [m for m in (unlabelled, (masked or {}).get(task.title)) if m is not None]
-        columns[f"y.{task.title}"] = _label(rows.column(task.label), masks)
+        columns[f"y.{task.title}"] = _label(label_of(rows, task), masks)
     for depth, keys in enumerate(catalog.domain.levels):
         columns[f"l.{depth}"] = domain_columns.domain_names(rows, keys)
     for key in catalog.domain.all_keys:

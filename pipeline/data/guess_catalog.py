@@ -32,8 +32,9 @@ from iak.pipeline.data.guess_time import (
 )
 from iak.pipeline.data.log_sample import MISSING, LogSample, kind_of
 from iak.pipeline.data.profile import MIN_POSITIVES
-from iak.pipeline.data.written import WrittenLabel
+from iak.pipeline.data.task_labels import read_label
 from iak.pipeline.errors import BadLog
+from iak.schemas.task import TaskSpec
 
 _ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
 _REQUEST_WORDS = words_of("request session query search auction slate pageview impression display")
@@ -170,7 +171,8 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
 
 def _graded(rows: pa.Table, column: str, at_least: float) -> pa.Table:
     """Return the rows with a label in place of grades."""
-    label = WrittenLabel(at_least=at_least).read(rows.column(column).combine_chunks())
+    task = TaskSpec(label=column, at_least=at_least)
+    label = read_label(rows.column(column).combine_chunks(), task)
     return rows.set_column(rows.schema.get_field_index(column), column, label)
 
 

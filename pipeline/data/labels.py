@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from iak.pipeline.data.task_labels import label_numbers
 from iak.pipeline.errors import BadLog
 from iak.schemas.log import Catalog
 from iak.schemas.task import TaskSpec
@@ -40,8 +41,7 @@ class LabelCounts:
             masked: task -> rows that lose its label, or whose label is not ripe.
         """
         for task in self.tasks:
-            label = rows.column(task.label).cast(pa.float64(), safe=False)
-            values = label.to_numpy(zero_copy_only=False)
+            values = label_numbers(rows, task)
             counts = ~np.isnan(values)
             for mask in (quarantined, (masked or {}).get(task.title)):
                 if mask is not None:
@@ -114,7 +114,7 @@ class LabelCounts:
             BadLog: the message names the tasks, the reasons, and what to do.
         """
         weights = {task.title: task.weight for task in self.tasks}
-        labels = {task.title: task.label for task in self.tasks}
+        labels = {task.title: task.label_text for task in self.tasks}
         problems = {t: problem for t, problem in self.problems().items() if weights[t]}
         if problems:
             listing = "\n".join(f"  {t} ({labels[t]}): {p}" for t, p in problems.items())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from iak.pipeline.data import hashing, normal
+from iak.pipeline.data.task_labels import label_numbers
 from iak.schemas.log import Catalog
 from iak.schemas.task import TaskSpec
 
@@ -48,7 +49,9 @@ def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspe
         return
     known = {c for c in rows[0].schema.names if all(c in part.schema.names for part in rows)}
     skipped = {t.label for t in catalog.tasks} | {*catalog.log.leak_columns, catalog.log.row_id}
-    labels = {t.label: _joined_numbers(rows, t.label) for t in catalog.tasks}
+    labels = {
+        t.title: np.concatenate([label_numbers(part, t) for part in rows]) for t in catalog.tasks
+    }
     for column in sorted(known - skipped):
         values = [normal.plain(part.column(column), normal.ID) for part in rows]
         for task in catalog.tasks:
@@ -78,17 +81,13 @@ def is_judged(kind: pa.DataType) -> bool:
     return any(check(plain) for check in checks)
 
 
-def _joined_numbers(rows: Sequence[pa.RecordBatch], column: str) -> Floats:
-    return np.concatenate([_numbers(part.column(column)) for part in rows])
-
-
 def _judged_rows(
     task: TaskSpec, catalog: Catalog, labels: Mapping[str, Floats]
 ) -> tuple[Mask, Mask]:
     """Return masks of the rows that count for a task, and of the positive ones."""
-    label = labels[task.label]
+    label = labels[task.title]
     counted = (label == 0) | (label == 1)
-    click = next((t.label for t in catalog.tasks if t.kind == "click"), None)
+    click = next((t.title for t in catalog.tasks if t.kind == "click"), None)
     if task.kind == "conversion" and click is not None:
         counted &= labels[click] == 1
     return counted, label[counted] == 1

@@ -25,13 +25,17 @@ from iak.pipeline.data import hashing
 from iak.pipeline.data.written import Written
 
 ColumnKind = Literal[
-    "id", "whole number", "number", "label", "time", "written time",
+    "id", "whole number", "number", "label", "grade", "event", "time", "written time",
     "list of ids", "list of whole numbers", "list of numbers",
 ]  # fmt: skip
 """What a catalogue reads a column as."""
 ID: Final = "id"
 NUMBER: Final = "number"
 LABEL: Final = "label"
+GRADE: Final = "grade"
+"""A number, also as text, that is a label from a bound on."""
+EVENT: Final = "event"
+"""A word, a whole number or a boolean, of which some values are a label of 1."""
 TIME: Final = "time"
 WHOLE: Final = "whole number"
 WRITTEN_TIME: Final = "written time"
@@ -115,7 +119,7 @@ def plain(values: pa.Array, kind: str) -> pa.Array:
         return _plain_decimal(values, is_id=kind in (ID, WHOLE))
     if is_.is_float16(actual):
         values = values.cast(pa.float64())
-    if kind == ID:
+    if kind in (ID, GRADE, EVENT):
         return _plain_text(values)
     if kind == LABEL and is_.is_floating(values.type):
         return _without_nan(values)

@@ -28,6 +28,7 @@ from iak.pipeline.data.drift import (
     spread_groups,
 )
 from iak.pipeline.data.splits import Selection
+from iak.pipeline.data.task_labels import label_numbers
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
 from iak.schemas.log import Catalog
@@ -280,8 +281,7 @@ def _labels(rows: pa.RecordBatch, catalog: Catalog, as_of: date | None) -> npt.N
     unripe = ripeness.unripe(rows, catalog, as_of)
     labels_TB = np.empty((len(catalog.tasks), len(rows)))
     for index, task in enumerate(catalog.tasks):
-        column = rows.column(task.label).cast(pa.float64(), safe=False)
-        labels_TB[index] = column.to_numpy(zero_copy_only=False)
+        labels_TB[index] = label_numbers(rows, task)
         labels_TB[index][~np.isin(labels_TB[index], (0.0, 1.0))] = np.nan
         if quarantined is not None:
             labels_TB[index][quarantined] = np.nan

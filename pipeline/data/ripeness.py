@@ -53,11 +53,10 @@ def unripe_counts(
         catalog: the log's catalogue.
         as_of: last date whose labels were collected, for the name of the count.
     """
-    labels = {task.title: task.label for task in catalog.tasks}
     rows = {title: int(mask.sum()) for title, mask in masks.items()}
     breaches = {
-        title: Breach(Kind.NOT_RIPE, f"{Kind.NOT_RIPE} by {as_of} in {label}", label)
-        for title, label in labels.items()
+        t.title: Breach(Kind.NOT_RIPE, f"{Kind.NOT_RIPE} by {as_of} in {t.label_text}", t.label)
+        for t in catalog.tasks
     }
     return +Counter({breaches[title]: count for title, count in rows.items()})
 

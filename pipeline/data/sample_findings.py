@@ -15,11 +15,13 @@ from iak.pipeline.data import (
 from iak.pipeline.data.breaches import REMEDIES, Breach, Kind
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.domain_columns import domain_names
+from iak.pipeline.data.event_values import EventValues
 from iak.pipeline.data.notice import EXAMPLES, refusal
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.sampled_negatives import SampledNegatives
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Selection
+from iak.pipeline.data.task_labels import label_of
 from iak.pipeline.errors import PipelineError
 from iak.schemas.log import Catalog
 
@@ -43,6 +45,7 @@ class Sample:
         self.examples: dict[Breach, dict[str, None]] = defaultdict(dict)
         self.classes = _Classes(catalog)
         self.negatives = SampledNegatives(catalog)
+        self.events = EventValues(catalog)
         self.broken: list[tuple[str, str, int]] = []
 
     def read(self, selection: Selection, *, rows: int) -> None:
@@ -77,6 +80,7 @@ class Sample:
             self.quarantined += int(inspection.quarantined.sum())
         self.classes.add(rows)
         self.negatives.add(rows, raw.identity)
+        self.events.add(rows)
 
     def findings(self) -> Iterator[Finding]:
         """Yield a finding for each kind of problem and column."""
@@ -95,6 +99,7 @@ class Sample:
             yield self._odd_labels([b for b in odd if b.column == column], column)
         yield from self.classes.findings()
         yield from self.negatives.findings()
+        yield from self.events.findings()
 
     def _odd_labels(self, breaches: Sequence[Breach], column: str) -> Finding:
         """Join the impossible values of one label into one finding that names them."""
@@ -138,16 +143,16 @@ class _Classes:
         words = [str(word) for word in domains.dictionary.to_pylist()]
         self.domains |= dict.fromkeys(words)
         for task in self.catalog.tasks:
-            labels = rows.column(task.label).cast(pa.float64(), safe=False)
+            labels = label_of(rows, task).cast(pa.float64(), safe=False)
             for value in (0.0, 1.0):
                 chosen = domains.indices.filter(pa.compute.equal(labels, value)).drop_null()
                 for code in pa.compute.value_counts(chosen).to_pylist():
-                    self.counts[task.label][words[code["values"]], value] += code["counts"]
+                    self.counts[task.title][words[code["values"]], value] += code["counts"]
 
     def findings(self) -> Iterator[Finding]:
         """Yield, for each label, the domains that cannot be ranked."""
         for task in self.catalog.tasks:
-            counts = self.counts[task.label]
+            counts = self.counts[task.title]
             problems: dict[str, int] = {}
             for domain in self.domains:
                 no, yes = counts[domain, 0.0], counts[domain, 1.0]
@@ -159,7 +164,7 @@ class _Classes:
                 yield Finding(
                     level="warn",
                     what=f"{len(problems):,} of {len(self.domains):,} domains show one class or no "
-                    f"label in {task.label}",
+                    f"label in {task.label_text}",
                     column=task.label,
                     count=len(problems),
                     unit="domains",

@@ -16,6 +16,7 @@ from iak.pipeline.data import hashing
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.fresh_keys import fresh_columns, key_column
 from iak.pipeline.data.notice import notice
+from iak.pipeline.data.task_labels import label_numbers
 from iak.schemas.fresh import Keys
 from iak.schemas.log import Catalog
 
@@ -47,8 +48,7 @@ class SampledNegatives:
         columns = fresh_columns(rows, identity, self.catalog)
         for key in self.keys:
             self._parts[key].append(columns[key_column(key)].to_numpy().view(np.uint64))
-        label = rows.column(self.catalog.tasks[0].label).cast(pa.float64(), safe=False)
-        self._labels.append(label.to_numpy(zero_copy_only=False))
+        self._labels.append(label_numbers(rows, self.catalog.tasks[0]))
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning for each key that has one label alone, wherever it has several rows."""

@@ -10,14 +10,15 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from iak.pipeline.data import unseen
 from iak.pipeline.data.drift import Word, drift_of, sampled_rows, word_of
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.partition_days import select_days
+from iak.pipeline.data.task_labels import label_numbers
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
+from iak.schemas.task import TaskSpec
 
 HALF_WIDTH = 1.96
 """Standard errors within which 95 of 100 samples lie."""
@@ -105,7 +106,7 @@ def _labels(
     for task in catalog.tasks:
         if task.matures_after:
             continue
-        before, after = (_known_labels(rows, task.label) for rows in (old, new))
+        before, after = (_known_labels(rows, task) for rows in (old, new))
         if not (len(before) and len(after) and before.any()):
             continue
         rate = before.mean()
@@ -115,10 +116,10 @@ def _labels(
         yield Shift(name=task.title, index=index, noise=noise, word=word_of(abs(index), noise))
 
 
-def _known_labels(batches: Sequence[pa.RecordBatch], label: str) -> npt.NDArray[np.float64]:
+def _known_labels(batches: Sequence[pa.RecordBatch], task: TaskSpec) -> npt.NDArray[np.float64]:
     """Return the labels that are not null, as numbers."""
-    columns = [pc.drop_null(rows.column(label)).cast(pa.float64()) for rows in batches]
-    return np.concatenate([column.to_numpy() for column in columns] or [np.zeros(0)])
+    labels = [label_numbers(rows, task) for rows in batches]
+    return np.concatenate([own[~np.isnan(own)] for own in labels] or [np.zeros(0)])
 
 
 def domain_drift(

@@ -1,8 +1,7 @@
-"""Read lists, times and labels that a log writes in a way of its own.
+"""Read lists and times that a log writes in a way of its own.
 
     12|7|9                            ids in one text
     20261005, 2026-10-05 09:30:00     a time in digits or text
-    4.5                               a rating, of which the label is 1 from a bound on
 
 The catalogue says how a column is written. A column that already has an Arrow type for its values,
 a list or a timestamp, is left as it is, so a log may have files of both kinds.
@@ -23,8 +22,6 @@ _ISO = (
     r"(?P<zone>Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 """A time as ISO 8601 writes it, or with ` UTC` at its end, as BigQuery does."""
-_NUMBER = r"^-?\d+(?:\.\d+)?$"
-"""A number in text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +40,9 @@ class WrittenList:
         Raises:
             ArrowInvalid: an id is no whole number, where they are whole.
         """
-        if not _is_text(values.type):
+        if not is_text(values.type):
             return values
-        split = pc.split_pattern(_decoded(values), self.separator)
+        split = pc.split_pattern(decoded_text(values), self.separator)
         ids = pc.utf8_trim_whitespace(split.values)
         has_id = pc.not_equal(ids, "")
         # Each list ends after its ids that are kept.
@@ -71,9 +68,9 @@ class WrittenTime:
         Raises:
             ArrowInvalid: no value can be read, or only some of them name a zone.
         """
-        if not (_is_text(values.type) or pa.types.is_integer(values.type)):
+        if not (is_text(values.type) or pa.types.is_integer(values.type)):
             return values
-        text = _decoded(values)
+        text = decoded_text(values)
         times = _iso_times(text) if self.format == ISO else self._parsed(text)
         if len(text) and times.null_count == len(times) and text.null_count < len(text):
             seen = text.drop_null()[0].as_py()
@@ -84,30 +81,7 @@ class WrittenTime:
         return pc.strptime(text, format=self.format, unit="us", error_is_null=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenLabel:
-    """A number that is a label from a bound on."""
-
-    at_least: float
-
-    def read(self, values: pa.Array) -> pa.Array:
-        """Return numbers as booleans; a null or NaN is null. Other types stay as they are.
-
-        A text is read as its number. An empty text, or one of words, is null.
-        """
-        if _is_text(values.type):
-            text = _decoded(values)
-            is_number = pc.match_substring_regex(text, _NUMBER)
-            values = pc.if_else(is_number, text, None).cast(pa.float64())
-        is_, kind = pa.types, values.type
-        if not (is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind)):
-            return values
-        numbers = values.cast(pa.float64(), safe=False)
-        known = pc.if_else(pc.is_nan(numbers), None, numbers)
-        return pc.greater_equal(known, self.at_least)
-
-
-Written = WrittenList | WrittenTime | WrittenLabel
+Written = WrittenList | WrittenTime
 
 
 def written_columns(catalog: Catalog) -> Mapping[str, Written]:
@@ -116,25 +90,21 @@ def written_columns(catalog: Catalog) -> Mapping[str, Written]:
     written: dict[str, Written] = {
         f.columns[0]: WrittenList(separator=str(f.separator), whole=f.whole) for f in lists
     }
-    written |= {
-        task.label: WrittenLabel(at_least=task.at_least)
-        for task in catalog.tasks
-        if task.at_least is not None
-    }
     log = catalog.log
     if log.event_time and log.event_time_format:
         written[log.event_time] = WrittenTime(format=log.event_time_format)
     return written
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column of this type has text, plain or as a dictionary."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     is_ = pa.types
     return bool(is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind))
 
 
-def _decoded(values: pa.Array) -> pa.Array:
+def decoded_text(values: pa.Array) -> pa.Array:
     """Return values as plain text; whole numbers become their digits."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()

@@ -19,6 +19,7 @@ from iak.pipeline.data.parquet import RawRows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.splits import Selection
 from iak.pipeline.data.table_sum import Counts, Entries, Periods, RunningSum, merge
+from iak.pipeline.data.task_labels import label_numbers
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, rate_names
 from iak.schemas.log import Catalog
 from iak.schemas.task import TaskSpec
@@ -147,8 +148,7 @@ def _labels(raw: RawRows, catalog: Catalog) -> dict[str, Labels]:
     inspection = contract.inspect(raw.rows, catalog)
     labels: dict[str, Labels] = {}
     for task in catalog.tasks:
-        column = raw.rows.column(task.label).cast(pa.float64(), safe=False)
-        values = column.to_numpy(zero_copy_only=False).copy()
+        values = label_numbers(raw.rows, task).copy()
         for mask in (inspection.quarantined, inspection.masked.get(task.title)):
             if mask is not None:
                 values[mask] = np.nan

@@ -8,7 +8,6 @@ from datetime import date, timedelta
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from iak.pipeline.data import hashing, logs, parquet, splits, stores
 from iak.pipeline.data.breaches import SchemaProblem
@@ -16,6 +15,7 @@ from iak.pipeline.data.event_dates import read_dates
 from iak.pipeline.data.ripeness import unripe
 from iak.pipeline.data.snapshot import Partition, Snapshot
 from iak.pipeline.data.splits import Selection, Split
+from iak.pipeline.data.task_labels import label_numbers
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.repeated import Repeated
 from iak.pipeline.serving.calibration import ServedCalibration
@@ -149,8 +149,7 @@ def _labels(
     masks = unripe(rows, catalog, as_of)
     labels: dict[str, npt.NDArray[np.float64]] = {}
     for task in catalog.tasks:
-        values = pc.cast(rows.column(task.label), pa.float64()).fill_null(np.nan)
-        label_B = values.to_numpy(zero_copy_only=False).copy()
+        label_B = label_numbers(rows, task).copy()
         label_B[masks.get(task.title, np.zeros(len(rows), np.bool_))] = np.nan
         labels[task.title] = label_B
     return labels

@@ -255,6 +255,12 @@ CONTRADICTIONS: tuple[tuple[str, str, Change], ...] = (
     ("a task twice", "again", _both(
         set_key("tasks.0.name", "again"), set_key("tasks.1", {"label": "order", "name": "again"}),
     )),
+    ("a label that is read in two ways", "at_least",
+        set_key("tasks.1", {"label": "order", "positive": ["buy"], "at_least": 1})),
+    ("two tasks of the same events", "click", _both(
+        set_key("tasks.0.positive", ["buy"]),
+        set_key("tasks.1", {"label": "click", "positive": ["buy"], "name": "again"}),
+    )),
     ("no tasks", "tasks", set_key("tasks", [])),
     ("no features", "features", set_key("features", [])),
     ("a split of no name", "splits", set_key("splits.holdout", {})),

@@ -1,6 +1,5 @@
 """Lists and times that are text are read as those of an Arrow type are."""
 
-import math
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from iak.pipeline.data import contract, event_dates, parquet
 from iak.pipeline.data.pieces import pieces_of
-from iak.pipeline.data.written import WrittenLabel, WrittenList, WrittenTime
+from iak.pipeline.data.task_labels import label_of
+from iak.pipeline.data.written import WrittenList, WrittenTime
 from iak.pipeline.errors import BadLog
 from tests.builders import (
     EVERYTHING,
@@ -191,24 +191,6 @@ def test_a_file_whose_ids_are_no_numbers_is_named_with_its_column(tmp_path):
         read_of(tmp_path, written_catalog())
 
 
-@given(values=st.lists(st.none() | st.floats(), max_size=9), bound=st.integers(-9, 9))
-def test_a_number_is_a_label_from_its_bound_on(values, bound):
-    read = WrittenLabel(at_least=bound).read(pa.array(values, pa.float64()))
-    wanted = [None if v is None or math.isnan(v) else v >= bound for v in values]
-    assert read.to_pylist() == wanted
-
-
-def test_numbers_in_text_are_labels_and_words_are_none():
-    texts = pa.array(["1", "0", "4.5", "-2", "", "yes", None])
-    read = WrittenLabel(at_least=1).read(texts)
-    assert read.to_pylist() == [True, False, True, False, None, None, None]
-    assert WrittenLabel(at_least=1).read(texts.dictionary_encode()).equals(read)
-    catalog = small_catalog(tasks=[{"label": "click", "at_least": 1}, {"label": "order"}])
-    schema = draw_rows(1).schema
-    in_text = schema.set(schema.get_field_index("click"), pa.field("click", pa.string()))
-    assert contract.schema_problem(in_text, catalog) is None
-
-
 def test_grades_are_read_as_the_labels_that_they_mean(tmp_path):
     rows = draw_rows(60)
     grades = np.random.default_rng(3).integers(1, 6, 60)
@@ -218,5 +200,5 @@ def test_grades_are_read_as_the_labels_that_they_mean(tmp_path):
     tasks = [{"label": "click", "at_least": 4}, {"label": "order"}]
     catalog = small_catalog(tasks=tasks)
     read = read_of(tmp_path / "graded", catalog)
-    assert read.column("click").to_pylist() == (grades >= 4).tolist()
+    assert label_of(read, catalog.tasks[0]).to_pylist() == (grades >= 4).tolist()
     assert not contract.inspect(read, catalog).masked

@@ -149,9 +149,9 @@ def refused(document: dict[str, Any]) -> str:
             id="a separated list that is an id too",
         ),
         pytest.param(
-            {"tasks": [{"label": "r", "at_least": 4}, {"label": "r", "at_least": 5, "name": "r5"}]},
-            "two tasks read 'r' with different at_least",
-            id="two bounds of a label",
+            {"tasks": [{"label": "r", "at_least": 4}, {"label": "r", "at_least": 4, "name": "r4"}]},
+            "label columns ['r'] belong to several tasks each",
+            id="one bound of a label twice",
         ),
         pytest.param({"log__time_zone": "Mars/Base"}, "log.time_zone", id="time zone"),
         pytest.param(
@@ -325,6 +325,26 @@ def test_a_leak_column_decides_nothing(setting):
         ({"log__leak_columns": ["x", "x"]}, "x: named twice"),
         ({"log__leak_columns": ["click"]}, "log.leak_columns names ['click'], which are labels"),
         ({"tasks": [{"label": "click"}, {"label": "click", "name": "b"}]}, "several tasks each"),
+        (
+            {
+                "tasks": [
+                    {"label": "e", "positive": p, "name": p[0]} for p in (["a", "b"], ["b", "a"])
+                ]
+            },
+            "a task has its own label, or reads the column with another positive",
+        ),
+        (
+            {"tasks": [{"label": "e", "positive": [p]} for p in "ab"]},
+            "repeated: e. Give each a name",
+        ),
+        ({"tasks": [{"label": "e", "positive": [4, "4"]}]}, "4: named twice"),
+        ({"tasks": [{"label": "e", "positive": [4.5]}]}, "tasks.0.positive.0"),
+        ({"tasks": [{"label": "e", "positive": [""]}]}, "it is empty"),
+        ({"tasks": [{"label": "e", "positive": "buy"}]}, "tasks.0.positive"),
+        (
+            {"tasks": [{"label": "e", "positive": [1], "at_least": 1}]},
+            "'e' is read with positive and with at_least; leave one of them out",
+        ),
         ({"features": [{**CROSS, "columns": ["a", "a"]}], "tables": {}}, "a: named twice"),
         ({"splits": {"tune": {"where": {"scene": []}}}}, "splits.tune.where.scene"),
         ({"domain__keys": [""]}, "it is empty"),
@@ -352,7 +372,7 @@ def test_boundaries_are_numbers(broken):
 def test_how_a_column_is_written_changes_no_document_of_other_catalogues():
     catalog = small_catalog()
     assert "event_time_format" not in catalog.log.model_dump()
-    assert all("at_least" not in task.model_dump() for task in catalog.tasks)
+    assert all({"at_least", "positive"}.isdisjoint(task.model_dump()) for task in catalog.tasks)
     lists = [f for f in catalog.features if f.kind == "list"]
     assert lists
     assert all({"separator", "whole"}.isdisjoint(f.model_dump()) for f in lists)
@@ -376,3 +396,19 @@ def test_what_logs_write_between_ids_is_a_separator(separator):
     feature = {"kind": "list", "name": "h", "column": "hist", "separator": separator}
     (made,) = small_catalog(features=[feature], tables={}).features
     assert made.separator == separator
+
+
+def test_two_tasks_may_read_one_column_and_values_are_kept_as_text():
+    tasks = [
+        {"label": "behavior", "positive": ["fav", "cart", "buy"], "kind": "click"},
+        {"label": "behavior", "positive": [4, True], "name": "order"},
+        {"label": "watched", "at_least": 0.5},
+        {"label": "watched", "at_least": 0.9, "name": "whole"},
+    ]
+    read = small_catalog(tasks=tasks).tasks
+    assert [task.title for task in read] == ["ctr", "order", "watched", "whole"]
+    assert read[1].positive == ("4", "true")
+    assert [task.label_text for task in read] == [
+        "behavior = fav or cart or buy", "behavior = 4 or true", "watched >= 0.5", "watched >= 0.9",
+    ]  # fmt: skip
+    assert small_catalog(tasks=[t.model_dump() for t in read]).tasks == read
