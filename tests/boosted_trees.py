@@ -19,20 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from iak.pipeline.launcher import ProcessLauncher
-from iak.pipeline.publish.predict import BASE
 from iak.pipeline.runs import load
-from iak.pipeline.runs.adopt import adopt_base
-from iak.pipeline.runs.evaluate import evaluate
-from iak.pipeline.runs.night import tune_night
-from iak.pipeline.stats.metrics import ALL, MetricRow
-from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from iak.schemas.log import Catalog
-from iak.schemas.task import TaskSpec
+from tests.answered_log import gains, of_the_log, rows_of_task, show, split_rows, write_beside
 
 SMOOTHING = 10.0
 """Rows of the mean rate that are added to those of an id."""
@@ -72,47 +63,6 @@ def log_odds(inputs: np.ndarray, label: np.ndarray, is_used: np.ndarray) -> np.n
     return trees.decision_function(inputs)
 
 
-def split_rows(table: pa.Table, catalog: Catalog) -> np.ndarray:
-    """Which rows the trees may learn from: those of `pretrain`, by date or by value."""
-    split = catalog.splits["pretrain"]
-    chosen = np.ones(len(table), bool)
-    for column, values in split.where.items():
-        chosen &= pc.is_in(table[column].cast(pa.string()), pa.array(values)).to_numpy()
-    if split.days is not None:
-        days = table[catalog.log.date_key].cast(pa.string()).to_numpy(zero_copy_only=False)
-        known = np.unique(days)
-        chosen &= (days >= known[split.days[0]]) & (days <= known[split.days[1]])
-    return chosen
-
-
-def rows_of_task(table: pa.Table, task: TaskSpec, catalog: Catalog) -> np.ndarray:
-    """Which rows have the task's label; a conversion's are those that were clicked."""
-    known = table[task.label].is_valid().to_numpy()
-    click = next((t for t in catalog.tasks if t.kind == "click"), None)
-    if task.kind == "conversion" and click is not None:
-        known &= pc.equal(table[click.label], 1).fill_null(False).to_numpy()
-    return known
-
-
-def write_columns(catalog: Catalog, source: Path, target: Path) -> int:
-    """Write every file of a log again, with the trees' columns; the number of their inputs."""
-    keys = pa.schema({key: pa.string() for key in catalog.log.partition_keys})
-    log = ds.dataset(source, partitioning=ds.partitioning(keys, flavor="hive"))
-    files = sorted(log.get_fragments(), key=lambda file: file.path)
-    tables = [file.to_table(schema=log.schema) for file in files]
-    columns = columns_of(pa.concat_tables(tables), catalog)
-    start = 0
-    for file, table in zip(files, tables, strict=True):
-        path = target / Path(file.path).relative_to(source)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        out = table.drop_columns(list(catalog.log.partition_keys))
-        for name, values in columns.items():
-            out = out.append_column(name, values.slice(start, len(table)))
-        start += len(table)
-        pq.write_table(out, path, row_group_size=100_000)
-    return columns["h"].type.list_size
-
-
 def columns_of(table: pa.Table, catalog: Catalog) -> dict[str, pa.Array]:
     """The columns that the trees' server would log."""
     is_old = split_rows(table, catalog)
@@ -129,28 +79,12 @@ def columns_of(table: pa.Table, catalog: Catalog) -> dict[str, pa.Array]:
     return columns | {"h": pa.FixedSizeListArray.from_arrays(flat, inputs.shape[1])}
 
 
-def columns_catalog(document: dict[str, Any], units: int) -> dict[str, Any]:
+def columns_catalog(document: dict[str, Any], columns: dict[str, pa.Array]) -> dict[str, Any]:
     """A catalogue that reads the trees' columns in the place of the log's features."""
+    units = columns["h"].type.list_size
     logits = {t.title: f"logit_{t.title}" for t in Catalog.model_validate(document).tasks}
     base = {"kind": "columns", "logits": logits, "h": "h", "units": units, "version": "trees 1"}
-    kept = {key: document[key] for key in ("log", "domain", "tasks", "splits")}
-    return kept | {"base": base}
-
-
-def gains(catalog: Catalog, root: Path, **settings: Any) -> list[MetricRow]:
-    """Adopt the columns, tune on them and evaluate: every method but the base, on all domains."""
-    common = {"catalog": "columns", "data_root": str(root)}
-    adopt_base(AdoptSpec.model_validate(common | {"run_dir": root / "base"}), catalog)
-    common |= {"workers": 1, "base": root / "base"}
-    tuning = common | {"run_dir": root / "night"} | settings
-    tune_night(FinetuneSpec.model_validate(tuning), catalog, ProcessLauncher())
-    evaluating = common | {"run_dir": root / "test", "bundles": root / "night" / "bundles"}
-    evaluation = evaluate(EvaluateSpec.model_validate(evaluating), catalog, ProcessLauncher())
-    return [
-        row
-        for row in evaluation.rows
-        if row.domain == ALL and row.method != BASE and row.delta_auc is not None
-    ]
+    return of_the_log(document) | {"base": base}
 
 
 def main(name: str, data_root: Path, out: Path) -> None:
@@ -158,14 +92,8 @@ def main(name: str, data_root: Path, out: Path) -> None:
     document = tomllib.loads(load.catalog_path(Path(name)).read_text())
     catalog = Catalog.model_validate(document)
     folder = Path(catalog.log.path)
-    units = write_columns(catalog, data_root / folder, out / folder)
-    given = Catalog.model_validate(columns_catalog(document, units))
-    for row in gains(given, out):
-        sys.stdout.write(
-            f"{row.task:8} {row.rows:9,} rows  base {row.auc - row.delta_auc:.4f}  "
-            f"{row.method:13} {row.auc:.4f}  delta {row.delta_auc:+.4f} "
-            f"[{row.delta_auc_low:+.4f}, {row.delta_auc_high:+.4f}]\n"
-        )
+    columns = write_beside(catalog, data_root / folder, out / folder, columns_of)
+    show(gains(Catalog.model_validate(columns_catalog(document, columns)), out))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec, FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
+from tests import dlrm_of_a_log
 from tests.dlrm_log import REGIONS, dlrm_catalog, write_dlrm_log
+from tests.integration import small_log
 
 pytestmark = pytest.mark.slow
 
@@ -206,3 +208,13 @@ def test_an_allowed_source_computes_activations_of_its_own(root, tmp_path, monke
     (tmp_path / "shop_model.py").write_text(FACTORY)
     with pytest.raises(BadRequest, match=r"base\.source allows"):
         tuned("another", source=source)
+
+
+def test_kernels_lift_a_dlrm_that_reads_a_whole_log(tmp_path):
+    """The adoption compares the scores of the loop with those of the base, in every task."""
+    small_log.write_log(tmp_path / "log", rows=20_000)
+    document = small_log.catalog_document()
+    rows = dlrm_of_a_log.trained_and_tuned(document, tmp_path / "log", tmp_path / "given")
+    clicks = {row.method: row for row in rows if row.task == "ctr"}
+    assert 0.55 < clicks["iak"].auc - clicks["iak"].delta_auc < 0.7
+    assert clicks["iak"].delta_auc_low > 0

@@ -20,6 +20,7 @@ from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from iak.schemas.log import Catalog
 from iak.schemas.scoring import PredictSpec
 from tests import boosted_trees
+from tests.answered_log import gains, write_beside
 from tests.given_log import (
     REGIONS,
     given_catalog,
@@ -147,9 +148,9 @@ def test_kernels_learn_through_given_towers(root):
     tune_night(tuned, catalog, ProcessLauncher())
     judged = settings(root, "towers judged", **on, bundles=root / "towers night")
     rows = evaluate(EvaluateSpec.model_validate(judged), catalog, ProcessLauncher()).rows
-    gains = [row for row in rows if row.task == "ctr" and row.method == "iak"]
-    assert gains
-    assert all(row.delta_auc_low > 0.02 and row.delta_logloss_high < 0 for row in gains)
+    clicks = [row for row in rows if row.task == "ctr" and row.method == "iak"]
+    assert clicks
+    assert all(row.delta_auc_low > 0.02 and row.delta_logloss_high < 0 for row in clicks)
 
 
 def test_activations_are_not_stored_a_second_time(root):
@@ -160,10 +161,10 @@ def test_kernels_lift_boosted_trees(tmp_path):
     small_log.write_log(tmp_path / "log", rows=20_000)
     document = small_log.catalog_document()
     trees = Catalog.model_validate(document)
-    units = boosted_trees.write_columns(trees, tmp_path / "log/events", tmp_path / "given/events")
-    del document["log"]["truth"]
-    given = Catalog.model_validate(boosted_trees.columns_catalog(document, units))
-    rows = boosted_trees.gains(given, tmp_path / "given")
+    source, target = tmp_path / "log/events", tmp_path / "given/events"
+    columns = write_beside(trees, source, target, boosted_trees.columns_of)
+    given = Catalog.model_validate(boosted_trees.columns_catalog(document, columns))
+    rows = gains(given, tmp_path / "given")
     clicks = {row.method: row for row in rows if row.task == "ctr"}
     assert 0.55 < clicks["iak"].auc - clicks["iak"].delta_auc < 0.7
     assert clicks["iak"].delta_auc_low > 0
