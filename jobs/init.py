@@ -210,13 +210,20 @@ def _feature(feature: FeatureGuess, names: Mapping[str, str]) -> Iterator[str]:
 
 def _tasks(guess: CatalogGuess) -> Iterator[str]:
     conversions = [task.column for task in guess.tasks if task.kind == "conversion"]
+    names = unique_names([task.name for task in guess.tasks if task.name])
     for task in guess.tasks:
         yield "[[tasks]]"
         rate = task.positives / max(task.rows, 1)
         yield _pair("label", task.column, f"{task.why}; {task.positives:,} positives ({rate:.2%})")
         if task.at_least is not None:
-            yield _pair("at_least", task.at_least, "the lowest bound that at most half reach")
+            is_whole = task.at_least.is_integer()
+            bound = int(task.at_least) if is_whole else task.at_least
+            yield _pair("at_least", bound, task.reading)
+        if task.positive:
+            yield _pair("positive", task.positive, task.reading)
         yield _pair("kind", task.kind)
+        if task.name:
+            yield _pair("name", names[task.name])
         if len(conversions) > 1 and task.kind == "conversion":
             yield _pair("name", _task_name(task.column, conversions))
         yield '# matures_after = "P7D"   # set it where a label may still turn from 0 to 1'
@@ -296,7 +303,7 @@ def _show(guess: CatalogGuess, sample: LogSample, out: Path, data_root: str) -> 
         "event time": f"{time.column} ({time.unit})" if time else "none",
         "row id": guess.row_id.column if guess.row_id else "its position in its file",
         "user": guess.user.column if guess.user else "none",
-        "labels": ", ".join(f"{t.column} ({t.kind})" for t in guess.tasks),
+        "labels": ", ".join(f"{t.shown} ({t.kind})" for t in guess.tasks),
         "leak columns": ", ".join(g.column for g in guess.leaks) or "none suspected",
         "domains": " x ".join(guess.domain_keys),
         "splits": guess.splits_why,

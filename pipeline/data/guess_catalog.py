@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
+from iak.pipeline.data.guess_events import guess_codes, guess_events
 from iak.pipeline.data.guess_features import FeatureGuess, guess_features
 from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
 from iak.pipeline.data.guess_labels import (
     Guess,
     LabelGuess,
+    guess_feedback,
     guess_grade,
     guess_labels,
     guess_leaks,
@@ -32,9 +34,7 @@ from iak.pipeline.data.guess_time import (
 )
 from iak.pipeline.data.log_sample import MISSING, LogSample, kind_of
 from iak.pipeline.data.profile import MIN_POSITIVES
-from iak.pipeline.data.task_labels import read_label
 from iak.pipeline.errors import BadLog
-from iak.schemas.task import TaskSpec
 
 _ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
 _REQUEST_WORDS = words_of("request session query search auction slate pageview impression display")
@@ -120,10 +120,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     split_columns = _split_columns(rows)
     time = guess_time(sample, date_key)
     no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
-    labels = guess_labels(rows, skipped=no_label | set(sample.uneven))
-    grade = None if labels else guess_grade(rows, skipped=no_label | set(sample.uneven))
-    if grade is not None and grade.at_least is not None:
-        labels, rows = (grade,), _graded(rows, grade.column, grade.at_least)
+    labels = _labels(sample, no_label | set(sample.uneven))
     if not labels:
         raise BadLog(_no_label(sample))
     taken = no_label | {label.column for label in labels}
@@ -169,38 +166,35 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     )
 
 
-def _graded(rows: pa.Table, column: str, at_least: float) -> pa.Table:
-    """Return the rows with a label in place of grades."""
-    task = TaskSpec(label=column, at_least=at_least)
-    label = read_label(rows.column(column).combine_chunks(), task)
-    return rows.set_column(rows.schema.get_field_index(column), column, label)
+def _labels(sample: LogSample, skipped: set[str]) -> tuple[LabelGuess, ...]:
+    """Return the labels of the surest kind that the log has; none where it has no kind."""
+    rows = sample.rows
+    scale = sample.snapshot.rows / len(rows)
+    feedback = guess_feedback(rows, skipped=skipped)
+    grade = guess_grade(rows, skipped=skipped)
+    return (
+        guess_labels(rows, skipped=skipped, is_named=True)
+        or guess_events(rows, skipped=skipped, scale=scale)
+        or ((feedback,) if feedback else ())
+        or guess_labels(rows, skipped=skipped, is_named=False)
+        or ((grade,) if grade else ())
+        or guess_codes(rows, skipped=skipped)
+    )
 
 
 def _no_label(sample: LogSample) -> str:
-    rows = sample.rows
-    texts = [
-        n
-        for n in rows.schema.names
-        if kind_of(rows.schema.field(n).type) == "text"
-        and set(pc.unique(rows.column(n).drop_null()).to_pylist()) == {"0", "1"}
-    ]
-    hint = (
-        f" Columns {texts} hold '0' and '1' as text; write them as numbers, or write the catalogue "
-        "by hand, with at_least = 1."
-        if texts
-        else ""
-    )
+    hint = ""
     if lacking := [name for name, why in sample.uneven.items() if why.endswith(MISSING)]:
         hint += (
             f" Some files lack {', '.join(lacking)}, which were not tried: are there several "
             "tables below this folder? Then give the folder of one."
         )
     return (
-        "no column holds 0 and 1 alone, so none can be a label; a task learns from a numeric or "
-        "boolean column of 0, 1 and null, or from a number with at_least. Of what people did "
-        "alone (plays, purchases), add rows that they saw and left, with a label 0. Of a list of "
-        f"what was shown (N1-1 N2-0), write one row for each.{hint} Columns seen: "
-        f"{', '.join(rows.schema.names)}"
+        "no column holds 0 and 1 alone, so none can be a label; a task learns from a column of two "
+        "answers (0 and 1, Y and N), from events with positive, or from a number with at_least. "
+        "Of what people did alone (plays, purchases), add rows that they saw and left, with a "
+        "label 0. Of a list of what was shown (N1-1 N2-0), write one row for each."
+        f"{hint} Columns seen: {', '.join(sample.rows.schema.names)}"
     )
 
 
@@ -506,12 +500,16 @@ def _notes(
 ) -> list[str]:
     """Return notes on what a person should check, the most important first."""
     notes = []
-    if len(labels) > 1 and not any(label.kind == "click" for label in labels):
+    if len({label.column for label in labels}) > 1 and labels[0].kind != "click":
         notes.append("no label is implied by the others: no task is the click")
+    if any(label.name for label in labels):
+        notes.append(
+            f"each row is one event of {labels[0].column}: a task is how likely a row is this event"
+        )
     notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
     notes += [f"{g.column} may leak a label: {g.why}" for g in leaks]
     few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]
-    notes += [f"{g.column} has few positives: {g.positives:,} in the sample" for g in few]
+    notes += [f"{g.shown} has few positives: {g.positives:,} in the sample" for g in few]
     if user is None:
         notes.append("no user column was recognised: no GAUC, and rows count as independent")
     if len(split_columns) > 1:

@@ -10,7 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.stats import rankdata
 
+from iak.pipeline.data.guess_answers import Answers, answers_of
 from iak.pipeline.data.log_sample import Floats, kind_of, numbers
+from iak.pipeline.data.task_labels import read_label
+from iak.schemas.task import TaskSpec
 
 
 def words_of(name: str) -> frozenset[str]:
@@ -31,6 +34,14 @@ OTHER = words_of(
 )
 GRADES = words_of("rating ratings score stars star grade overall")
 """Words of a column in which users grade what they saw."""
+_FEEDBACK = words_of("watch watched watching dwell play played listen listened stay read reading")
+"""Words of a column that says how much of something a user took."""
+_AMOUNTS = words_of("time ratio rate percent pct progress duration seconds secs ms dwell")
+"""Words of an amount. Of several columns, the first kind in `_RATIOS` is the label."""
+_RATIOS = words_of("ratio rate percent pct progress")
+"""Words of an amount that is comparable between short and long things."""
+_OF_MANY = words_of("avg average mean total sum count cnt num max min median std")
+"""Words of a number that sums up many rows."""
 NOT_A_LABEL = words_of(
     "before prev previous hist history past last ever first prior count verified"
 )
@@ -73,20 +84,51 @@ class LabelGuess:
     why: str
     at_least: float | None = None
     """Bound from which on the column's number is a 1."""
+    positive: tuple[str | int, ...] = ()
+    """The column's values that are a 1."""
+    reading: str = ""
+    """Why the column is read so; empty where it is a label as it is."""
+    name: str | None = None
+    """Name of the task; None takes the one that its kind or its column gives."""
+
+    @property
+    def shown(self) -> str:
+        """Return the label for a message: the task's name where the column has several."""
+        return self.name or self.column
+
+    def of(self, rows: pa.Table) -> Floats:
+        """Return the label of each row: 1, 0, or NaN where there is none."""
+        task = TaskSpec.model_validate(
+            {"label": self.column, "at_least": self.at_least, "positive": self.positive}
+        )
+        return numbers(pa.chunked_array([read_label(_whole_column(rows, self.column), task)]))
 
 
-def guess_labels(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[LabelGuess, ...]:
-    """Return the labels, the click first.
+def _whole_column(rows: pa.Table, name: str) -> pa.Array:
+    column = rows.column(name).combine_chunks()
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def guess_labels(
+    rows: pa.Table, *, skipped: Collection[str] = (), is_named: bool | None = None
+) -> tuple[LabelGuess, ...]:
+    """Return the columns of two answers that are labels, the click first.
 
     Args:
         rows: sampled rows.
         skipped: columns that are known to be something else.
+        is_named: True takes the columns whose names say label, False those that their order and
+            what they imply show; None takes the first kind where there is one.
     """
-    values = _binary_columns(rows, skipped)
-    named = [name for name in values if _is_named_a_label(name)]
-    unnamed = {name: v for name, v in values.items() if not words_of(name) & _CHECKED}
-    chosen = named or _by_structure(rows, unnamed)
-    return _kinds({name: values[name] for name in chosen}, is_named=bool(named))
+    answers = _answers(rows, skipped)
+    named = [name for name in answers if _is_named_a_label(name)]
+    if is_named or (named and is_named is None):
+        return _kinds({name: answers[name] for name in named}, is_named=True)
+    others = {n: a for n, a in answers.items() if not words_of(n) & _CHECKED}
+    # A number of 0 and 1 is a label more often than a word: a member is Y or N too.
+    plain = {n: a.values for n, a in others.items() if not (a.positive or a.at_least)}
+    chosen = _by_structure(rows, plain or {n: a.values for n, a in others.items()})
+    return _kinds({name: answers[name] for name in chosen}, is_named=False)
 
 
 def guess_grade(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess | None:
@@ -114,9 +156,61 @@ def guess_grade(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess 
         why = f"its name, and its {len(grades)} grades from {grades[0]:g} to {grades[-1]:g}"
         return LabelGuess(
             column=name, kind="binary", positives=positives, rows=len(values), why=why,
-            at_least=float(bound),
+            at_least=float(bound), reading="the lowest bound that at most half reach",
         )  # fmt: skip
     return None
+
+
+def is_feedback(name: str) -> bool:
+    """Return whether a column's name says how much a user watched, read or heard in this row."""
+    words = frozenset(
+        part
+        for word in words_of(name)
+        for part in re.sub(r"(?<=[a-z])(time|ratio|duration)$", r" \1", word).split()
+    )
+    is_amount = bool(words & _FEEDBACK and words & _AMOUNTS)
+    return is_amount and not words & (NOT_A_LABEL | _OF_MANY)
+
+
+def guess_feedback(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess | None:
+    """Return a column of how much a user watched, read or heard as a label; None without one.
+
+    The bound is one that about half of the rows reach. A ratio is preferred to seconds.
+
+    Args:
+        rows: sampled rows.
+        skipped: columns that are known to be something else.
+    """
+    named = [
+        name
+        for name in rows.schema.names
+        if name not in skipped
+        and is_feedback(name)
+        and kind_of(rows.schema.field(name).type) in ("whole", "float")
+    ]
+    for name in sorted(named, key=lambda name: not words_of(name) & _RATIOS):
+        values = numbers(rows.column(name))
+        values = values[~np.isnan(values)]
+        if not len(values) or values.min() == values.max():
+            continue
+        bound = _middle(values)
+        positives = int((values >= bound).sum())
+        return LabelGuess(
+            column=name, kind="binary", positives=positives, rows=len(values),
+            why=f"its name, and its numbers from {values.min():g} to {values.max():g}",
+            at_least=bound, reading="about half of the rows reach it; what counts as enough is "
+            "yours to say",
+        )  # fmt: skip
+    return None
+
+
+def _middle(values: Floats) -> float:
+    """Return a number of two digits near the median that some values reach and some do not."""
+    low, middle = float(values.min()), float(np.median(values))
+    if middle <= low:
+        middle = float(values[values > low].min())
+    rounded = float(f"{middle:.2g}")
+    return rounded if low < rounded <= values.max() else middle
 
 
 def _is_named_a_label(name: str) -> bool:
@@ -124,22 +218,14 @@ def _is_named_a_label(name: str) -> bool:
     return bool(words & (CLICK | CONVERSION | OTHER)) and not words & NOT_A_LABEL
 
 
-def _binary_columns(rows: pa.Table, skipped: Collection[str]) -> dict[str, Floats]:
-    """Return the columns of 0, 1 and null alone; constant ones only if their name says label."""
-    columns: dict[str, Floats] = {}
-    for name in rows.schema.names:
-        if name in skipped or kind_of(rows.schema.field(name).type) not in (
-            "bool",
-            "whole",
-            "float",
-        ):
-            continue
-        values = numbers(rows.column(name))
-        distinct = np.unique(values[~np.isnan(values)])
-        is_binary = len(distinct) == 2 or (len(distinct) == 1 and _is_named_a_label(name))
-        if is_binary and np.isin(distinct, (0.0, 1.0)).all():
-            columns[name] = values
-    return columns
+def _answers(rows: pa.Table, skipped: Collection[str]) -> dict[str, Answers]:
+    """Return the columns of two answers, or of one where the name says label."""
+    by_column = {
+        name: answers_of(rows.column(name), is_label=_is_named_a_label(name))
+        for name in rows.schema.names
+        if name not in skipped
+    }
+    return {name: answers for name, answers in by_column.items() if answers}
 
 
 def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
@@ -191,8 +277,9 @@ def _implies(a: Floats, b: Floats) -> bool:
     return bool(positive.any() and (b[positive] == 1).mean() >= 1 - _EXCEPTIONS)
 
 
-def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess, ...]:
+def _kinds(answers: Mapping[str, Answers], *, is_named: bool) -> tuple[LabelGuess, ...]:
     """Choose the click (by name, else the label that others imply), and what happens after it."""
+    values = {name: own.values for name, own in answers.items()}
     positives = {name: int((v == 1).sum()) for name, v in values.items()}
     by_name = [n for n in values if words_of(n) & CLICK and not words_of(n) & CONVERSION]
     implied = [
@@ -206,7 +293,7 @@ def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess,
     click = max(candidates, key=lambda n: positives[n], default=None)
     if click is None and len(values) == 1 and not words_of(next(iter(values))) & CONVERSION:
         click = next(iter(values))
-    reason = "its name and its values 0 and 1" if is_named else "the last column of 0 and 1 alone"
+    reason = "its name and its two values" if is_named else "the last column of two values alone"
     labels: list[LabelGuess] = []
     for name, column in values.items():
         kind: Literal["click", "conversion", "binary"] = "binary"
@@ -219,7 +306,16 @@ def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess,
             kind, why = "conversion", f"{reason}; it is 1 only where {click} is 1"
         known = int((~np.isnan(column)).sum())
         labels.append(
-            LabelGuess(column=name, kind=kind, positives=positives[name], rows=known, why=why)
+            LabelGuess(
+                column=name,
+                kind=kind,
+                positives=positives[name],
+                rows=known,
+                why=why,
+                at_least=answers[name].at_least,
+                positive=answers[name].positive,
+                reading=answers[name].why,
+            )
         )
     return tuple(sorted(labels, key=lambda label: label.kind != "click"))
 
@@ -239,10 +335,15 @@ def guess_leaks(
     """
     leaks: list[Guess] = []
     own = {label.column for label in labels} | set(skipped)
+    by_label = [(label.shown, label.of(rows)) for label in labels]
     for name in rows.schema.names:
         if name in own:
             continue
-        why = next(filter(None, (_leaks(rows.column(name), rows, label) for label in labels)), None)
+        why = next(
+            filter(None, (_leaks(rows.column(name), y, label) for label, y in by_label)), None
+        )
+        if why is None and is_feedback(name):
+            why = "its name: how much was watched, read or heard is known after the event"
         if why is None and words_of(name) & {"propensity", "ips"}:
             why = "its name: a probability that the serving policy logged"
         if why:
@@ -250,12 +351,11 @@ def guess_leaks(
     return tuple(leaks)
 
 
-def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | None:
+def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
     """Return why a column looks like a leak of a label; None where it does not."""
     kind = kind_of(column.type)
     if kind not in ("bool", "whole", "float", "text"):
         return None
-    y = numbers(rows.column(label.column))
     known = ~np.isnan(y)
     rate = float(y[known].mean()) if known.any() else 0.0
     if min(y[known].sum(), (1 - y[known]).sum()) < _PURE_ROWS:
@@ -264,17 +364,17 @@ def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | 
     if kind != "text" and count > _MAX_COMPARED_VALUES:
         score = auc_of_scores(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
         if max(score, 1 - score) >= _PERFECT_AUC:
-            return f"alone it ranks {label.column} with an AUC of {max(score, 1 - score):.3f}"
+            return f"alone it ranks {label} with an AUC of {max(score, 1 - score):.3f}"
     elif count > _MAX_COMPARED_VALUES:
         return None
     if count <= _MAX_COMPARED_VALUES and _separates(column, y, _PERFECT_AUC):
-        return f"its value alone says {label.column} (AUC at least {_PERFECT_AUC})"
+        return f"its value alone says {label} (AUC at least {_PERFECT_AUC})"
     counts = np.bincount(codes[known], minlength=count)
     hits = np.bincount(codes[known], weights=y[known], minlength=count)
     pure = (counts >= _PURE_ROWS) & (hits >= _PURE * counts)
     share = float(hits[pure].sum() / hits.sum())
     if share >= _PURE_SHARE and rate < 0.7:
-        return f"{share:.0%} of the positives of {label.column} have values that no negative has"
+        return f"{share:.0%} of the positives of {label} have values that no negative has"
     return None
 
 

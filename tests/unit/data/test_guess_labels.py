@@ -78,7 +78,7 @@ def label_kinds(**columns):
 
 def test_only_columns_of_zero_and_one_are_labels():
     half = np.arange(400) % 2
-    assert label_kinds(click=half, order=np.arange(400) % 3, buy=["no", "yes"] * 200) == {
+    assert label_kinds(click=half, order=np.arange(400) % 3, buy=["few", "many"] * 200) == {
         "click": "click"
     }
 

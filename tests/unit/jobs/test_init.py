@@ -30,7 +30,8 @@ def write_log(root, **columns):
     for day in range(1, 6):
         path = root / "shop" / "events" / f"dt=2026-10-0{day}" / "p.parquet"
         path.parent.mkdir(parents=True)
-        pq.write_table(pa.table(rows | {"event_id": np.arange(600) + 600 * day}), path)
+        kept = {name: column for name, column in rows.items() if column is not None}
+        pq.write_table(pa.table(kept | {"event_id": np.arange(600) + 600 * day}), path)
     return root / "shop"
 
 
@@ -43,6 +44,31 @@ def test_the_written_file_is_a_catalogue_that_check_takes(tmp_path, capsys):
     report = check_log(catalog, str(log), sample_rows=5_000)
     assert not [f for f in report.findings if f.level == "refuse"]
     assert f"data_root={log}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_events_words_and_numbers_in_text_are_written_as_tasks_that_check_takes(tmp_path):
+    draw = np.random.default_rng(1)
+    events = draw.choice(["view", "cart", "buy"], 600, p=[0.6, 0.25, 0.15])
+    shops = {
+        "events": {"event_type": events},
+        "words": {"click": np.where(events == "view", "N", "Y"), "order": ["0", "1"] * 300},
+    }
+    for name, columns in shops.items():
+        gone = {"click": None, "order": None, "cart": None} | columns
+        log, out = write_log(tmp_path / name, **gone), tmp_path / f"{name}.toml"
+        assert cli.run(["init", str(log), f"out={out}"]) == 0
+        catalog = Catalog.model_validate(tomllib.loads(out.read_text()))
+        report = check_log(catalog, str(log), sample_rows=5_000)
+        assert not [f for f in report.findings if f.level == "refuse"]
+        shown = [(t.title, t.label_text) for t in catalog.tasks]
+        assert (
+            shown
+            == {
+                "events": [("cart", "event_type = cart"), ("buy", "event_type = buy")],
+                "words": [("ctr", "click = Y"), ("order", "order >= 1")],
+            }[name]
+        )
+        assert "positive = [" in out.read_text()
 
 
 def test_every_guess_is_marked_with_its_reason(tmp_path):
