@@ -30,7 +30,6 @@ from iak.pipeline.data.guess_time import (
     TimeGuess,
     day_columns,
     guess_time,
-    times_of,
 )
 from iak.pipeline.data.log_sample import MISSING, LogSample, kind_of
 from iak.pipeline.data.profile import MIN_POSITIVES
@@ -44,6 +43,15 @@ _USER = re.compile(
     r"^(.*_)?(user|uid|member|visitor|customer|consumer|buyer|viewer|account|profile|cookie)"
     r"(_?(id|key|no|hash|uuid|pk|code))?$"
 )
+_PERSON = re.compile(
+    r"^(.*_)?((device|client|browser|cookie|reader|listener|player|subscriber|person|guest|shopper)"
+    r"_?(id|key|no|hash|uuid|pk|code)|uuid|guid|gaid|idfa|oaid|imei|open_?id|union_?id)$"
+)
+"""A name of what one person uses, where no column is named a user."""
+_PERSONS = 20
+"""Fewest persons of such a column."""
+_PERSON_SHARE = 0.5
+"""Largest share of the rows that one person has; a device without an id has more."""
 _SPLIT_WORDS = {
     "train": ("train", "training", "tr"),
     "valid": ("valid", "val", "validation", "dev", "vali"),
@@ -283,14 +291,21 @@ def _request(rows: pa.Table, taken: set[str]) -> Guess | None:
 
 
 def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
-    for name in _ids(rows, taken):
-        spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-        plain = re.sub(r"[^a-z0-9]+", "_", spaced.lower())
-        column = rows.column(name)
-        if _USER.match(plain) and column.null_count <= _NULLS * len(rows):
-            users = pc.count_distinct(column).as_py()
-            if users > 1:
-                return Guess(column=name, why=f"its name; {users:,} users in the sample")
+    """Return the column of users; without one that is named so, the one of their devices."""
+    names = {
+        name: re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+        for name in _ids(rows, taken)
+        if rows.column(name).null_count <= _NULLS * len(rows)
+    }
+    for name in (name for name, plain in names.items() if _USER.match(plain)):
+        users = pc.count_distinct(rows.column(name)).as_py()
+        if users > 1:
+            return Guess(column=name, why=f"its name; {users:,} users in the sample")
+    for name in (name for name, plain in names.items() if _PERSON.match(plain)):
+        counts = pc.value_counts(rows.column(name).drop_null()).field("counts").to_numpy()
+        if len(counts) >= _PERSONS and counts.max() <= _PERSON_SHARE * len(rows):
+            why = f"no column is named a user; {len(counts):,} of these are in the sample"
+            return Guess(column=name, why=why)
     return None
 
 
@@ -399,8 +414,7 @@ def _rows_by_day(
             if day:
                 counts[day] += file.rows
     elif time:
-        times = times_of(sample.rows.column(time.column))
-        seconds = times.seconds if times else np.zeros(0)
+        seconds = time.seconds_of(sample.rows)
         days, rows = np.unique(
             np.floor(seconds[~np.isnan(seconds)] / DAY_S).astype(int), return_counts=True
         )

@@ -1,7 +1,7 @@
 """Guess which column of a log has the event's time, and in which way it is written.
 
-A time is an Arrow timestamp or date, a number that counts from 1970, or text or digits in one of
-the usual formats.
+A time is an Arrow timestamp or date, a number that counts from 1970 or from the log's own start, or
+text or digits in one of the usual formats.
 """
 
 from collections.abc import Iterable
@@ -27,6 +27,7 @@ FORMATS = (
     "%y%m%d%H",
     "%Y%m%d%H%M",
     "%Y%m%d%H%M%S",
+    "%Y-%m-%d %H",
     "%Y/%m/%d",
     "%Y/%m/%d %H:%M",
     "%Y/%m/%d %H:%M:%S",
@@ -35,6 +36,7 @@ FORMATS = (
     "%m/%d/%Y %H:%M:%S",
     "%m/%d/%Y %I:%M:%S %p",
     "%d/%m/%Y",
+    "%d/%m/%Y %H:%M",
     "%d/%m/%Y %H:%M:%S",
     "%d.%m.%Y",
     "%d.%m.%Y %H:%M:%S",
@@ -47,6 +49,10 @@ DAY_S = 86_400
 TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
 _OTHER_TIMES = words_of("birth born birthday dob register registered registration signup expire")
 """Words of a date that is not the event's."""
+_ELAPSED = {"s": 10 * 366 * DAY_S, "ms": 10_000 * 366 * DAY_S}
+"""Unit of a time since the log's start -> largest value of ten years."""
+_FIRST_ELAPSED = 0.05
+"""Largest value, as a share of the last one, from which a time since the log's start begins."""
 _FEWEST_DAYS = 4
 """Days between the first and the last row, below which no column is said to show the day."""
 _FEWEST_ROWS_OF_A_VALUE = 20
@@ -79,6 +85,14 @@ class TimeGuess:
     zone_why: str
     format: str | None = None
     """How it is written, in text or digits."""
+    is_elapsed: bool = False
+    """Whether it counts from the log's start, which then stands at the beginning of 1970."""
+
+    def seconds_of(self, rows: pa.Table) -> Floats:
+        """Return the time of each row in Unix seconds; NaN where there is none."""
+        read = elapsed_of if self.is_elapsed else times_of
+        times = read(rows.column(self.column))
+        return times.seconds if times else np.full(len(rows), np.nan)
 
 
 def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
@@ -110,7 +124,7 @@ def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
         if best is None or rank > best[0]:
             best = (rank, name, times)
     if best is None:
-        return None
+        return _guess_elapsed(sample)
     _, name, times = best
     zone, zone_why = _zone(times.seconds, days, is_zoned=_is_zoned(rows, name, times))
     first, last = (datetime.fromtimestamp(s, UTC).date() for s in _ends(times.seconds))
@@ -121,6 +135,55 @@ def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
         time_zone=zone,
         why=f"{_described(times)}, {first} to {last}",
         zone_why=zone_why,
+    )
+
+
+def _guess_elapsed(sample: LogSample) -> TimeGuess | None:
+    """Return a column that is named a time and counts from the log's start; None without one."""
+    rows = sample.rows
+    for name in rows.schema.names:
+        words = words_of(name)
+        if name in sample.uneven or not words & TIME_WORDS or words & _OTHER_TIMES:
+            continue
+        times = elapsed_of(rows.column(name))
+        if times is None:
+            continue
+        days = _ends(times.seconds)[1] / DAY_S
+        return TimeGuess(
+            column=name,
+            unit=times.unit,
+            time_zone="UTC",
+            why=f"numbers that begin near 0, read as {times.unit} since the log's start over "
+            f"{days:.1f} days; its first day stands as 1970-01-01",
+            zone_why="days are counted from the start",
+            is_elapsed=True,
+        )
+    return None
+
+
+def elapsed_of(column: pa.ChunkedArray) -> Times | None:
+    """Return numbers as times since the log's start; None where they cannot be such times.
+
+    They begin near zero, and last between two days and ten years.
+    """
+    if kind_of(column.type) not in ("whole", "float"):
+        return None
+    values = numbers(column)
+    if np.isnan(values).all() or len(np.unique(values)) <= 50:
+        return None
+    low, high = _ends(values)
+    unit = next((unit for unit, longest in _ELAPSED.items() if high <= longest), None)
+    if unit is None or low < 0 or low > _FIRST_ELAPSED * high or _are_clocks(values):
+        return None
+    seconds = values / UNITS[unit]
+    return Times(unit=unit, seconds=seconds) if high / UNITS[unit] >= 2 * DAY_S else None
+
+
+def _are_clocks(values: Floats) -> bool:
+    """Return whether all numbers are times of day, as 93015 is 09:30:15."""
+    known = values[~np.isnan(values)]
+    return bool(
+        (known < 240_000).all() and (known % 100 < 60).all() and (known % 10_000 < 6_000).all()
     )
 
 
@@ -198,8 +261,8 @@ def day_columns(
 ) -> dict[str, str]:
     """Return the columns that tell the day of a row, each with a reason.
 
-    Each of their values lies on one day. So later rows have only values that earlier rows never
-    had, and a model learns nothing of them.
+    Each of their values lies on one day, or is the event's time once more. So later rows have only
+    values that earlier rows never had, and a model learns nothing of them.
 
     Args:
         rows: sampled rows.
@@ -208,17 +271,29 @@ def day_columns(
         time: the column of the event's time.
     """
     days = _folder_days(rows, date_key)
-    if days is None and time is not None:
-        times = times_of(rows.column(time.column))
-        days = np.floor(times.seconds / DAY_S) if times else None
+    seconds = time.seconds_of(rows) if time is not None else None
+    if days is None and seconds is not None:
+        days = np.floor(seconds / DAY_S)
     if days is None or np.nanmax(days) - np.nanmin(days) < _FEWEST_DAYS:
         return {}
-    return {
-        name: "each of its values lies on one day, so later rows have other values"
-        for name in names
-        if kind_of(rows.column(name).type) in ("text", "whole")
-        and _shows_day(rows.column(name), days)
-    }
+    reasons: dict[str, str] = {}
+    for name in names:
+        column = rows.column(name)
+        if kind_of(column.type) in ("text", "whole") and _shows_day(column, days):
+            reasons[name] = "each of its values lies on one day, so later rows have other values"
+        elif seconds is not None and _repeats_time(column, seconds):
+            reasons[name] = "it is the event's time once more"
+    return reasons
+
+
+def _repeats_time(column: pa.ChunkedArray, seconds: Floats) -> bool:
+    """Return whether a column's times lie within a day of those of the events."""
+    times = times_of(column)
+    if times is None:
+        return False
+    known = ~np.isnan(times.seconds) & ~np.isnan(seconds)
+    near = np.abs(times.seconds[known] - seconds[known]) <= DAY_S
+    return bool(known.any() and near.mean() >= _ONE_DAY)
 
 
 def _shows_day(column: pa.ChunkedArray, days: Floats) -> bool:

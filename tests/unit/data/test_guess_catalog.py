@@ -170,6 +170,21 @@ def test_a_user_is_found_however_the_name_is_written(name, tmp_path):
     assert guessed(tmp_path).user.column == name
 
 
+@pytest.mark.parametrize("name", ["device_id", "uuid", "clientId", "browser_key", "idfa"])
+def test_a_device_stands_for_its_user_where_no_user_is_named(name, tmp_path):
+    devices = shop().column("user_id")
+    write(tmp_path / "alone", shop(user_id=None, **{name: devices}))
+    assert guessed(tmp_path / "alone").user.column == name
+    write(tmp_path / "beside", shop(**{name: devices}))
+    assert guessed(tmp_path / "beside").user.column == "user_id"
+
+
+def test_devices_of_which_most_have_no_id_stand_for_nobody(tmp_path):
+    devices = [f"d{number}" if number % 5 == 0 else "unknown" for number in range(2_000)]
+    write(tmp_path, shop(user_id=None, device_id=devices))
+    assert guessed(tmp_path).user is None
+
+
 @pytest.mark.parametrize("name", ["ImpressionID", "display_id"])
 def test_what_was_shown_together_is_cut_together_and_is_no_feature(name, tmp_path):
     write(tmp_path, shop(**{name: np.arange(2_000) // 5}))

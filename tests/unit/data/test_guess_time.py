@@ -9,7 +9,7 @@ from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.guess_labels import Guess
 from iak.pipeline.data.guess_time import day_columns, times_of
 from iak.pipeline.data.log_sample import read_sample
-from tests.unit.data.shop import DAY, shop, write
+from tests.unit.data.shop import DAY, START, shop, write
 
 
 def guessed(root):
@@ -65,3 +65,40 @@ def test_a_column_whose_values_lie_on_one_day_tells_the_day(values, is_day):
     told = day_columns(rows, ["x"], Guess(column="dt", why=""), None)
     assert set(told) == ({"x"} if is_day else set())
     assert not day_columns(rows, ["x"], None, None), "without days nothing can be said"
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 1_000)])
+def test_a_time_that_counts_from_the_logs_start_begins_at_1970(unit, per_second, tmp_path):
+    elapsed = (shop().column("event_time").to_numpy() - START) * per_second
+    write(tmp_path, shop(event_time=None, timestamp=elapsed))
+    guess = guessed(tmp_path)
+    assert (guess.time.column, guess.time.unit, guess.time.is_elapsed) == ("timestamp", unit, True)
+    assert guess.splits_why == "10 days from 1970-01-01 to 1970-01-10"
+    assert "timestamp" not in {feature.column for feature in guess.features}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("duration", lambda draw: draw.integers(0, 10 * DAY, 2_000)),
+        ("time", lambda draw: draw.integers(0, 3_600, 2_000)),
+        ("time", lambda draw: draw.integers(0, 24, 2_000) * 10_000 + draw.integers(0, 60, 2_000)),
+        ("time", lambda draw: draw.integers(-DAY, 10 * DAY, 2_000)),
+        ("time", lambda draw: draw.integers(5 * DAY, 10 * DAY, 2_000)),
+    ],
+    ids=["by its name", "an hour", "a clock", "below zero", "begins late"],
+)
+def test_other_numbers_do_not_count_from_the_logs_start(name, values, tmp_path):
+    write(tmp_path, shop(event_time=None, **{name: values(np.random.default_rng(5))}))
+    assert guessed(tmp_path).time is None
+
+
+def test_the_events_time_written_once_more_is_no_feature(tmp_path):
+    seconds = shop().column("event_time").to_numpy()
+    opened = seconds - np.random.default_rng(0).integers(0, 900 * DAY, 2_000)
+    write(tmp_path, shop(timestamp_ms=seconds * 1_000, account_opened=opened))
+    guess = guessed(tmp_path)
+    reasons = {left.column: left.why for left in guess.left_out}
+    (again,) = {"event_time", "timestamp_ms"} - {guess.time.column}
+    assert reasons[again] == "it is the event's time once more"
+    assert reasons.get("account_opened") != reasons[again]
