@@ -20,6 +20,9 @@ from iak.schemas.results import NightResult
 from iak.schemas.tuning import CacheUse, KernelResult, TuningResult
 from iak.schemas.verdict import TaskVerdict, Verdict
 
+_SHOWN = 5
+"""Most domains that a line names."""
+
 
 def main(spec: FinetuneSpec) -> int:
     """Tune every domain's kernel on a frozen base and write the bundles."""
@@ -48,6 +51,20 @@ def _cache_text(cache: CacheUse) -> str:
     return f"{text}, at {cache.folder}{stopped}"
 
 
+def below_floor(rows: Mapping[str, int]) -> str:
+    """Return as text the domains with too few tuning rows, those with most first.
+
+    Args:
+        rows: domain -> its tuning rows.
+    """
+    if not rows:
+        return "none"
+    most = sorted(rows, key=lambda name: -rows[name])[:_SHOWN]
+    named = ", ".join(f"{name} ({rows[name]:,} rows)" for name in most)
+    more = f", and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+    return f"{len(rows):,} domains: {named}{more}"
+
+
 def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
     """Return as text the kernels whose last epoch was best, and the settings for more epochs.
 
@@ -58,7 +75,7 @@ def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
     stopped, kernels = tuning.stopped_at_cap, len(tuning.kernels)
     if not stopped:
         return f"none of {kernels}"
-    names = ", ".join(stopped[:5]) + (", ..." if len(stopped) > 5 else "")
+    names = ", ".join(stopped[:_SHOWN]) + (", ..." if len(stopped) > _SHOWN else "")
     give = "pooled.max_epochs, domain.max_epochs give more"
     if starts_live:  # levels.py: a level that starts from live kernels has its own cap
         give += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
@@ -140,7 +157,7 @@ def show(night: NightResult) -> None:
         {
             "tables and trunk": f"unchanged, digest {tuning.digest[:16]}",
             "parameters a kernel": f"{tuning.parameters_per_kernel:,}",
-            "below their floor": tuning.below_floor or "none",
+            "below their floor": below_floor(tuning.below_floor),
             "best at the last epoch": at_cap(tuning, starts_live=bool(tuning.live)),
             "labelled tuning rows": labelled_rows(tuning.labels),
             "quarantined": tuning.contract or "nothing",

@@ -23,9 +23,10 @@ fit to be read."""
 Outcome = Literal["promoted", "held", "failed", "waiting"]
 """`promoted`: its new kernel serves. `held`: the new kernel, or its data, was not good enough.
 `failed`: tuning or publishing it failed. `waiting`: it did not train."""
-PartitionState = Literal["complete", "open", "absent", "shrunken", "changed"]
+PartitionState = Literal["complete", "open", "absent", "shrunken", "changed", "one_class"]
 """`open`: no marker, and not quiet for long enough. `shrunken`: far fewer rows than in the days
-before. `changed`: its content differs from what an earlier night read."""
+before. `changed`: its content differs from what an earlier night read. `one_class`: a label is 0 in
+all rows, or 1 in all, and both in the other days."""
 
 
 class PartitionDay(Spec):

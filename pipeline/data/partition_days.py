@@ -60,6 +60,8 @@ class NewestDays:
     partitions: tuple[PartitionFiles, ...]
     """By day, then by partition."""
     rows: RowsByDay
+    selection: Selection
+    """Its rows."""
 
 
 def log_dates(catalog: Catalog, data_root: str, *, today: date | None) -> LogDates:
@@ -122,6 +124,7 @@ def read_newest_days(
     return NewestDays(
         partitions=_partitions(selection, counts, catalog, marker),
         rows=_rows_by_day(counts, snapshot.files, catalog),
+        selection=selection,
     )
 
 

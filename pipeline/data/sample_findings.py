@@ -16,6 +16,7 @@ from iak.pipeline.data.breaches import REMEDIES, Breach, Kind
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.event_values import EventValues
+from iak.pipeline.data.label_days import DayLabels
 from iak.pipeline.data.notice import EXAMPLES, refusal
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.sampled_negatives import SampledNegatives
@@ -46,6 +47,7 @@ class Sample:
         self.classes = _Classes(catalog)
         self.negatives = SampledNegatives(catalog)
         self.events = EventValues(catalog)
+        self.days = DayLabels(catalog)
         self.broken: list[tuple[str, str, int]] = []
 
     def read(self, selection: Selection, *, rows: int) -> None:
@@ -81,6 +83,7 @@ class Sample:
         self.classes.add(rows)
         self.negatives.add(rows, raw.identity)
         self.events.add(rows)
+        self.days.add(rows, inspection.masks_with(unripe_rows))
 
     def findings(self) -> Iterator[Finding]:
         """Yield a finding for each kind of problem and column."""
@@ -100,6 +103,7 @@ class Sample:
         yield from self.classes.findings()
         yield from self.negatives.findings()
         yield from self.events.findings()
+        yield from self.days.findings()
 
     def _odd_labels(self, breaches: Sequence[Breach], column: str) -> Finding:
         """Join the impossible values of one label into one finding that names them."""

@@ -12,12 +12,15 @@ from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
+from iak.pipeline.data.label_days import LabelCount, absent_class
 from iak.pipeline.data.partition_days import Pairs, PartitionFiles
 from iak.schemas.night import PartitionDay
 from iak.schemas.nightly import ReadySpec
 
 Key = tuple[Pairs, date]
 """A partition and a day of it."""
+Labels = Mapping[str, Mapping[Key, LabelCount]]
+"""Task -> partition and day -> its labels that are ripe."""
 _USUAL_DAYS = 3
 """Fewest days before that show how many rows are usual."""
 
@@ -67,6 +70,7 @@ def judge_partitions(
     days: Sequence[date],
     clock: Clock,
     earlier: Mapping[Key, PartitionDay],
+    labels: Labels,
 ) -> list[PartitionDay]:
     """Return the state of every partition on every day of the window.
 
@@ -75,6 +79,7 @@ def judge_partitions(
         days: the window.
         clock: now, and what counts as complete.
         earlier: what the newest earlier night that looked at a partition's day saw of it.
+        labels: the labels of the window.
 
     Returns:
         By partition, then by day. A partition that no day has a file of is unknown, and left out.
@@ -82,7 +87,7 @@ def judge_partitions(
     by_key = {(files.partition, files.day): files for files in listed}
     partitions = sorted({files.partition for files in listed})
     return [
-        _judge(partition, day, by_key, clock, earlier.get((partition, day)))
+        _judge(partition, day, by_key, clock, earlier.get((partition, day)), labels)
         for partition in partitions
         for day in days
     ]
@@ -121,6 +126,7 @@ def _judge(
     by_key: Mapping[Key, PartitionFiles],
     clock: Clock,
     before: PartitionDay | None,
+    labels: Labels,
 ) -> PartitionDay:
     """Return the state of one day of a partition."""
     files = by_key.get((partition, day))
@@ -144,6 +150,10 @@ def _judge(
         return PartitionDay(**fields, state="changed", holds=True, reason=problem)
     if problem := _shrunken(files, by_key, clock.ready):
         return PartitionDay(**fields, state="shrunken", is_late=is_late, holds=True, reason=problem)
+    if problem := _one_class(files, labels, clock.ready):
+        return PartitionDay(
+            **fields, state="one_class", is_late=is_late, holds=True, reason=problem
+        )
     return PartitionDay(**fields, state="complete", is_late=is_late)
 
 
@@ -202,6 +212,23 @@ def _shrunken(files: PartitionFiles, by_key: Mapping[Key, PartitionFiles], ready
         f"{_named(files.partition, files.day)} has {files.rows:,} rows, its {len(rows)} days "
         f"before have {median(rows):,.0f} in the median; less than {ready.shrunken_below:.0%} of it"
     )
+
+
+def _one_class(files: PartitionFiles, labels: Labels, ready: ReadySpec) -> str:
+    """Say which labels of a partition's day have one class alone; empty where none has."""
+    problems = []
+    for task, counts in labels.items():
+        own = counts.get((files.partition, files.day))
+        if own is None or not ready.one_class_from:
+            continue
+        others = [
+            count
+            for (partition, day), count in counts.items()
+            if partition == files.partition and day != files.day
+        ]
+        if found := absent_class(own, others, expected_rows=ready.one_class_from):
+            problems.append(f"{_named(files.partition, files.day)}: {found.told(task)}")
+    return "; ".join(problems)
 
 
 def _named(partition: Pairs, day: date) -> str:

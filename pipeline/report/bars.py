@@ -18,6 +18,7 @@ _DAY_KINDS: dict[PartitionState, str] = {
     "complete": "past",
     "open": "waiting",
     "shrunken": "held",
+    "one_class": "held",
     "changed": "held",
     "absent": "failed",
 }

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.dates import LogDates
+from iak.pipeline.data.label_days import count_labels
 from iak.pipeline.data.partition_days import (
     NewestDays,
     PartitionFiles,
@@ -27,6 +28,7 @@ from iak.pipeline.nightly.history import History
 from iak.pipeline.nightly.identity import night_id
 from iak.pipeline.nightly.partitions import (
     Clock,
+    Labels,
     held_partitions,
     judge_partitions,
     last_complete_day,
@@ -115,8 +117,9 @@ def plan_night(
     windows = task_windows(catalog, night, spec.window.days)
     days = window_days(windows, night)
     newest = _read_window(spec, dated, days, opened)
-    older = [files for files in listed if files.day < days[0]]
-    judged = judge_partitions([*older, *newest.partitions], days, clock, history.partition_days())
+    seen = [*(files for files in listed if files.day < days[0]), *newest.partitions]
+    labels = _ripe_labels(newest, dated, windows)
+    judged = judge_partitions(seen, days, clock, history.partition_days(), labels)
     split, notices = _split_catalog(spec, catalog, days, judged)
     head = registry_head(store := open_store(spec.registry))
     candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
@@ -126,8 +129,7 @@ def plan_night(
     # Drift is measured only for domains that it may still make train, since it reads rows.
     if few := _with_few_new_rows(decisions):
         drifts = _drifts(spec, dated, few, days, history, fingerprint)
-        moved = [replace(c, drift=drifts.get(c.domain.name)) for c in candidates]
-        decisions = choose(moved, judged, history, request)
+        decisions = choose(_with_drifts(candidates, drifts), judged, history, request)
     return NightPlan(
         id=night_id(spec, catalog, night=night, base=fingerprint, domains=domains, days=judged),
         night=night,
@@ -179,6 +181,13 @@ def _drifts(
     return drifts
 
 
+def _with_drifts(
+    candidates: Sequence[Candidate], drifts: Mapping[str, float]
+) -> Sequence[Candidate]:
+    """Return the candidates with the drifts that were measured, by the domain's name."""
+    return [replace(each, drift=drifts.get(each.domain.name)) for each in candidates]
+
+
 def _request(spec: NightlySpec, night: date, base: str) -> Request:
     """Return what the choice of domains depends on besides domains and history."""
     return Request(
@@ -201,6 +210,19 @@ def _read_window(
         marker=spec.ready.marker,
         kept=_kept_digests(spec, base),
     )
+
+
+def _ripe_labels(newest: NewestDays, catalog: Catalog, windows: Sequence[TaskWindow]) -> Labels:
+    """Return the labels of each partition's day in the windows of their tasks."""
+    counts = count_labels(newest.selection, catalog)
+    return {
+        window.task: {
+            key: count
+            for key, count in counts[window.task].items()
+            if window.first <= key[1] <= window.last
+        }
+        for window in windows
+    }
 
 
 def changed_days(spec: NightlySpec, plan: NightPlan) -> list[PartitionDay]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from iak.jobs.finetune import at_cap, counted_facts, show
+from iak.jobs.finetune import at_cap, below_floor, counted_facts, show
 from iak.schemas.log_snapshot import CountedRows, LogSnapshot
 from iak.schemas.tuning import KernelResult, StandardisationResult, TuningRunResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
@@ -123,3 +123,11 @@ def test_what_fresh_statistics_counted_is_said_where_there_are_any():
     assert said == "of 12,000 rows, until 2026-10-06"
     (said,) = counted_facts(counted(9, None)).values()
     assert said == "of 9 rows, out of fold"
+
+
+def test_domains_below_their_floor_are_counted_and_the_largest_named():
+    assert below_floor({}) == "none"
+    assert below_floor({"city=a": 3, "city=b": 7}) == "2 domains: city=b (7 rows), city=a (3 rows)"
+    many = below_floor({f"city={number}": number for number in range(1_200)})
+    assert many.startswith("1,200 domains: city=1199 (1,199 rows), city=1198 (1,198 rows), ")
+    assert many.endswith("city=1195 (1,195 rows), and 1,195 more")

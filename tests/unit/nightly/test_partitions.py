@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iak.pipeline.data.label_days import LabelCount
 from iak.pipeline.nightly.partitions import (
     held_partitions,
     is_complete,
@@ -15,12 +16,13 @@ from tests.unit.nightly.nights import A, B, clock, day, files, seen
 
 WEEK = [day(back) for back in range(6, -1, -1)]
 FULL = [files(A, back) for back in range(7)]
+NO_LABELS = {}
 
 
-def judged(listed, earlier=(), **ready):
+def judged(listed, earlier=(), labels=NO_LABELS, **ready):
     """The night's own day of partition a."""
     before = {(tuple(one.partition), one.day): one for one in earlier}
-    days = judge_partitions(listed, WEEK, clock(**ready), before)
+    days = judge_partitions(listed, WEEK, clock(**ready), before, labels)
     return next(one for one in days if one.day == day() and tuple(one.partition) == A)
 
 
@@ -67,6 +69,43 @@ def test_the_state_of_a_day(listed, state):
     assert found.holds == (state != "complete") == bool(found.reason)
 
 
+def clicks(newest, *older):
+    """Labels of partition a: positives among 1,000 rows of its own day and those before."""
+    counts = {(A, day(back)): LabelCount(1_000, ones) for back, ones in enumerate((newest, *older))}
+    return {"ctr": counts | {(B, day()): LabelCount(1_000, 500)}}
+
+
+def test_a_day_without_clicks_holds_once():
+    first = judged(FULL, labels=clicks(0, 90, 200, 60, 70))
+    assert (first.state, first.holds) == ("one_class", True)
+    assert first.reason == (
+        "region=a/2026-10-28: ctr is 0 in all its 1,000 labels, of which the other days let expect "
+        "at least 70 to be 1"
+    )
+    again = judged(FULL, [first], labels=clicks(0, 90, 200, 60, 70))
+    assert (again.state, again.holds) == ("complete", False)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param(clicks(1, 90, 200, 60, 70), id="one click"),
+        pytest.param(clicks(0, 0, 200, 0, 70), id="a label of some days"),
+        pytest.param(clicks(0, 40, 49, 30, 20), id="too few to expect any"),
+        pytest.param(clicks(0, 90, 90), id="two days show no habit"),
+        pytest.param({"ctr": {}}, id="not ripe"),
+    ],
+)
+def test_few_or_rare_clicks_do_not_hold(labels):
+    assert judged(FULL, labels=labels).state == "complete"
+
+
+def test_a_platform_may_take_days_of_one_class():
+    labels = clicks(0, 90, 200, 60, 70)
+    assert judged(FULL, labels=labels, one_class_from=0).state == "complete"
+    assert judged(FULL, labels=labels, one_class_from=71).state == "complete"
+
+
 def test_a_day_that_changed_after_a_night_had_read_it_holds_once():
     first = judged(FULL, [seen(content="other", rows=90)])
     assert (first.state, first.holds) == ("changed", True)
@@ -101,7 +140,7 @@ def test_an_open_day_holds_for_as_long_as_it_is_open():
 
 
 def test_days_before_a_partition_began_are_no_gap():
-    new = judge_partitions([files(A, 0)], WEEK, clock(), {})
+    new = judge_partitions([files(A, 0)], WEEK, clock(), {}, NO_LABELS)
     assert [one.holds for one in new] == [False] * len(WEEK)
 
 
@@ -112,10 +151,10 @@ def test_days_before_a_partition_began_are_no_gap():
 )
 def test_what_a_night_held_no_later_night_holds_again_once_it_is_quiet(back, rows, hours):
     listed = [files(A, n, rows=rows[n], marker=False, hours=hours) for n in sorted(back)]
-    first = judge_partitions(listed, WEEK, clock(), {})
+    first = judge_partitions(listed, WEEK, clock(), {}, NO_LABELS)
     seen_before = {(tuple(one.partition), one.day): one for one in first}
     later = clock(quiet_for=timedelta(0))
-    second = judge_partitions(listed, WEEK, later, seen_before)
+    second = judge_partitions(listed, WEEK, later, seen_before, NO_LABELS)
     assert not held_partitions(second)
     assert {one.day for one in first} == set(WEEK)
 
