@@ -201,6 +201,8 @@ def _feature(feature: FeatureGuess, names: Mapping[str, str]) -> Iterator[str]:
         yield _pair("separator", feature.separator)
     if feature.whole:
         yield _pair("whole", True)
+    if feature.in_text:
+        yield _pair("in_text", True)
     if feature.log:
         yield _pair("log", True)
     if feature.is_optional and "optional" in CategoricalSpec.model_fields:

@@ -134,6 +134,8 @@ class NumericSpec(Spec):
     dense input; nulls and NaN read the null row."""
     boundaries: tuple[Number, ...] = ()
     """Declared cuts, rising, instead of quantiles; after the logarithm where one is taken."""
+    in_text: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """The column may have its numbers as text (`12.5`). A text that is no number is null."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""
 
@@ -161,14 +163,18 @@ FeatureSpec = Annotated[
 ]
 
 
+_WRITTEN = ("separator", "whole", "in_text")
+"""Settings that say how a column is written."""
+
+
 def meaning_of(feature: FeatureSpec) -> dict[str, Any]:
     """Return the settings that give a feature's ids and numbers their meaning, as JSON.
 
-    `optional` is left out: it says which files may be read, and not what a value means. How a list
-    is written is left out as well. A padding that is not declared is left out too, so that features
-    of older bases have the same meaning.
+    `optional` is left out: it says which files may be read, and not what a value means. How a
+    column is written is left out as well. A padding that is not declared is left out too, so that
+    features of older bases have the same meaning.
     """
-    document = feature.model_dump(mode="json", exclude={"optional", "separator", "whole"})
+    document = feature.model_dump(mode="json", exclude={"optional", *_WRITTEN})
     return {k: v for k, v in document.items() if k != "padding" or v is not None}
 
 

@@ -391,17 +391,21 @@ class Catalog(Spec):
         return (dated and not self.log.date_key) or any(t.matures_after for t in self.tasks)
 
     @model_validator(mode="after")
-    def _lists_are_written_in_one_way(self) -> Self:
-        """Refuse separated ids that two features, or a list and an id, read in two ways."""
-        ways: dict[str, tuple[str, tuple[str | None, bool]]] = {}
+    def _columns_are_written_in_one_way(self) -> Self:
+        """Refuse a text that two features read in two ways: as ids and a list, or a number."""
+        ways: dict[str, tuple[str, tuple[str | None, bool, bool]]] = {}
         for feature in self.features:
-            way = (feature.separator, feature.whole) if feature.kind == "list" else (None, False)
+            way: tuple[str | None, bool, bool] = (None, False, False)
+            if feature.kind == "list":
+                way = (feature.separator, feature.whole, False)
+            elif feature.kind == "numeric":
+                way = (None, False, feature.in_text)
             for column in feature.columns:
                 name, other = ways.setdefault(column, (feature.name, way))
                 if other != way:
                     raise ValueError(
                         f"features '{name}' and '{feature.name}' read '{column}' in two ways; "
-                        "give both the same kind, separator and whole"
+                        "give both the same kind, separator, whole and in_text"
                     )
         return self
 

@@ -114,6 +114,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (NumericSpec, "clip"): "5.0",
     (NumericSpec, "buckets"): "20",
     (NumericSpec, "boundaries"): "[1.0, 10.0, 100.0]",
+    (NumericSpec, "in_text"): "true",
     (Catalog, "as_of"): "2026-10-12",
     (TableSpec, "encoding"): '"hash"',
     (TableSpec, "rows"): "1_000_000",

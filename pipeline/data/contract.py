@@ -40,7 +40,8 @@ _ADVICE: Mapping[ColumnKind, str] = {
     "list of whole numbers": "An identity table reads whole numbers; for text leave its encoding "
     "out.",
     "list of numbers": "Activations are one list of numbers a row, always of the same length.",
-    "number": "A number is an integer, a float, a decimal or a boolean; read text as categorical.",
+    "number": "A number is an integer, a float, a decimal or a boolean; read text as categorical. "
+    "For numbers in text, give the feature in_text = true.",
     "label": "A label is 0, 1 or null, as a number or a boolean. For a column of words or events, "
     "give the task positive; for numbers in text, at_least.",
     "grade": "at_least reads numbers, also as text.",

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from iak.pipeline.data.guess_labels import Guess, words_of
 from iak.pipeline.data.log_sample import MISSING, kind_of, numbers
-from iak.pipeline.data.written import WrittenList
+from iak.pipeline.data.written import WrittenList, WrittenNumber
 
 ID_WORDS = words_of(
     "id ids key code hash uid sku spu asin brand category categories cat cate city shop store "
@@ -49,6 +49,10 @@ _SEPARATORS = {"\x01": 0.05, "|": 0.2, ";": 0.2, "\t": 0.2, ",": 0.3, "^": 0.3, 
 """What may stand between ids in one text -> least share of the texts that have it."""
 _WORD_SEPARATORS = (" ", ",")
 """Separators that stand between the words of a sentence too."""
+_DOTTED = words_of("version ver os build release ip")
+"""Words of a column whose texts have dots and are no numbers."""
+_NUMBERS_SHARE = 0.99
+"""Least share of a column's texts that are numbers, where they are read so."""
 _MIN_REPEATS = 3
 """Least mean occurrences of an id."""
 _LONG_ID = 24
@@ -73,6 +77,8 @@ class FeatureGuess:
     """What stands between the ids of a list that is written as one text."""
     whole: bool = False
     """Whether these ids are whole numbers."""
+    in_text: bool = False
+    """Whether the column has its numbers as text."""
     is_optional: bool = False
     """Whether some files lack the column."""
 
@@ -95,6 +101,10 @@ def guess_features(
     for name, how in written.items():
         lists = pa.chunked_array([how.read(rows.column(name).combine_chunks())])
         rows = rows.set_column(rows.schema.get_field_index(name), name, lists)
+    in_text = [name for name in names if _has_numbers_in_text(name, rows.column(name))]
+    for name in in_text:
+        numbers_of = pa.chunked_array([WrittenNumber().read(rows.column(name).combine_chunks())])
+        rows = rows.set_column(rows.schema.get_field_index(name), name, numbers_of)
     owners = _owners(rows, names)
     owning = {owner for owner, _ in owners.values()}
     for name in names:
@@ -110,6 +120,8 @@ def guess_features(
             how = written[name]
             why = f"{guess.why}, with {how.separator!r} between them"
             guess = replace(guess, why=why, separator=how.separator, whole=how.whole, padding=None)
+        if name in in_text:
+            guess = replace(guess, why=f"{guess.why}, written as text", in_text=True)
         if name in owners:
             owner, share = owners[name]
             why = f"{guess.why}; {share:.0%} of its values are values of {owner}"
@@ -139,6 +151,25 @@ def _written_list(column: pa.ChunkedArray) -> WrittenList | None:
         if is_whole or (varies and _are_ids(ids, separator)):
             return WrittenList(separator=separator, whole=is_whole)
     return None
+
+
+def _has_numbers_in_text(name: str, column: pa.ChunkedArray) -> bool:
+    """Return whether a column of text has fractions, or is named a number and has numbers.
+
+    Digits alone are ids, and a version has a dot too.
+    """
+    words = words_of(name)
+    if kind_of(column.type) != "text" or words & _DOTTED:
+        return False
+    known = column.drop_null()
+    known = known.filter(pc.not_equal(known, ""))
+    if not len(known):
+        return False
+    are_numbers = WrittenNumber().read(known.combine_chunks()).is_valid()
+    is_named = bool(words & NUMBER_WORDS and not words & ID_WORDS)
+    has_fractions = pc.mean(pc.match_substring(known, ".").cast(pa.float64())).as_py() > 0
+    share = pc.mean(are_numbers.cast(pa.float64())).as_py()
+    return bool(share >= _NUMBERS_SHARE and (has_fractions or is_named))
 
 
 def _are_ids(ids: pa.Array, separator: str) -> bool:

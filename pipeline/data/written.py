@@ -1,6 +1,7 @@
-"""Read lists and times that a log writes in a way of its own.
+"""Read lists, numbers and times that a log writes in a way of its own.
 
     12|7|9                            ids in one text
+    12.5                              a number in text
     20261005, 2026-10-05 09:30:00     a time in digits or text
 
 The catalogue says how a column is written. A column that already has an Arrow type for its values,
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iak.schemas.feature import ListSpec
+from iak.schemas.feature import ListSpec, NumericSpec
 from iak.schemas.log import ISO, Catalog
 
 _ISO = (
@@ -22,6 +23,9 @@ _ISO = (
     r"(?P<zone>Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 """A time as ISO 8601 writes it, or with ` UTC` at its end, as BigQuery does."""
+
+_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+"""A number in text, as decimals or with an exponent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,22 @@ class WrittenTime:
         return pc.strptime(text, format=self.format, unit="us", error_is_null=True)
 
 
-Written = WrittenList | WrittenTime
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenNumber:
+    """A number in text."""
+
+    def read(self, values: pa.Array) -> pa.Array:
+        """Return text as numbers. Blanks around one are dropped; what is no number is null."""
+        if not is_text(values.type):
+            return values
+        text = pc.utf8_trim_whitespace(decoded_text(values))
+        is_number = pc.match_substring_regex(text, _NUMBER)
+        # Arrow reads no number with a plus.
+        numbers = pc.utf8_ltrim(pc.if_else(is_number, text, None), characters="+")
+        return numbers.cast(pa.float64())
+
+
+Written = WrittenList | WrittenNumber | WrittenTime
 
 
 def written_columns(catalog: Catalog) -> Mapping[str, Written]:
@@ -89,6 +108,11 @@ def written_columns(catalog: Catalog) -> Mapping[str, Written]:
     lists = [f for f in catalog.features if isinstance(f, ListSpec) and f.separator is not None]
     written: dict[str, Written] = {
         f.columns[0]: WrittenList(separator=str(f.separator), whole=f.whole) for f in lists
+    }
+    written |= {
+        f.columns[0]: WrittenNumber()
+        for f in catalog.features
+        if isinstance(f, NumericSpec) and f.in_text
     }
     log = catalog.log
     if log.event_time and log.event_time_format:

@@ -8,12 +8,14 @@ import pyarrow as pa
 
 from iak.pipeline.data.contract import expected_kinds
 from iak.pipeline.data.normal import WRITTEN_TIME
-from iak.pipeline.data.written import WrittenList, written_columns
+from iak.pipeline.data.written import WrittenList, WrittenNumber, written_columns
 from iak.schemas.log import Catalog
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 SEPARATED = "separated ids"
 """Kind of a field whose ids the log writes in one text."""
+IN_TEXT = "number in text"
+"""Kind of a field whose numbers the log writes as text."""
 _LARGEST = 2**63
 
 
@@ -58,11 +60,12 @@ def rows_of_json(body: bytes, catalog: Catalog) -> pa.RecordBatch:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadRows('expected {"rows": [{"column": value, ...}, ...]}')
     kinds: dict[str, str] = {**expected_kinds(catalog)}
-    # A list may come as the log writes it, in one text.
+    # A list or a number may come as the log writes it, in text.
+    in_text = {WrittenList: SEPARATED, WrittenNumber: IN_TEXT}
     kinds |= {
-        name: SEPARATED
+        name: in_text[type(written)]
         for name, written in written_columns(catalog).items()
-        if isinstance(written, WrittenList)
+        if type(written) in in_text
     }
     columns = (*catalog.columns, *(k for k in catalog.log.partition_keys if k in _fields(rows)))
     names = dict.fromkeys(columns)
@@ -101,6 +104,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, bool | float) or _is_whole(value)
 
 
+def _is_number_or_text(value: object) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, str) or _is_whole(value)
 
@@ -119,6 +126,7 @@ _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "number": (_is_number, "a number"),
     "time": (_is_number, "Unix time as a number"),
     WRITTEN_TIME: (_is_id, "a time as the log writes it, in text or digits"),
+    IN_TEXT: (_is_number_or_text, "a number, or its text as the log writes it"),
     SEPARATED: (_is_separated, "ids in one text as the log writes them, or a list of them"),
     "list of ids": (_list_of(_is_id), "a list of whole numbers or texts"),
     "list of whole numbers": (_list_of(_is_whole), "a list of whole numbers"),
@@ -130,6 +138,7 @@ _EMPTY: Mapping[str, pa.DataType] = {
     "number": pa.float64(),
     "time": pa.float64(),
     WRITTEN_TIME: pa.string(),
+    IN_TEXT: pa.float64(),
     SEPARATED: pa.string(),
     "list of ids": pa.list_(pa.int64()),
     "list of whole numbers": pa.list_(pa.int64()),

@@ -73,6 +73,8 @@ PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MASK = 2**64 - 1
 _STANDARD = ("mean", "scale")
 _WHOLE = re.compile(r"-?\d+")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+"""A number in text, as `pipeline/data/written.py` reads one."""
 _ISO = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?"
     r"(?:Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?"
@@ -239,7 +241,10 @@ class Encoder:
     def raw_number(self, feature: Mapping[str, Any], rows: Columns) -> Floats:
         """Return raw numbers; NaN where one is null, not finite or too large."""
         name = feature["column"] or feature["name"]
-        values = np.array([_number(value, name) for value in rows[name]], np.float64)
+        column = rows[name]
+        if feature.get("in_text"):
+            column = [_without_words(value) for value in column]
+        values = np.array([_number(value, name) for value in column], np.float64)
         sizes = np.abs(values)
         is_usable = sizes < LARGEST  # False for NaN as well
         if feature["log"]:
@@ -291,6 +296,11 @@ def _number(value: Any, column: str) -> float:  # noqa: ANN401 - a value of a ro
         return float(value)
     except (TypeError, ValueError) as error:
         raise BadRows(f"column {column} holds {value!r}; expected a number or None") from error
+
+
+def _without_words(value: Any) -> Any:  # noqa: ANN401 - a value of a row
+    """Return None for a text that is no number; other values as they are."""
+    return None if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()) else value
 
 
 def _whole(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row

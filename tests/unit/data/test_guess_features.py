@@ -189,3 +189,23 @@ def test_a_long_hash_is_an_id_and_no_free_text():
     hashes = pa.table({"customer_id": [f"{row % 40:064x}" for row in range(400)]})
     (feature,), _ = guess_features(hashes, skipped=(), uneven={})
     assert (feature.column, feature.kind) == ("customer_id", "categorical")
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "in_text"),
+    [
+        ("c7", "{:.2f}".format, True),
+        ("c7", "{:.0f}".format, False),  # digits alone are ids
+        ("price", "{:.0f}".format, True),
+        ("price", "{:.0f} EUR".format, False),
+        ("app_version", "{:.1f}".format, False),
+        ("item_price_id", "{:.0f}".format, False),
+    ],
+)
+def test_numbers_in_text_are_numbers_where_they_have_fractions_or_a_name(name, write, in_text):
+    draw = np.random.default_rng(0)
+    texts = [write(number) for number in draw.gamma(9, 3, 2_000)]
+    texts[::50], texts[1] = [None] * 40, ""
+    (feature,), _ = guess_features(pa.table({name: texts}), skipped=(), uneven={})
+    assert (feature.kind == "numeric", feature.in_text) == (in_text, in_text)
+    assert feature.why.endswith(", written as text") == in_text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from iak.pipeline.data import contract, event_dates, parquet
 from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.task_labels import label_of
-from iak.pipeline.data.written import WrittenList, WrittenTime
+from iak.pipeline.data.written import WrittenList, WrittenNumber, WrittenTime
 from iak.pipeline.errors import BadLog
 from tests.builders import (
     EVERYTHING,
@@ -120,6 +120,33 @@ def test_a_timestamp_stays_as_it_is_and_a_fraction_is_no_written_time():
     assert "event_time_format" in contract.type_advice(problem.expected)
 
 
+@given(values=st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False), max_size=9),
+       write=st.sampled_from([repr, "{:.6f}".format, "{:+.3e}".format, " {} ".format]))  # fmt: skip
+def test_a_number_in_text_is_the_number_that_was_written(values, write):
+    texts = pa.array([None if v is None else write(v) for v in values], pa.string())
+    read = WrittenNumber().read(texts)
+    assert read.type == pa.float64()
+    assert read.to_pylist() == [None if v is None else float(write(v)) for v in values]
+    assert WrittenNumber().read(texts.dictionary_encode()).equals(read)
+
+
+def test_a_text_that_is_no_number_is_null_and_numbers_stay_as_they_are():
+    words = pa.array(["", "n/a", "nan", "inf", "1,5", "1.2.3", "0x1", "-", "1e", ".5", "7."])
+    assert WrittenNumber().read(words).to_pylist() == [None] * 9 + [0.5, 7.0]
+    wholes = pa.array([1, None])
+    assert WrittenNumber().read(wholes) is wholes
+
+
+def test_text_is_a_number_only_where_the_catalogue_says_so():
+    schema = draw_rows(1).schema
+    in_text = schema.set(schema.get_field_index("price"), pa.field("price", pa.string()))
+    problem = contract.schema_problem(in_text, small_catalog())
+    assert problem.what == "price: string, expected number"
+    assert "in_text = true" in contract.type_advice(problem.expected)
+    features = [{"kind": "numeric", "name": "price", "in_text": True}]
+    assert contract.schema_problem(in_text, small_catalog(features=features, tables={})) is None
+
+
 # ------------------------------------------------ a whole log
 
 
@@ -131,19 +158,23 @@ def typed_catalog(**changes):
 
 def written_catalog(**changes):
     features = [
-        feature | ({"separator": "|", "whole": True} if feature["kind"] == "list" else {})
+        feature
+        | ({"separator": "|", "whole": True} if feature["kind"] == "list" else {})
+        | ({"in_text": True} if feature["kind"] == "numeric" else {})
         for feature in small_catalog().model_dump(mode="json")["features"]
     ]
     return typed_catalog(features=features, log__event_time_format="%Y-%m-%d %H:%M:%S", **changes)
 
 
 def as_text(rows):
-    """The same rows, with histories and times in text."""
+    """The same rows, with histories, numbers and times in text."""
     lists = rows.column("hist").to_pylist()
     texts = [None if own is None else "|".join(str(v) for v in own) for own in lists]
     seconds = rows.column("event_time").combine_chunks().cast(pa.timestamp("s"))
     for name, column in {
         "hist": pa.array(texts, pa.string()),
+        "price": rows.column("price").cast(pa.string()),
+        "age": rows.column("age").cast(pa.string()),
         "event_time": pc.strftime(seconds, format="%Y-%m-%d %H:%M:%S"),
     }.items():
         rows = rows.set_column(rows.schema.get_field_index(name), name, column)
@@ -174,6 +205,10 @@ def test_a_log_of_text_is_read_as_one_of_arrow_types(tmp_path):
     typed = read_of(tmp_path / "typed", typed_catalog())
     written = read_of(tmp_path / "written", written_catalog())
     assert written.column("hist").to_pylist() == typed.column("hist").to_pylist()
+    for numbers in ("price", "age"):
+        floats = typed.column(numbers).cast(pa.float64()).fill_null(np.nan).to_numpy()
+        in_text = written.column(numbers).fill_null(np.nan).to_numpy()
+        assert np.array_equal(in_text, floats, equal_nan=True)
     seconds = written.column("event_time").cast(pa.timestamp("s")).cast(pa.int64())
     assert seconds.to_pylist() == typed.column("event_time").to_pylist()
     days = event_dates.read_dates(str(tmp_path / "written"), written_catalog())

@@ -149,6 +149,17 @@ def refused(document: dict[str, Any]) -> str:
             id="a separated list that is an id too",
         ),
         pytest.param(
+            {
+                "features": [
+                    {"kind": "numeric", "name": "n", "in_text": True},
+                    {"kind": "categorical", "name": "i", "column": "n"},
+                ],
+                "tables": {},
+            },
+            "features 'n' and 'i' read 'n' in two ways",
+            id="a number in text that is an id too",
+        ),
+        pytest.param(
             {"tasks": [{"label": "r", "at_least": 4}, {"label": "r", "at_least": 4, "name": "r4"}]},
             "label columns ['r'] belong to several tasks each",
             id="one bound of a label twice",
@@ -376,6 +387,9 @@ def test_how_a_column_is_written_changes_no_document_of_other_catalogues():
     lists = [f for f in catalog.features if f.kind == "list"]
     assert lists
     assert all({"separator", "whole"}.isdisjoint(f.model_dump()) for f in lists)
+    assert all("in_text" not in f.model_dump() for f in catalog.features)
+    number = next(f for f in catalog.features if f.kind == "numeric")
+    assert meaning_of(number.model_copy(update={"in_text": True})) == meaning_of(number)
     written = lists[0].model_copy(update={"separator": "|", "whole": True})
     assert meaning_of(written) == meaning_of(lists[0]), "the same ids, written otherwise"
 

@@ -12,6 +12,7 @@ from tests.builders import small_catalog
 FEATURES = (
     {"kind": "list", "name": "hist", "separator": "|", "whole": True},
     {"kind": "categorical", "name": "user", "column": "user_id"},
+    {"kind": "numeric", "name": "price", "in_text": True},
 )
 CATALOG = small_catalog(
     features=FEATURES,
@@ -42,7 +43,16 @@ def test_a_time_may_come_in_text_or_digits(day):
     )
 
 
+@pytest.mark.parametrize("price", ["12.5", 12.5, " +12.5"])
+def test_a_number_may_come_in_text_or_as_it_is(price):
+    assert read(price=price).column("price").to_pylist() == [12.5]
+
+
 def test_what_is_neither_is_refused_by_its_field():
+    with pytest.raises(
+        BadRows, match=r"field 'price': expected a number, or its text .*seen \[7\]"
+    ):
+        read(price=[7])
     with pytest.raises(BadRows, match=r"row 0, field 'hist': expected ids in one text .*seen 7"):
         read(hist=7)
     with pytest.raises(BadRows, match=r"field 'event_time': expected a time as the log writes it"):

@@ -34,13 +34,15 @@ COLUMNS = {
 COLUMNS |= {
     "joined": (pa.string(), st.sampled_from(JOINED)),
     "joined_wholes": (pa.string(), st.sampled_from(JOINED_WHOLES)),
+    "digits": (pa.string(), st.sampled_from(["12.5", "-3", " 7 ", "+1e3", "", "n/a", ".5", "nan"])),
 }
 WRITTEN = {
     "joined": {"separator": "|"},
     "joined_wholes": {"separator": ",", "whole": True},
+    "digits": {"in_text": True},
 }
-IDS, DENSE = ("text", "whole", "flag"), ("number", "count")
-LISTS = ("texts", "wholes", *WRITTEN)
+IDS, DENSE = ("text", "whole", "flag"), ("number", "count", "digits")
+LISTS = ("texts", "wholes", "joined", "joined_wholes")
 KEYS = st.sampled_from(["rome", "a/b", "100%", None])
 
 
@@ -59,6 +61,7 @@ def one_feature(draw, name):
     feature = {"kind": kind, "name": name}
     if kind == "numeric":
         feature |= {"column": draw(st.sampled_from(DENSE)), "log": draw(st.booleans())}
+        feature |= WRITTEN.get(feature["column"], {})
         feature |= draw(
             st.sampled_from([{}, {"buckets": 3}, {"boundaries": [-1.0, 2.0]}, {"clip": 0.5},
                              {"standardise": False}])
