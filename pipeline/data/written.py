@@ -8,6 +8,7 @@ The catalogue says how a column is written. A column that already has an Arrow t
 a list or a timestamp, is left as it is, so a log may have files of both kinds.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,16 @@ _ISO = (
     r"(?P<zone>Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 """A time as ISO 8601 writes it, or with ` UTC` at its end, as BigQuery does."""
+_DATE_CODES = {
+    "Y": r"\s*(?P<Y>\d{1,4})",
+    "y": r"\s*(?P<y>\d{1,2})",
+    "m": r"\s*(?P<m>\d{1,2})",
+    "b": r"(?P<b>\pL+)",
+    "B": r"(?P<B>\pL+)",
+    "d": r"\s*(?P<d>\d{1,2})",
+}
+"""Code of strptime -> pattern of a part of a date, in a group that is named by the code."""
+_OTHER_CODES = dict.fromkeys("HIMS", r"\s*\d{1,2}") | {"p": r"\pL+", "z": r"\S+", "%": "%"}
 
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 """A number in text, as decimals or with an exponent."""
@@ -82,7 +93,12 @@ class WrittenTime:
         return times
 
     def _parsed(self, text: pa.Array) -> pa.Array:
-        return pc.strptime(text, format=self.format, unit="us", error_is_null=True)
+        times = pc.strptime(text, format=self.format, unit="us", error_is_null=True)
+        # 31 February was read as 3 March, so look again where a month begins. In a zone that may be
+        # any day.
+        looked_at = times.is_valid() if "%z" in self.format else pc.less_equal(pc.day(times), 3)
+        impossible = _impossible_days(text, self.format, pc.fill_null(looked_at, False))
+        return pc.if_else(impossible, None, times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +162,48 @@ def _whole(ids: pa.Array) -> pa.Array:
 
 def _iso_times(text: pa.Array) -> pa.Array:
     parts = pc.extract_regex(text, _ISO)
-    is_iso = parts.is_valid()
+    day = pc.utf8_slice_codeunits(text, 8, 10)
+    late = pc.and_(parts.is_valid(), pc.fill_null(pc.greater_equal(day, "29"), False))
+    dates = pc.utf8_slice_codeunits(text, 0, 10)
+    is_time = pc.and_not(parts.is_valid(), _impossible_days(dates, "%Y-%m-%d", late))
     # Arrow reads no zone by its name.
-    known = pc.replace_substring_regex(pc.if_else(is_iso, text, None), " UTC$", "Z")
+    known = pc.replace_substring_regex(pc.if_else(is_time, text, None), " UTC$", "Z")
     has_zone = pc.any(pc.not_equal(pc.struct_field(parts, "zone"), "")).as_py()
     return known.cast(pa.timestamp("us", "UTC" if has_zone else None))
+
+
+def _impossible_days(text: pa.Array, format: str, looked_at: pa.Array) -> pa.Array:
+    """Return which texts name a day that their month lacks, such as 31 February.
+
+    Arrow's strptime goes on counting and reads it as 3 March (pyarrow 26.0.1, also with
+    `error_is_null`). So its day is compared with the day that is written.
+
+    Args:
+        text: times.
+        format: codes of strptime, by which they are written.
+        looked_at: texts to look at; the others are taken for possible.
+    """
+    parts = pc.extract_regex(text.filter(looked_at), _pattern(format))
+    codes = [field.name for field in parts.type]
+    dates = pc.binary_join_element_wise(*parts.flatten(), "-")
+    written = "-".join(f"%{code}" for code in codes)
+    days = pc.day(pc.strptime(dates, format=written, unit="s", error_is_null=True))
+    is_written = pc.equal(days, pc.struct_field(parts, "d").cast(pa.int64()))
+    impossible = pc.invert(pc.fill_null(is_written, False))
+    return pc.replace_with_mask(pa.repeat(False, len(text)), looked_at, impossible)
+
+
+def _pattern(format: str) -> str:
+    """Return a pattern of times in a format, with a group for each part of the date."""
+    named: set[str] = set()
+
+    def part(code: re.Match[str]) -> str:
+        """Return the pattern of a code; a group has a name, so that it occurs once."""
+        letter = code[1]
+        pattern = _DATE_CODES.get(letter) or _OTHER_CODES[letter]
+        if letter in named:
+            return pattern.replace(f"?P<{letter}>", "?:")
+        named.add(letter)
+        return pattern
+
+    return r"^\s*" + re.sub("%(.)", part, re.escape(format).replace(r"\ ", r"\s*")) + r"\s*$"

@@ -95,11 +95,45 @@ def test_a_value_that_is_written_otherwise_is_no_time():
 
 
 @pytest.mark.parametrize(
-    "value", ["0000-00-00 00:00:00", "2026-13-05 10:00", "2026-10-05 24:30", "2026-10-05Z"]
+    "value",
+    [
+        "0000-00-00 00:00:00",
+        "2026-13-05 10:00",
+        "2026-10-05 24:30",
+        "2026-10-05Z",
+        "2026-02-31",
+        "2026-09-31 21:30:59",
+    ],
 )
 def test_an_impossible_time_is_none_and_the_others_stay(value):
     read = WrittenTime(format="iso").read(pa.array(["2026-10-05 21:30:59", value]))
     assert read.to_pylist() == [MOMENT, None]
+
+
+@given(
+    days=st.lists(st.tuples(st.integers(1970, 2068), st.integers(1, 12), st.integers(1, 31))),
+    written=st.sampled_from(
+        ["iso", "%Y%m%d", "%d. %B %Y %H:%M", "%m/%d/%y %I:%M %p", "%d%b%Y%%%H", "%Y-%m-%dT%H:%M%z"]
+    ),
+    zone=st.sampled_from(["+0000", "+1400", "-1130"]),
+)
+def test_a_day_that_its_month_lacks_is_no_time(days, written, zone):
+    codes = "%Y-%m-%d %H:%M" if written == "iso" else written
+
+    def text(year, month, day):
+        shape = codes.replace("%d", f"{day:02}").replace("%z", zone)
+        return datetime(year, month, 1, 23, 30).strftime(shape)
+
+    def as_python_reads_it(text):
+        try:
+            time = datetime.strptime(text, codes)
+        except ValueError:
+            return None
+        return time.astimezone(UTC) if time.tzinfo else time
+
+    texts = [text(*day) for day in [(2026, 10, 5), *days]]
+    read = WrittenTime(format=written).read(pa.array(texts))
+    assert read.to_pylist() == [as_python_reads_it(text) for text in texts]
 
 
 @pytest.mark.parametrize("written", ["iso", "%Y%m%d"])
