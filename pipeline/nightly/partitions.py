@@ -94,12 +94,28 @@ def judge_partitions(
 
 
 def held_partitions(days: Sequence[PartitionDay]) -> dict[Pairs, str]:
-    """Return the partitions that hold their domains tonight, each with its reasons."""
-    reasons: dict[Pairs, list[str]] = {}
+    """Return the partitions that hold their domains tonight, each with its reasons.
+
+    A reason stands once for all days that are in the same state, with the newest of them.
+    """
+    holding: dict[Pairs, dict[str, list[PartitionDay]]] = {}
     for day in days:
         if day.holds:
-            reasons.setdefault(tuple(day.partition), []).append(day.reason)
-    return {partition: "; ".join(listed) for partition, listed in reasons.items()}
+            of_partition = holding.setdefault(tuple(day.partition), {})
+            of_partition.setdefault(day.state, []).append(day)
+    return {
+        partition: "; ".join(_reason_of(alike) for alike in by_state.values())
+        for partition, by_state in holding.items()
+    }
+
+
+def _reason_of(days: Sequence[PartitionDay]) -> str:
+    """Return the reason of the newest of some days in one state, and how many are like it."""
+    newest = max(days, key=lambda day: day.day)
+    if len(days) == 1:
+        return newest.reason
+    oldest = min(day.day for day in days)
+    return f"{newest.reason} ({len(days) - 1} days before are like it, from {oldest} on)"
 
 
 def partition_holding(domain: Pairs, held: Mapping[Pairs, str]) -> str | None:
@@ -189,8 +205,8 @@ def _unfinished(files: PartitionFiles, clock: Clock) -> str:
     quiet = (clock.now - files.newest) // timedelta(minutes=1)
     wanted = clock.ready.quiet_for // timedelta(minutes=1)
     return (
-        f"{name} has no {clock.ready.marker}, and its newest file is {quiet:,} minutes old; "
-        f"{wanted:,} are waited for"
+        f"{name} has no {clock.ready.marker}, and its newest file is {quiet:,} minutes old; with "
+        f"{wanted:,} it counts as complete. Write the marker, or lower ready.quiet_for"
     )
 
 

@@ -106,6 +106,17 @@ def test_a_platform_may_take_days_of_one_class():
     assert judged(FULL, labels=labels, one_class_from=71).state == "complete"
 
 
+def test_days_that_hold_alike_are_told_once():
+    """Else a log that was copied a minute ago would give a line of a hundred days."""
+    copied = [files(A, back, marker=False, hours=0.5) for back in range(7)]
+    days = judge_partitions(copied, WEEK, clock(), {}, NO_LABELS)
+    assert held_partitions(days) == {
+        A: "region=a/2026-10-28 has no _SUCCESS, and its newest file is 30 minutes old; with 120 "
+        "it counts as complete. Write the marker, or lower ready.quiet_for (6 days before are "
+        "like it, from 2026-10-22 on)"
+    }
+
+
 def test_a_day_that_changed_after_a_night_had_read_it_holds_once():
     first = judged(FULL, [seen(content="other", rows=90)])
     assert (first.state, first.holds) == ("changed", True)
