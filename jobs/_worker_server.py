@@ -17,8 +17,10 @@ _MODULES = (
     "iak.pipeline.runs.pretrain",
     "iak.pipeline.runs.evaluate",
     "iak.pipeline.runs.predict",
+    "pandas",
 )
-"""What the workers of any verb import."""
+"""What the workers of any verb import. pyarrow (26.0.1) imports pandas, where it is installed, when
+it makes its first array: each worker would do so by itself, which takes as long as some epochs."""
 
 
 def worker_server() -> ForkServerContext:

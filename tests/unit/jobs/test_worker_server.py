@@ -55,6 +55,21 @@ def test_the_server_starts_before_anything_large_is_imported():
     assert done.stdout.strip() == "set()"
 
 
+def test_the_server_has_imported_what_a_worker_s_first_array_imports(started):
+    prepare_workers(WorkersSpec())
+    ((*modules,),) = started
+    others = [name for name in modules if not name.startswith("iak.")]
+    code = (
+        "import importlib, sys, pyarrow\n"
+        f"for name in {others}: importlib.import_module(name)\n"
+        "before = {*sys.modules}\n"
+        "pyarrow.array([1])\n"
+        "print({name.partition('.')[0] for name in {*sys.modules} - before} - {'pyarrow'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_verbs_on_this_machine_import_neither_ray_nor_the_large_part_of_scipy():
     code = (
         "import sys, iak.jobs.demo, iak.pipeline.runs.nightly\n"
