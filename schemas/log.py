@@ -52,6 +52,8 @@ SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "vali
 SCORED = "score"
 """Name of the split of the rows that are scored; no catalogue declares it."""
 
+_USUAL_TABLE = TableSpec()
+"""A table of which the catalogue states nothing."""
 _MAY_LEAK = ("log.user", "log.row_id", "log.partition_keys")
 """Settings that may name a leak column: they only identify a row, a user or a folder."""
 
@@ -285,7 +287,7 @@ class Catalog(Spec):
     def table_specs(self) -> dict[str, TableSpec]:
         """Return each table by name, in the order in which features first read it."""
         names = dict.fromkeys(t for t in map(table_of, self.features) if t)
-        return {name: self.tables.get(name, TableSpec()) for name in names}
+        return {name: self.tables.get(name, _USUAL_TABLE) for name in names}
 
     @property
     def numeric(self) -> tuple[NumericSpec, ...]:
@@ -592,7 +594,7 @@ class Catalog(Spec):
                     f"features {names} share table '{table}', but the buckets of a number need a "
                     "table of their own; rename the number"
                 )
-            is_identity = self.tables.get(table, TableSpec()).encoding == "identity"
+            is_identity = self.tables.get(table, _USUAL_TABLE).encoding == "identity"
             if is_identity and any(f.kind not in ("categorical", "list") for f in features):
                 raise ValueError(
                     f"features {names} read the identity table '{table}', which takes whole "

@@ -197,8 +197,9 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
 
 def _identity_columns(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
     """Yield the columns that an identity table reads: their ids must be whole numbers."""
+    tables = catalog.table_specs
     for feature in catalog.keyed:
-        table = catalog.table_specs[table_of(feature) or feature.name]
+        table = tables[table_of(feature) or feature.name]
         if table.encoding == "identity" and not isinstance(feature, NumericSpec):
             is_list = isinstance(feature, ListSpec)
             yield feature.columns[0], "list of whole numbers" if is_list else "whole number"
@@ -361,8 +362,9 @@ def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
 def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[Breach]:
     """Count the ids that an identity table has no row for; they read the unseen row."""
     counts: Counter[Breach] = Counter()
+    tables = catalog.table_specs
     for feature in catalog.keyed:
-        table = catalog.table_specs[table_of(feature) or feature.name]
+        table = tables[table_of(feature) or feature.name]
         if table.encoding == "identity" and table.rows and not isinstance(feature, NumericSpec):
             column = rows.column(feature.columns[0])
             values = column.flatten() if isinstance(feature, ListSpec) else column

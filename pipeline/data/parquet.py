@@ -4,7 +4,7 @@ A row group is decoded whole, brought into the few types that encoding reads (`n
 to the rows that a split selects. The partition values of its folder are added as columns.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from iak.pipeline.data import contract, hashing, partitions, splits
 from iak.pipeline.data.breaches import Breach, Kind
 from iak.pipeline.data.pieces import Group, Piece
+from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.snapshot import LogFile, Snapshot
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.errors import BadLog
@@ -174,6 +175,22 @@ def read_piece(
     return RawRows(
         rows=rows, identity=identity[indices], truth=true_rows, counts=_disagreements(rows, file)
     )
+
+
+def read_ahead(
+    selection: Selection, chosen: Iterable[Piece], catalog: Catalog
+) -> Iterator[RawRows]:
+    """Yield the rows of pieces in their order, while a thread reads the piece after each.
+
+    Args:
+        selection: the selection that the pieces belong to.
+        chosen: pieces to read.
+        catalog: the log's catalogue.
+
+    Raises:
+        BadLog: see `read_piece`.
+    """
+    yield from prefetch((read_piece(selection, piece, catalog) for piece in chosen), depth=1)
 
 
 def _decoded(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> WholeGroup:

@@ -87,24 +87,24 @@ class RunningSum:
 
     parts: list[Entries] = field(default_factory=list)
     """The sum so far, then what waits."""
-
-    @property
-    def size(self) -> int:
-        """Return the number of entries of all parts; a pair may occur in each of them."""
-        return sum(map(len, self.parts))
+    size: int = 0
+    """Entries of all parts; a pair may occur in each of them. It is counted along, since a log of
+    many small row groups has a part for each."""
 
     def add(self, entries: Entries) -> None:
         """Add a part."""
         self.parts.append(entries)
-        merged, *waiting = map(len, self.parts)
+        self.size += len(entries)
+        merged = len(self.parts[0])
         # As many entries may wait as are merged already. So all merges together cost a few times as
         # much as the last one, and memory is at most about twice that of the sum.
-        if sum(waiting) > max(MAX_WAITING_ENTRIES, merged):
-            self.parts = [merge(self.parts)]
+        if self.size - merged > max(MAX_WAITING_ENTRIES, merged):
+            self.total()
 
     def total(self) -> Entries:
         """Return the sum, sorted by key and period; at least one part was added."""
         self.parts = [merge(self.parts)]
+        self.size = len(self.parts[0])
         return self.parts[0]
 
 

@@ -98,8 +98,8 @@ def count_unseen(
         BadLog: a row group cannot be read.
     """
     counted = UnseenIds()
-    for piece in pieces.spread_pieces(selection, rows=rows):
-        raw = parquet.read_piece(selection, piece, catalog)
+    chosen = pieces.spread_pieces(selection, rows=rows)
+    for raw in parquet.read_ahead(selection, chosen, catalog):
         counted.add(
             features.encode(raw.rows, identity=raw.identity, catalog=catalog, encoding=encoding),
             catalog,

@@ -60,8 +60,8 @@ class LogView:
     def raw_rows(self, split: str) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
         """Yield all raw rows of a split with their keys, one piece at a time."""
         selection = self.selections[split]
-        for piece in pieces_of(selection, rank=0, world=1):
-            raw = parquet.read_piece(selection, piece, self.catalog)
+        chosen = pieces_of(selection, rank=0, world=1)
+        for raw in parquet.read_ahead(selection, chosen, self.catalog):
             yield raw.rows, raw.identity
 
 

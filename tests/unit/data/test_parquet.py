@@ -89,6 +89,29 @@ def test_a_piece_is_a_part_of_its_row_groups_selected_rows(tmp_path_factory, sta
     assert len(raw.identity) == len(raw.rows)
 
 
+@given(groups=st.lists(st.integers(0, 7), min_size=1, max_size=4))
+def test_pieces_that_are_read_ahead_come_in_order_with_the_rows_of_each(tmp_path_factory, groups):
+    log = tmp_path_factory.mktemp("log")
+    write_log(log, [("ningbo", DAYS[0], groups)])
+    selection = everything(log)
+    chosen = [whole(selection, group=group) for group in range(len(groups))]
+    ahead = list(parquet.read_ahead(selection, chosen, CATALOG))
+    for raw, piece in zip(ahead, chosen, strict=True):
+        alone = parquet.read_piece(selection, piece, CATALOG)
+        assert raw.rows.column("event_id").equals(alone.rows.column("event_id"))
+        assert np.array_equal(raw.identity, alone.identity)
+
+
+def test_a_piece_that_cannot_be_read_ahead_is_an_error_after_the_pieces_before_it(log):
+    selection = everything(log)
+    gone = log / selection.snapshot.files[0].path
+    gone.unlink()
+    ahead = parquet.read_ahead(selection, [whole(selection, 1), whole(selection, 0)], CATALOG)
+    assert len(next(ahead).rows) == 7
+    with pytest.raises(BadLog, match="cannot be opened"):
+        next(ahead)
+
+
 def test_rows_bring_the_values_of_their_folders(log):
     selection = everything(log)
     rows = parquet.read_piece(selection, whole(selection, 1), CATALOG).rows

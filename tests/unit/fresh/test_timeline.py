@@ -45,6 +45,7 @@ def test_a_running_sum_is_the_merge_of_its_parts_however_few_wait(parts, most):
             running.add(entries(part))
             merged, *waiting = map(len, running.parts)
             assert sum(waiting) <= max(most, merged), "what waits is bounded"
+            assert running.size == merged + sum(waiting)
     for field in ("keys_n", "periods_n", "counts_nC"):
         assert np.array_equal(getattr(running.total(), field), getattr(whole, field))
 
