@@ -19,7 +19,6 @@ from iak.jobs.launchers import launcher_of
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launcher
-from iak.pipeline.publish.predict import BASE, IAK
 from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.explain import explain
@@ -33,6 +32,7 @@ from iak.schemas.base import Settings
 from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec, WorkerJobSpec
 from iak.schemas.log import Catalog
 from iak.schemas.prediction import EvaluationResult
+from iak.schemas.predictions import BASE, IAK
 from iak.schemas.synth import SynthJobSpec
 from iak.schemas.tuning import KernelResult, TuningRunResult
 

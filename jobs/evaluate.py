@@ -8,7 +8,6 @@ from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
 from iak.pipeline.data import unseen
-from iak.pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED
 from iak.pipeline.report.gate_words import gate_word, served_word
 from iak.pipeline.runs.evaluate import Evaluation, evaluate
 from iak.pipeline.runs.load import load_catalog
@@ -18,6 +17,7 @@ from iak.schemas.domain import POOLED
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
 from iak.schemas.prediction import EvaluationResult
+from iak.schemas.predictions import BASE, IAK, PREDICTIONS, PUBLISHED
 
 MAX_DOMAINS = 40
 """Domains shown, those with most rows; metrics.json has all."""

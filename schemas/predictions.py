@@ -9,6 +9,12 @@ from iak.schemas.base import Spec
 from iak.schemas.task import TaskSpec
 
 PREDICTIONS_FORMAT = 2
+PREDICTIONS = "predictions"
+"""Folder of the predictions in the run folder of an evaluation."""
+DOCUMENT = b"iak"
+"""Key of the document in a predictions file's metadata."""
+BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
+"""The methods: the base, every tuned kernel, and the kernels that the gate published."""
 
 
 class MetricTask(Spec):

@@ -12,13 +12,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from iak.pipeline.launcher import ProcessLauncher
-from iak.pipeline.publish.predict import BASE
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.night import tune_night
 from iak.pipeline.stats.metrics import ALL, MetricRow
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from iak.schemas.log import Catalog
+from iak.schemas.predictions import BASE
 from iak.schemas.task import TaskSpec
 
 

@@ -7,11 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iak.pipeline.publish.predict import DOCUMENT, PREDICTIONS
 from iak.pipeline.runs.metrics import write_metrics
 from iak.pipeline.stats.metrics import evaluate_methods
 from iak.schemas.manifest import sha256_of
-from iak.schemas.predictions import PredictionsDocument, metric_tasks
+from iak.schemas.predictions import DOCUMENT, PREDICTIONS, PredictionsDocument, metric_tasks
 from iak.schemas.record import RunRecord
 from iak.schemas.task import TaskSpec
 from tests.nights import digest, name_of

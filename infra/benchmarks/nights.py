@@ -29,13 +29,13 @@ from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.launcher import Launcher, ProcessLauncher
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
-from iak.pipeline.publish.predict import BASE, PUBLISHED
 from iak.pipeline.registry.live import live_pointers, registry_head
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.stats.metrics import ALL, MetricRow
 from iak.pipeline.storage.store import open_store
 from iak.schemas.night import NightRecord
 from iak.schemas.nightly import NightlySpec
+from iak.schemas.predictions import BASE, PUBLISHED
 from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from iak.schemas.synth import SynthSpec
 from infra.benchmarks.specs import BenchNightsSpec

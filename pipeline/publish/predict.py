@@ -36,13 +36,16 @@ from iak.pipeline.tuning.finetune import gathered
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.prediction import GateSummary, PredictionResult
-from iak.schemas.predictions import PredictionsDocument, metric_tasks
+from iak.schemas.predictions import (
+    BASE,
+    DOCUMENT,
+    IAK,
+    PREDICTIONS,
+    PUBLISHED,
+    PredictionsDocument,
+    metric_tasks,
+)
 from iak.schemas.verdict import Verdict
-
-PREDICTIONS = "predictions"
-DOCUMENT = b"iak"
-"""Key of the document in a predictions file's metadata."""
-BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

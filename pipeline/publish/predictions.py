@@ -15,8 +15,13 @@ from pydantic import ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.formats import current_document, unchanged
-from iak.pipeline.publish.predict import DOCUMENT, PREDICTIONS
-from iak.schemas.predictions import PREDICTIONS_FORMAT, MetricTask, PredictionsDocument
+from iak.schemas.predictions import (
+    DOCUMENT,
+    PREDICTIONS,
+    PREDICTIONS_FORMAT,
+    MetricTask,
+    PredictionsDocument,
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED
 from iak.pipeline.report.charts import (
     Chart,
     Curve,
@@ -16,6 +15,7 @@ from iak.pipeline.report.differences import Difference, Interval, difference_of
 from iak.pipeline.report.gate_words import gate_word, served_word
 from iak.pipeline.stats.metrics import ALL, POOLED_ROWS, MetricRow
 from iak.schemas.prediction import EvaluationResult
+from iak.schemas.predictions import BASE, IAK, PUBLISHED
 
 METHODS = {BASE: "base", IAK: "tuned", PUBLISHED: "published", "oracle": "oracle"}
 """Method that a page shows -> its name on the page."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from iak.pipeline.publish.predict import IAK
 from iak.pipeline.report.charts import Curve
 from iak.pipeline.report.evaluation_lines import task_part
 from iak.pipeline.report.links import relative_link
@@ -11,6 +10,7 @@ from iak.pipeline.report.rendering import render
 from iak.pipeline.report.wording import count, percent, signed
 from iak.pipeline.stats.metrics import ALL, MetricRow
 from iak.schemas.prediction import EvaluationResult
+from iak.schemas.predictions import IAK
 from iak.schemas.record import RunRecord
 
 Curves = Mapping[str, Mapping[str, Curve]]

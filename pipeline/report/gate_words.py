@@ -1,9 +1,9 @@
 """Describe in a few words what the gate decided on a domain, and which kernel serves it."""
 
-from iak.pipeline.publish.predict import BASE
 from iak.pipeline.stats.metrics import ALL, POOLED_ROWS
 from iak.schemas.domain import POOLED
 from iak.schemas.prediction import EvaluationResult
+from iak.schemas.predictions import BASE
 
 
 def gate_word(result: EvaluationResult, domain: str, task: str) -> str:

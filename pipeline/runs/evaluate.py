@@ -16,7 +16,7 @@ from iak.pipeline.events import Report, silent
 from iak.pipeline.launcher import Launch, Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_set import read_bundle_set
-from iak.pipeline.publish.predict import PREDICTIONS, PredictWork, predict
+from iak.pipeline.publish.predict import PredictWork, predict
 from iak.pipeline.publish.predictions import read_predictions
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
@@ -48,6 +48,7 @@ from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
 from iak.schemas.prediction import EvaluationResult, PlantedFacts, PredictionResult
+from iak.schemas.predictions import PREDICTIONS
 from iak.schemas.record import Output, RunRecord
 
 

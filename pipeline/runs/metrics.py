@@ -11,14 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iak.pipeline.files import put_file, putting_file
-from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED
 from iak.pipeline.publish.predictions import probabilities_of, task_columns
 from iak.pipeline.stats.auc import auc
 from iak.pipeline.stats.losses import expected_log_loss, reachable_share
 from iak.pipeline.stats.metrics import ALL, MetricRow, evaluate_methods
 from iak.schemas.log import Catalog
 from iak.schemas.prediction import Intervals, PlantedFacts
-from iak.schemas.predictions import MetricTask, metric_tasks
+from iak.schemas.predictions import BASE, IAK, PUBLISHED, MetricTask, metric_tasks
 
 Floats = npt.NDArray[np.float64]
 METRICS, METRICS_TABLE = "metrics.json", "metrics.parquet"

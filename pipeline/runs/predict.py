@@ -16,7 +16,6 @@ from iak.pipeline.events import Report, silent
 from iak.pipeline.files import put_folder, remove_parts
 from iak.pipeline.launcher import Launch, Launcher
 from iak.pipeline.process import Worker, process_group
-from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
@@ -39,6 +38,7 @@ from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import score_stream
 from iak.schemas.explaining import ChosenRowsSpec
 from iak.schemas.log import SCORED, Catalog, SplitSpec
+from iak.schemas.predictions import PREDICTIONS
 from iak.schemas.results import RunResult
 from iak.schemas.scoring import PredictSpec, ScoresDocument, ScoringResult
 

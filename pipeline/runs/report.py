@@ -7,7 +7,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_file
-from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.publish.predictions import (
     Predictions,
     probabilities_of,
@@ -24,6 +23,7 @@ from iak.pipeline.runs.record import RECORD, read_record
 from iak.pipeline.stats.metrics import MetricRow
 from iak.pipeline.stats.reliability import reliability
 from iak.schemas.prediction import EvaluationResult
+from iak.schemas.predictions import PREDICTIONS
 
 _ROWS = TypeAdapter(tuple[MetricRow, ...])
 

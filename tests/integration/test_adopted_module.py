@@ -17,12 +17,12 @@ from iak.pipeline.errors import BadLog, BadRequest, Corrupt
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_set import read_bundle_set
-from iak.pipeline.publish.predict import BASE
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec, FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
+from iak.schemas.predictions import BASE
 from tests import dlrm_of_a_log
 from tests.dlrm_log import REGIONS, dlrm_catalog, write_dlrm_log
 from tests.integration import small_log

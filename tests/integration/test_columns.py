@@ -11,13 +11,13 @@ from safetensors import torch as safetensors_torch
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import list_bundles, read_manifest
 from iak.pipeline.publish.bundle_set import read_bundle_set
-from iak.pipeline.publish.predict import BASE, PUBLISHED
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.predict import predict
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from iak.schemas.log import Catalog
+from iak.schemas.predictions import BASE, PUBLISHED
 from iak.schemas.scoring import PredictSpec
 from tests import boosted_trees
 from tests.answered_log import gains, write_beside

@@ -23,7 +23,7 @@ from iak.pipeline.errors import BadLog, BadRequest, Corrupt, WrongBase
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.publish.bundle_set import read_bundle_set
-from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
+from iak.pipeline.publish.predict import PredictWork, predict
 from iak.pipeline.publish.predictions import read_predictions
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles
 from iak.pipeline.runs.night import night_placement
@@ -43,7 +43,7 @@ from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.manifest import BundleSettings
 from iak.schemas.plan import PlacementRuleSpec, ResolvedPlacement
-from iak.schemas.predictions import metric_tasks
+from iak.schemas.predictions import BASE, IAK, PUBLISHED, metric_tasks
 from iak.schemas.tuning import CacheUse
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.integration.workers import StayingWorkers

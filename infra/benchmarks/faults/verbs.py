@@ -16,7 +16,6 @@ from iak.pipeline.events import AnyEvent, Event, LogListed, Report
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
-from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import tune_night
@@ -25,6 +24,7 @@ from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.tuning.finetune import SPLITS
 from iak.schemas.base import Settings
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
+from iak.schemas.predictions import PREDICTIONS
 from iak.schemas.results import PretrainResult
 from infra.benchmarks.faults.night_attempt import Moment, attempt_night
 from infra.benchmarks.faults.outcome import Ended

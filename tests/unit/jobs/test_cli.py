@@ -184,6 +184,24 @@ def test_help_imports_nothing_that_takes_long():
     assert "cyclopts" in imported
 
 
+WITHOUT_TORCH = (
+    "check", "compare", "doctor", "infra", "init", "nightly", "registry", "report", "show", "synth",
+)  # fmt: skip
+"""Verbs that read documents and rows, and compute nothing with a model before they start."""
+
+
+def test_verbs_that_compute_with_no_model_do_not_import_torch():
+    code = (
+        "import importlib, sys\n"
+        f"for verb in {WITHOUT_TORCH}: importlib.import_module('iak.jobs.' + verb)\n"
+        "print({'torch', 'torchrec', 'fbgemm_gpu', 'ray'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "set()"
+
+
 def test_the_shipped_demo_knobs_load():
     knobs = tomllib.loads((ROOT / "jobs/configs/demo/synth.toml").read_text())
     assert SynthSpec.model_validate(knobs).rows > 1_000_000

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from iak.jobs.cli import read_spec, run
-from iak.pipeline.publish.predict import DOCUMENT, PREDICTIONS
 from iak.pipeline.stats.metrics import metric_row
-from iak.schemas.predictions import PredictionsDocument, metric_tasks
+from iak.schemas.predictions import DOCUMENT, PREDICTIONS, PredictionsDocument, metric_tasks
 from iak.schemas.task import TaskSpec
 
 TASKS = metric_tasks(

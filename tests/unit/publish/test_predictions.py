@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iak.pipeline.errors import BadRequest, Corrupt, OtherFormat
-from iak.pipeline.publish.predict import DOCUMENT, PREDICTIONS
 from iak.pipeline.publish.predictions import (
     Predictions,
     paired_rows,
@@ -16,7 +15,7 @@ from iak.pipeline.publish.predictions import (
     read_predictions,
     task_columns,
 )
-from iak.schemas.predictions import PredictionsDocument, metric_tasks
+from iak.schemas.predictions import DOCUMENT, PREDICTIONS, PredictionsDocument, metric_tasks
 from iak.schemas.task import TaskSpec
 
 CLICK, ORDER = TaskSpec(label="click", kind="click"), TaskSpec(label="order", kind="conversion")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt
 from iak.pipeline.events import silent
 from iak.pipeline.publish.bundle_index import BUNDLES
-from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.runs import record as run_records
 from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import AlreadyFinished, read_record, run_record
@@ -18,6 +17,7 @@ from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.base import ResultSpec
 from iak.schemas.job import PretrainSpec
 from iak.schemas.manifest import sha256_of
+from iak.schemas.predictions import PREDICTIONS
 from tests.builders import run_inputs
 
 
