@@ -148,7 +148,7 @@ def _time(guess: CatalogGuess) -> Iterator[str]:
     yield _pair("event_time", time.column, time.why)
     if time.format:
         yield _pair("event_time_format", time.format, "every sampled value reads so")
-    elif time.unit not in ("s", "timestamp"):
+    if time.unit not in ("s", "timestamp", "written"):
         yield _pair("event_time_unit", time.unit, "their size")
     yield _pair("time_zone", time.time_zone, time.zone_why)
 

@@ -43,6 +43,8 @@ from iak.schemas.task import DomainSpec, TaskSpec
 TimeUnit = Literal["s", "ms", "us", "ns"]
 ISO = "iso"
 """Format of a time that is written by ISO 8601."""
+UNIX = "unix"
+"""Format of a Unix time whose digits are text."""
 _TIME_CODES = frozenset("YymdHMSbBIpz%")
 """Codes of strptime that Arrow and Python read alike."""
 Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
@@ -105,13 +107,13 @@ def time_format(value: str | None) -> str | None:
     Raises:
         ValueError: it has an unknown code, or names no day.
     """
-    if value is None or value == ISO:
+    if value in (None, ISO, UNIX):
         return value
     codes = re.findall(r"%(.?)", value)
     if unknown := sorted({f"%{code}" for code in codes} - {f"%{code}" for code in _TIME_CODES}):
         raise ValueError(
-            f"{value!r} has {', '.join(unknown)}; expected 'iso', or %Y %y %m %b %B %d %H %I %p %M "
-            "%S %z and %%"
+            f"{value!r} has {', '.join(unknown)}; expected 'iso', or 'unix', or %Y %y %m %b %B %d "
+            "%H %I %p %M %S %z and %%"
         )
     if not ({*codes} & {*"Yy"} and {*codes} & {*"mbB"} and "d" in codes):
         raise ValueError(f"{value!r} names no day; expected a year, a month and a day, as %Y%m%d")
@@ -141,8 +143,8 @@ class LogSpec(Spec):
         str | None, AfterValidator(time_format), Field(exclude_if=lambda value: value is None)
     ] = None
     """How an `event_time` is written that is text or digits: `iso` (2026-10-05 09:30:00, also with
-    a T, fractions, a zone or UTC), or codes of strptime (`%Y%m%d`). A value that is written
-    otherwise is no time."""
+    a T, fractions, a zone or UTC), `unix` (1759656600, in `event_time_unit`), or codes of strptime
+    (`%Y%m%d`). A value that is written otherwise is no time."""
     time_zone: str = "UTC"
     """Zone in which dates are cut from `event_time`, and of timestamps without a zone."""
     row_id: Column | None = None
@@ -168,7 +170,7 @@ class LogSpec(Spec):
 
     @model_validator(mode="after")
     def _time_is_written_in_one_way(self) -> Self:
-        if self.event_time_format and self.event_time_unit != "s":
+        if self.event_time_format not in (None, UNIX) and self.event_time_unit != "s":
             raise ValueError("give event_time_unit or event_time_format, not both")
         if self.event_time_format and not self.event_time:
             raise ValueError("event_time_format says how event_time is written; name its column")

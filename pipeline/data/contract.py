@@ -24,7 +24,7 @@ from iak.pipeline.data.normal import ColumnKind
 from iak.pipeline.data.task_labels import label_kind, label_of
 from iak.pipeline.data.written import written_columns
 from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
-from iak.schemas.log import Catalog
+from iak.schemas.log import UNIX, Catalog
 from iak.schemas.task import TaskSpec
 
 Mask = npt.NDArray[np.bool_]
@@ -187,7 +187,8 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
     kinds = [(task.label, label_kind(task)) for task in catalog.tasks]
     yield from sorted(kinds, key=lambda use: use[1] == normal.LABEL)
     if log.event_time in catalog.columns:
-        yield str(log.event_time), normal.WRITTEN_TIME if log.event_time_format else normal.TIME
+        is_number = log.event_time_format in (None, UNIX)
+        yield str(log.event_time), normal.TIME if is_number else normal.WRITTEN_TIME
     for feature in catalog.features:
         if feature.kind in ("cross", "categorical"):
             yield from ((column, "id") for column in feature.columns)

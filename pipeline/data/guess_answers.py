@@ -72,6 +72,10 @@ def _of_words(column: pa.ChunkedArray, *, is_label: bool) -> Answers | None:
     if least <= len(words) and set(words) <= _DIGITS.keys():
         why = "its numbers are written as text"
         return Answers(values=_looked_up(coded, _DIGITS), at_least=1.0, why=why)
+    for high, low in (("1", "-1"), ("2", "1")):
+        if set(words) == {high, low} and (is_label or low == "-1"):
+            labels = _looked_up(coded, {high: 1.0, low: 0.0})
+            return Answers(values=labels, positive=(high,), why=f"its values are {high} and {low}")
     answers = {word.lower() for word in words}
     yes = next((yes for yes, no in _YES_NO if answers <= {yes, no}), None)
     positive = tuple(word for word in words if word.lower() == yes)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from scipy.stats import rankdata
 
 from iak.pipeline.data.guess_answers import Answers, answers_of
-from iak.pipeline.data.log_sample import Floats, kind_of, numbers
+from iak.pipeline.data.log_sample import Floats, amounts, kind_of, numbers
 from iak.pipeline.data.task_labels import read_label
 from iak.schemas.task import TaskSpec
 
@@ -141,11 +141,10 @@ def guess_grade(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess 
         skipped: columns that are known to be something else.
     """
     for name in rows.schema.names:
-        kind = kind_of(rows.schema.field(name).type)
         words = words_of(name)
-        if name in skipped or kind not in ("whole", "float") or not words & GRADES:
+        values = amounts(rows.column(name)) if words & GRADES and name not in skipped else None
+        if values is None:
             continue
-        values = numbers(rows.column(name))
         values = values[~np.isnan(values)]
         grades = np.unique(values)
         if words & NOT_A_LABEL or not 2 <= len(grades) <= _MAX_GRADES:
@@ -181,16 +180,10 @@ def guess_feedback(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGue
         rows: sampled rows.
         skipped: columns that are known to be something else.
     """
-    named = [
-        name
-        for name in rows.schema.names
-        if name not in skipped
-        and is_feedback(name)
-        and kind_of(rows.schema.field(name).type) in ("whole", "float")
-    ]
+    named = [name for name in rows.schema.names if name not in skipped and is_feedback(name)]
     for name in sorted(named, key=lambda name: not words_of(name) & _RATIOS):
-        values = numbers(rows.column(name))
-        values = values[~np.isnan(values)]
+        values = amounts(rows.column(name))
+        values = values[~np.isnan(values)] if values is not None else np.zeros(0)
         if not len(values) or values.min() == values.max():
             continue
         bound = _middle(values)

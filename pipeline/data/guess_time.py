@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
 from iak.pipeline.data.guess_labels import Guess, words_of
-from iak.pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
+from iak.pipeline.data.log_sample import Floats, LogSample, amounts, kind_of, numbers
 from iak.pipeline.data.written import WrittenTime
-from iak.schemas.log import ISO
+from iak.schemas.log import ISO, UNIX
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """Unit of a time -> how many of it a second has."""
@@ -152,6 +152,7 @@ def _guess_elapsed(sample: LogSample) -> TimeGuess | None:
         return TimeGuess(
             column=name,
             unit=times.unit,
+            format=times.format,
             time_zone="UTC",
             why=f"numbers that begin near 0, read as {times.unit} since the log's start over "
             f"{days:.1f} days; its first day stands as 1970-01-01",
@@ -166,17 +167,17 @@ def elapsed_of(column: pa.ChunkedArray) -> Times | None:
 
     They begin near zero, and last between two days and ten years.
     """
-    if kind_of(column.type) not in ("whole", "float"):
-        return None
-    values = numbers(column)
-    if np.isnan(values).all() or len(np.unique(values)) <= 50:
+    values = amounts(column)
+    if values is None or np.isnan(values).all() or len(np.unique(values)) <= 50:
         return None
     low, high = _ends(values)
     unit = next((unit for unit, longest in _ELAPSED.items() if high <= longest), None)
     if unit is None or low < 0 or low > _FIRST_ELAPSED * high or _are_clocks(values):
         return None
-    seconds = values / UNITS[unit]
-    return Times(unit=unit, seconds=seconds) if high / UNITS[unit] >= 2 * DAY_S else None
+    if high / UNITS[unit] < 2 * DAY_S:
+        return None
+    format_ = UNIX if kind_of(column.type) == "text" else None
+    return Times(unit=unit, seconds=values / UNITS[unit], format=format_)
 
 
 def _are_clocks(values: Floats) -> bool:
@@ -190,7 +191,7 @@ def _are_clocks(values: Floats) -> bool:
 def _described(times: Times) -> str:
     if times.unit == "timestamp":
         return "a timestamp"
-    if times.format:
+    if times.unit == "written":
         return "every sampled value is such a time"
     return f"numbers that are Unix times in {times.unit}"
 
@@ -211,19 +212,20 @@ def times_of(column: pa.ChunkedArray) -> Times | None:
     kind = kind_of(column.type)
     if kind in ("text", "whole") and (written := _written(column)):
         return written
-    if kind not in ("time", "whole", "float"):
+    values = numbers(column) if kind == "time" else amounts(column)
+    if values is None:
         return None
-    values = numbers(column)
     values = np.where(values > 0, values, np.nan)
     if np.isnan(values).all():
         return None
+    format_ = UNIX if kind == "text" else None
     low, high = _ends(values)
     if kind == "time":
         is_possible = low > -_LAST_SECOND and high < 4 * _LAST_SECOND
         return Times(unit="timestamp", seconds=values) if is_possible else None
     for unit, per_second in UNITS.items():
         if _FIRST_SECOND * per_second <= low and high <= _LAST_SECOND * per_second:
-            return Times(unit=unit, seconds=values / per_second)
+            return Times(unit=unit, seconds=values / per_second, format=format_)
     return None
 
 

@@ -16,6 +16,7 @@ import pyarrow.fs
 
 from iak.pipeline.data import logs
 from iak.pipeline.data.snapshot import LogFile, Snapshot, open_folder
+from iak.pipeline.data.written import WrittenNumber
 from iak.pipeline.errors import BadLog, BadRequest
 
 Floats = npt.NDArray[np.float64]
@@ -261,6 +262,23 @@ def _simple(actual: pa.DataType) -> pa.DataType:
 def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
     """Return at most `most` of the indices below `count`, spread evenly, the last one included."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def amounts(column: pa.ChunkedArray) -> Floats | None:
+    """Return numbers, also those that are text; None where a column has something else.
+
+    A text that is empty is NaN.
+    """
+    kind = kind_of(column.type)
+    if kind in ("whole", "float"):
+        return numbers(column)
+    if kind != "text":
+        return None
+    texts = column.combine_chunks().cast(pa.string())
+    texts = pc.if_else(pc.equal(texts, ""), None, texts)
+    read = WrittenNumber().read(texts)
+    is_number = len(read) > read.null_count == texts.null_count
+    return numbers(pa.chunked_array([read])) if is_number else None
 
 
 def numbers(column: pa.ChunkedArray) -> Floats:

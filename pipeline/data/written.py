@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.schemas.feature import ListSpec, NumericSpec
-from iak.schemas.log import ISO, Catalog
+from iak.schemas.log import ISO, UNIX, Catalog
 
 _ISO = (
     r"^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
@@ -132,7 +132,10 @@ def written_columns(catalog: Catalog) -> Mapping[str, Written]:
     }
     log = catalog.log
     if log.event_time and log.event_time_format:
-        written[log.event_time] = WrittenTime(format=log.event_time_format)
+        is_unix = log.event_time_format == UNIX
+        written[log.event_time] = (
+            WrittenNumber() if is_unix else WrittenTime(format=log.event_time_format)
+        )
     return written
 
 

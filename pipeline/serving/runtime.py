@@ -1045,8 +1045,11 @@ def written_time(value: Any, written: str) -> Any:  # noqa: ANN401 - a value of 
 
     Args:
         value: a value; one that is neither text nor a whole number comes back as it is.
-        written: codes of strptime, or `iso`.
+        written: codes of strptime, `iso`, or `unix`, of which a number is returned.
     """
+    if written == "unix":
+        known = _without_words(value)
+        return float(known) if isinstance(known, str) else known
     if isinstance(value, bool) or not isinstance(value, str | numbers.Integral):
         return value
     try:

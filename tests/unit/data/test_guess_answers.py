@@ -7,11 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.data.guess_answers import answers_of
-from iak.pipeline.data.guess_labels import LabelGuess, guess_feedback, guess_labels, guess_leaks
+from iak.pipeline.data.guess_labels import (
+    LabelGuess,
+    guess_feedback,
+    guess_grade,
+    guess_labels,
+    guess_leaks,
+)
 
 PAIRS = [
     ("N", "Y"), ("no", "yes"), ("False", "True"), ("f", "t"), ("0", "1"), ("0.0", "1.0"), (-1, 1),
     (-1.0, 1.0), (0, 1), (False, True), (1, 2),
+    ("-1", "1"), ("1", "2"),
 ]  # fmt: skip
 
 
@@ -87,6 +94,21 @@ def test_how_much_was_watched_is_a_label_and_beside_one_a_leak():
     clicks = pa.table(columns | {"click": np.arange(400) % 2})
     leaks = guess_leaks(clicks, guess_labels(clicks))
     assert [leak.column for leak in leaks] == ["play_time", "watch_ratio"]
+
+
+def test_amounts_in_text_are_labels_as_their_numbers_are():
+    draw = np.random.default_rng(0)
+    ratios = [f"{ratio:.3f}" for ratio in draw.gamma(2, 0.4, 400)]
+    label = guess_feedback(pa.table({"watch_ratio": ratios}))
+    assert label == guess_feedback(pa.table({"watch_ratio": [float(text) for text in ratios]}))
+    stars = pa.table({"rating": [str(star) for star in draw.integers(1, 6, 400)] + [""]})
+    grade = guess_grade(stars)
+    assert (grade.column, grade.rows, grade.positives) == (
+        "rating",
+        400,
+        grade.of(stars)[:-1].sum(),
+    )
+    assert guess_grade(pa.table({"rating": ["good", "5"] * 9})) is None
 
 
 def test_of_mostly_nothing_the_least_something_is_enough():

@@ -102,3 +102,19 @@ def test_the_events_time_written_once_more_is_no_feature(tmp_path):
     (again,) = {"event_time", "timestamp_ms"} - {guess.time.column}
     assert reasons[again] == "it is the event's time once more"
     assert reasons.get("account_opened") != reasons[again]
+
+
+@pytest.mark.parametrize(
+    ("unit", "first", "per_second"),
+    [("s", START, 1), ("ms", START, 1_000), ("s", 0, 1)],
+    ids=["seconds", "milliseconds", "since the log's start"],
+)
+def test_numbers_in_text_are_the_times_that_numbers_are(unit, first, per_second, tmp_path):
+    times = (shop().column("event_time").to_numpy() - START + first) * per_second
+    write(tmp_path / "typed", shop(event_time=None, timestamp=times))
+    write(tmp_path / "written", shop(event_time=None, timestamp=times.astype(str)))
+    typed, written = (guessed(tmp_path / kind) for kind in ("typed", "written"))
+    assert (written.time.unit, written.time.format) == (unit, "unix")
+    assert typed.time.format is None
+    assert written.splits == typed.splits
+    assert written.splits["test"].days

@@ -250,6 +250,29 @@ def test_a_log_of_text_is_read_as_one_of_arrow_types(tmp_path):
     assert len(days[0].counted) == len(np.unique(rows.column("event_time").to_numpy() // 86_400))
 
 
+@pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 1_000)])
+def test_unix_times_in_text_are_on_the_days_of_their_numbers(unit, per_second, tmp_path):
+    rows = draw_rows(80)
+    numbers = pc.multiply(rows.column("event_time"), per_second)
+    name = f"{partition('rome', '2026-10-01')}/part-00000.parquet"
+    catalogs = {
+        "typed": typed_catalog(log__event_time_unit=unit),
+        "written": typed_catalog(log__event_time_unit=unit, log__event_time_format="unix"),
+    }
+    for kind, column in (("typed", numbers), ("written", numbers.cast(pa.string()))):
+        at = rows.schema.get_field_index("event_time")
+        write_file(tmp_path / kind / name, rows.set_column(at, "event_time", column))
+    days = [event_dates.read_dates(str(tmp_path / kind), c)[0] for kind, c in catalogs.items()]
+    assert days[0] == days[1]
+    assert days[0].counted
+    # Files of both kinds are one log.
+    assert event_dates.read_dates(str(tmp_path / "typed"), catalogs["written"])[0] == days[0]
+    in_text = rows.schema.set(at, pa.field("event_time", pa.string()))
+    problem = contract.schema_problem(in_text, catalogs["typed"])
+    assert problem.what == "event_time: string, expected time"
+    assert contract.schema_problem(in_text, catalogs["written"]) is None
+
+
 def test_a_file_whose_ids_are_no_numbers_is_named_with_its_column(tmp_path):
     rows = as_text(draw_rows(5))
     column = pa.array(["1|b"] * 5)

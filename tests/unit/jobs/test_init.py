@@ -71,6 +71,29 @@ def test_events_words_and_numbers_in_text_are_written_as_tasks_that_check_takes(
         assert "positive = [" in out.read_text()
 
 
+def test_a_log_of_text_alone_is_read_as_the_numbers_that_it_has(tmp_path):
+    draw = np.random.default_rng(1)
+    texts = {
+        "timestamp": (1_790_812_800_000 + np.arange(600) * 60_000).astype(str),
+        "price": [f"{price:.2f}" for price in draw.gamma(2, 9, 600)],
+        "click": np.where(draw.random(600) < 0.3, "1", "0"),
+        "order": None,
+        "cart": None,
+    }
+    log, out = write_log(tmp_path, **texts), tmp_path / "shop.toml"
+    assert cli.run(["init", str(log), f"out={out}"]) == 0
+    written = tomllib.loads(out.read_text())
+    time = {key: value for key, value in written["log"].items() if key.startswith("event_time")}
+    assert time == {
+        "event_time": "timestamp", "event_time_format": "unix", "event_time_unit": "ms",
+    }  # fmt: skip
+    (price,) = [f for f in written["features"] if f["name"] == "price"]
+    assert (price["kind"], price["in_text"]) == ("numeric", True)
+    assert written["tasks"][0] == {"label": "click", "at_least": 1, "kind": "click"}
+    report = check_log(Catalog.model_validate(written), str(log), sample_rows=5_000)
+    assert not [f for f in report.findings if f.level == "refuse"]
+
+
 def test_every_guess_is_marked_with_its_reason(tmp_path):
     out = tmp_path / "shop.toml"
     cli.run(["init", str(write_log(tmp_path)), f"out={out}"])

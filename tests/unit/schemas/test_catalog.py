@@ -412,6 +412,11 @@ def test_what_logs_write_between_ids_is_a_separator(separator):
     assert made.separator == separator
 
 
+def test_a_unix_time_in_text_has_a_unit():
+    changes = {"log__event_time_format": "unix", "log__event_time_unit": "ms"}
+    assert small_catalog(**changes).log.event_time_unit == "ms"
+
+
 def test_two_tasks_may_read_one_column_and_values_are_kept_as_text():
     tasks = [
         {"label": "behavior", "positive": ["fav", "cart", "buy"], "kind": "click"},

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from iak.pipeline.base.published_base import ENCODING, open_base
 from iak.pipeline.data import hashing, splits
 from iak.pipeline.data.fresh_keys import as_of_now, fresh_columns
-from iak.pipeline.data.written import WrittenTime
+from iak.pipeline.data.written import WrittenNumber, WrittenTime
 from iak.pipeline.fresh.base_numbers import fit_base_statistics
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.state import STATISTICS, definition_of
@@ -173,6 +173,17 @@ def test_a_written_time_is_on_the_day_that_the_package_reads(written, sound, val
     time = runtime.written_time(value, written)
     found = runtime.day_of_time(time, "time", unit="s", zone="Asia/Shanghai")
     assert found == (shown and (shown - date(1970, 1, 1)).days)
+
+
+@pytest.mark.parametrize("value", ["1790812800", " 1790899199.5", 1790812800, "+1.7908128e9"])
+def test_a_unix_time_in_text_is_on_the_day_of_its_number(value):
+    number = WrittenNumber().read(pa.array([str(value)]))
+    seconds = splits.seconds_of(number, time_zone="Asia/Shanghai")[0]
+    shown = splits.date_of_seconds(seconds, "Asia/Shanghai")
+    time = runtime.written_time(value, "unix")
+    found = runtime.day_of_time(time, "time", unit="s", zone="Asia/Shanghai")
+    assert found == (shown - date(1970, 1, 1)).days
+    assert runtime.written_time("soon", "unix") is None
 
 
 @pytest.mark.parametrize("value", ["noon", True, [1]])

@@ -23,12 +23,17 @@ CATALOG = small_catalog(
 ).to_score(small_catalog(splits={"tune": {"days": [0, 1]}}).splits["tune"])
 
 
-def read(**fields):
+UNIX = CATALOG.model_copy(
+    update={"log": CATALOG.log.model_copy(update={"event_time_format": "unix"})}
+)
+
+
+def read(catalog=CATALOG, **fields):
     row = {
-        name: None for name in (*CATALOG.columns, *CATALOG.log.partition_keys) if name not in fields
+        name: None for name in (*catalog.columns, *catalog.log.partition_keys) if name not in fields
     }
-    rows = rows_of_json(json.dumps({"rows": [row | fields]}).encode(), CATALOG)
-    return normalised(rows, CATALOG.columns, CATALOG)
+    rows = rows_of_json(json.dumps({"rows": [row | fields]}).encode(), catalog)
+    return normalised(rows, catalog.columns, catalog)
 
 
 @pytest.mark.parametrize("history", ["7|-2", [7, -2], " 7 ||-2"])
@@ -41,6 +46,11 @@ def test_a_time_may_come_in_text_or_digits(day):
     assert read(event_time=day).column("event_time").cast(pa.string())[0].as_py()[:10] == (
         "2026-10-05"
     )
+
+
+@pytest.mark.parametrize("time", ["1790812800", 1790812800, 1790812800.0])
+def test_a_unix_time_may_come_in_text_or_as_a_number(time):
+    assert read(UNIX, event_time=time).column("event_time").to_pylist() == [1790812800.0]
 
 
 @pytest.mark.parametrize("price", ["12.5", 12.5, " +12.5"])
