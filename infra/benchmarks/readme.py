@@ -504,7 +504,7 @@ def trunks_text(record: BenchmarkRecord, subfolder: str) -> str:
     lines += table_of(
         ["log", "model", "seeds", "base", "minus the first's base", "with kernels",
          "kernels add", "lowest and highest seed", "minus the first's with kernels",
-         "dense parameters", "CPU s, base", "kernels", "base at its cap"],
+         "dense parameters", "CPU s, base", "CPU s, kernels", "base at its cap"],
         [_trunk_row(line) for line in shown],
     )  # fmt: skip
     return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record.notes), ""])

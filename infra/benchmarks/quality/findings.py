@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from iak.schemas.record import BenchmarkLine, Target
 from infra.benchmarks.quality.cells import Cell, Line
 from infra.benchmarks.quality.league import IAK, League
+from infra.benchmarks.quality.logs import SeparatedLog
 from infra.benchmarks.quality.registry import METHODS
 
 MARGIN = 20e-4
@@ -255,12 +256,7 @@ def notes(leagues: Sequence[League], finished: Sequence[LeagueLine]) -> list[str
         "A kernel's rate falls to zero over its epochs, so that its last epoch is often its best. "
         "It is counted as at its cap all the same: more epochs may help it.",
     ]
-    for league in leagues:
-        order = (
-            "every test row is later" if league.log.is_dated else "the log's own slices, no date"
-        )
-        sizes = ", ".join(f"{split} {count:,}" for split, count in league.log.rows.items())
-        lines.append(f"{league.log.window.name}: {order}; rows: {sizes}.")
+    lines += [size_note(league.log) for league in leagues]
     lines += _reachable_notes(finished)
     there = {(line.log, line.method): line.seeds for line in finished}
     missing = [
@@ -270,6 +266,13 @@ def notes(leagues: Sequence[League], finished: Sequence[LeagueLine]) -> list[str
         if (count := there.get((league.log.window.name, name), 0)) < len(spec.seeds)
     ]
     return [*lines, *([f"Not finished: {', '.join(missing)}."] if missing else [])]
+
+
+def size_note(log: SeparatedLog) -> str:
+    """Return a note on a log: how its test rows are separated, and the rows of each split."""
+    order = "every test row is later" if log.is_dated else "the log's own slices, no date"
+    sizes = ", ".join(f"{split} {count:,}" for split, count in log.rows.items())
+    return f"{log.window.name}: {order}; rows: {sizes}."
 
 
 def _reachable_notes(finished: Sequence[LeagueLine]) -> list[str]:

@@ -46,5 +46,7 @@ def _measure(spec: BenchTrunksSpec, report: Report) -> BenchmarkResult:
             pass  # what is finished is reported
     lines = [line for runner in runners for line in trunk_lines(runner, models, spec.seeds)]
     return BenchmarkResult(
-        rows=[line.as_row() for line in lines], targets=[target_of(lines)], notes=notes(spec, lines)
+        rows=[line.as_row() for line in lines],
+        targets=[target_of(lines)],
+        notes=notes(spec, runners, lines),
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from iak.schemas.record import BenchmarkLine, Target
 from infra.benchmarks.quality.cells import Cell
-from infra.benchmarks.quality.findings import ALL, lines_at, mean_difference, mean_of
+from infra.benchmarks.quality.findings import ALL, lines_at, mean_difference, mean_of, size_note
 from infra.benchmarks.specs import BenchTrunksSpec
 from infra.benchmarks.trunks.runner import BASE, PARTS, BaseModel, Part, TrunkRunner
 
@@ -95,22 +95,29 @@ def target_of(lines: Sequence[TrunkLine]) -> Target:
     )
 
 
-def notes(spec: BenchTrunksSpec, lines: Sequence[TrunkLine]) -> list[str]:
+def notes(
+    spec: BenchTrunksSpec, runners: Sequence[TrunkRunner], lines: Sequence[TrunkLine]
+) -> list[str]:
     """Return notes: how models are trained, what the differences are of, and what is missing.
 
     Args:
         spec: logs, models and seeds.
+        runners: of all logs.
         lines: of all logs and tasks.
     """
     said = [
         "Every model has the settings of the log's catalogue for rates, epochs and widths, which "
         "were chosen for its first one. So a trunk may do better with settings of its own.",
-        "Kernels read no statistics. They have the catalogue's settings, but for tables in fp32.",
+        "Kernels read no statistics. They have the catalogue's settings, but for tables in fp32. "
+        "Every kernel is measured, also those that the gate would hold.",
         "A difference is a mean over domains, weighted by rows. Its interval is over rows, those "
         "of one user dependent, where the log names a user.",
+        *(size_note(runner.log) for runner in runners),
     ]
     first = [line for line in lines if line.is_first]
     few = [f"{n.log} {n.method} ({n.seeds})" for n in first if n.seeds < len(spec.seeds)]
+    if len(spec.seeds) == 1:
+        said.append("A first look: one seed, which shows no spread over trainings.")
     if few:
         said.append(f"Not all of {len(spec.seeds)} seeds are finished: {', '.join(few)}.")
     return said
