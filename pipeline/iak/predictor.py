@@ -3,8 +3,8 @@
 Tuning moves weights in every step. Here they stay, so what follows from weights alone is computed
 once, and only kernels that have rows cost time.
 
-Shapes: K slots, B rows, P slots that have rows, G segments of S rows, I inputs, O outputs, and the
-letters of kernel.py.
+Shapes: K slots, B rows, P slots that have rows, G segments of S rows, I inputs, O outputs, X hidden
+units of all towers or units of h before a tail, Y = X + T, and the letters of kernel.py.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,9 @@ few rows, so a small number fills up little. One to three rows take another path
 _MAX_COPIED = 4096
 """Entries up to which matrices are copied segment by segment, so that one call multiplies all of
 them. Larger ones are multiplied slot by slot: reading them once costs less than copying them."""
+_CALL = 20_000
+"""Entries whose copy costs as much as a call. Few slots of many rows are multiplied slot by slot
+too. A row's result is the same to the bit."""
 _FLOATS = 4
 """Inputs and outputs of a product are filled up to a multiple of so many floats, 16 bytes: where
 rows begin elsewhere, a product may round them otherwise."""
@@ -44,6 +47,11 @@ class SortedRows:
     """Rows of each of them, a multiple of `SEGMENT_ROWS`."""
     owners_B: Tensor
     """Slot of each row."""
+
+    @cached_property
+    def segment_owners(self) -> Tensor:
+        """Return the slot of each segment of `SEGMENT_ROWS` rows, (G,)."""
+        return self.owners_B[::SEGMENT_ROWS].contiguous()
 
     def spread(self, values_K: Tensor) -> Tensor:
         """Return the value of each row's slot; further dimensions stay."""
@@ -79,7 +87,7 @@ class SlotLinear:
         self._missing_inputs = missing[0]
         self._w_KOI = w_KOI
         # Views are made once: 1,000 of them cost as much as the products of a small batch.
-        self._by_slot = w_KOI.transpose(1, 2).split(1) if w_KOI[0].numel() > _MAX_COPIED else None
+        self._by_slot = w_KOI.transpose(1, 2).split(1)
 
     def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
         """Return w[k] x[b] for each row b of each slot k, `y_BO`."""
@@ -96,8 +104,9 @@ class SlotLinear:
 
     def _by_segments(self, x_GSI: Tensor, rows: SortedRows) -> Tensor:
         """Return the product of each segment of `SEGMENT_ROWS` rows, `y_GSO`."""
-        if self._by_slot is None:
-            w_GOI = self._w_KOI.index_select(0, rows.owners_B[::SEGMENT_ROWS])
+        entries = self._w_KOI[0].numel()
+        if entries <= _MAX_COPIED and len(x_GSI) * entries <= len(rows.slots) * _CALL:
+            w_GOI = self._w_KOI.index_select(0, rows.segment_owners)
             return torch.bmm(x_GSI, w_GOI.transpose(1, 2))
         y_GSO = x_GSI.new_empty(len(x_GSI), SEGMENT_ROWS, self._w_KOI.shape[1])
         parts = zip(x_GSI.split(rows.runs), rows.slots, y_GSO.split(rows.runs), strict=True)
@@ -127,34 +136,41 @@ class Predictor:
             weights: weights of all kernels by name, with a first dimension of K.
             heads: the base's towers, or its tail.
         """
-        self._encode, self._encode_b = SlotLinear(weights["encode_w"]), weights["encode_b"]
-        self._mean, self._mean_b = SlotLinear(weights["mean_w"]), weights["mean_b"]
-        self._skip_b = weights["skip_b"]
+        self._encode = SlotLinear(weights["encode_w"])
+        self._mean = SlotLinear(weights["mean_w"])
         parts = from_code(weights, heads)
-        self._sizes = [part.shape[1] for part in parts]
+        within, skip, *narrow = (part.shape[1] for part in parts)
+        self._sizes = [within + skip, *narrow]
         self._from_code = SlotLinear(torch.cat(parts, dim=1))
-        self._tower_bias: Tensor | None = None
         self._lora: tuple[SlotLinear, SlotLinear] | None = None
-        if isinstance(heads, Heads):
-            self._tower_bias = weights["tower_bias"].flatten(1)
+        if isinstance(heads, Heads) and weights["lora_in"].shape[2]:
             adapters = [block_diagonal(weights[name]) for name in ("lora_in", "lora_out")]
-            if weights["lora_in"].shape[2]:
-                self._lora = SlotLinear(adapters[0]), SlotLinear(adapters[1])
+            self._lora = SlotLinear(adapters[0]), SlotLinear(adapters[1])
+        self._tasks = heads.tasks
+        self._encode_b, self._mean_b = weights["encode_b"], weights["mean_b"]
+        self._both_b = weights["skip_b"]  # before a tail, where h has no bias
+        if isinstance(heads, Heads):
+            self._both_b = torch.cat([weights["tower_bias"].flatten(1), self._both_b], dim=1)
 
-    def added(self, h_BH: Tensor, a_BA: Tensor, rows: SortedRows) -> Added:
-        """Return what the kernels add; a row's numbers do not depend on the other rows.
+    def added(self, h_BH: Tensor, a_BA: Tensor, rows: SortedRows) -> Tensor:
+        """Return what the kernels add, `both_BY`; a row's numbers do not depend on the other rows.
 
         Args:
             h_BH: the base's representation, sorted by slot. One row or more.
             a_BA: standardised encoder inputs of these rows.
             rows: the slots that they are sorted by.
         """
-        e_BO = (self._encode(a_BA, rows) + rows.spread(self._encode_b)).relu_()
-        z_BC = self._mean(e_BO, rows) + rows.spread(self._mean_b)
-        within_BX, skip_BT, *narrow = self._from_code(z_BC, rows).split(self._sizes, dim=1)
-        if self._tower_bias is not None:
-            within_BX = within_BX + rows.spread(self._tower_bias)
+        e_BO = self._encode(a_BA, rows).add_(rows.spread(self._encode_b)).relu_()
+        z_BC = self._mean(e_BO, rows).add_(rows.spread(self._mean_b))
+        both_BY: Tensor
+        both_BY, *narrow = self._from_code(z_BC, rows).split(self._sizes, dim=1)
+        both_BY[:, -self._both_b.shape[1] :].add_(rows.spread(self._both_b))
         if self._lora is not None:
             narrow_in, wide_out = self._lora
-            within_BX = within_BX + wide_out(narrow[0] + narrow_in(h_BH, rows), rows)
-        return Added(within_BX=within_BX, logits_BT=skip_BT + rows.spread(self._skip_b))
+            within_BX = self.parts(both_BY).within_BX
+            within_BX.add_(wide_out(narrow_in(h_BH, rows).add_(narrow[0]), rows))
+        return both_BY
+
+    def parts(self, both_BY: Tensor) -> Added:
+        """Return the parts of what is added, as views."""
+        return Added(both_BY[:, : -self._tasks], both_BY[:, -self._tasks :])

@@ -1,11 +1,12 @@
 """Predict rows by the bundles in their slots, and the rows without one by the base.
 
 Shapes: B rows, R rows sorted and filled up, P slots that have rows, and the letters of
-bundle_set.py and kernel.py.
+bundle_set.py and predictor.py.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,27 +47,26 @@ class BundlePredictor:
             slots_B: slot of each row, `BASE_SLOT` for none.
             s_BS: fresh statistics of the rows; None where the kernels read none.
         """
-        bundles, filled = self.bundles, _filled_rows(slots_B)
-        rows, order = filled.rows, filled.index
+        bundles, filled = self.bundles, _FilledRows.of(slots_B)
+        rows, index_R = filled.rows, filled.index_R
         if not rows.slots:
             logits_BT: Tensor = self._heads(h_BH)
             return logits_BT
+        h_RH = h_BH.index_select(0, index_R)
         if bundles.shared is not None:
             # Once for the batch: each of 1,000 slots would read a copy of the components.
-            a_RA = bundles.shared.of(h_BH, x_BX).index_select(0, order)
-            h_RH = h_BH.index_select(0, order)
+            a_RA = bundles.shared.of_some(h_RH, x_BX, index_R)
         else:
-            h_RH = h_BH.index_select(0, order)
-            a_RA = self._standardised(h_RH, x_BX.index_select(0, order), rows)
+            a_RA = self._standardised(h_RH, x_BX.index_select(0, index_R), rows)
         if bundles.fresh_mean_KS is not None and bundles.fresh_scale_KS is not None:
             assert s_BS is not None, "these kernels read fresh statistics"
-            s_RS = s_BS.index_select(0, order) - rows.spread(bundles.fresh_mean_KS)
+            s_RS = s_BS.index_select(0, index_R) - rows.spread(bundles.fresh_mean_KS)
             a_RA = torch.cat([a_RA, s_RS / rows.spread(bundles.fresh_scale_KS)], dim=1)
-        added = self._predictor.added(h_RH, a_RA, rows)
-        own = filled.is_row
-        within_BX = _put_back(added.within_BX[own], order[own], rows=len(h_BH))
-        skip_BT = _put_back(added.logits_BT[own], order[own], rows=len(h_BH))
-        return self._read_out(h_BH, within_BX) + skip_BT
+        both_BY = self._predictor.added(h_RH, a_RA, rows).index_select(0, filled.place_B)
+        if len(filled.without):
+            both_BY[filled.without] = 0.0
+        added = self._predictor.parts(both_BY)
+        return self._read_out(h_BH, added.within_BX) + added.logits_BT
 
     def _read_out(self, h_BH: Tensor, within_BX: Tensor) -> Tensor:
         """Return the logits of moved hidden units, or of moved h before a tail.
@@ -78,7 +78,7 @@ class BundlePredictor:
             moved_BT: Tensor = heads(h_BH + within_BX)
             return moved_BT
         shift_BTD = within_BX.unflatten(1, (heads.tasks, heads.hidden))
-        return heads.read_out(heads.hidden_units(h_BH) + shift_BTD)
+        return heads.read_out(heads.hidden_units(h_BH).add_(shift_BTD))
 
     def _standardised(self, h_RH: Tensor, x_RX: Tensor, rows: SortedRows) -> Tensor:
         """Return the encoder inputs of sorted rows, each by its own kernel's statistics."""
@@ -90,39 +90,44 @@ class BundlePredictor:
         return torch.cat([a_RA[:, :units], self._narrow(a_RA[:, units:], rows)], dim=1)
 
 
-def _put_back(values_RX: Tensor, index_R: Tensor, *, rows: int) -> Tensor:
-    """Return values in the batch's order, and zeros for rows without any."""
-    return values_RX.new_zeros(rows, values_RX.shape[1]).index_copy_(0, index_R, values_RX)
-
-
 @dataclass(frozen=True, slots=True)
 class _FilledRows:
     """Rows of a batch sorted by slot, each slot's filled up to a multiple of `SEGMENT_ROWS`."""
 
     rows: SortedRows
-    index: Tensor
+    index_R: Tensor
     """Index in the batch of each sorted row. What fills a slot up is its last row again."""
-    is_row: Tensor
-    """Whether it is a row of the batch, and does not fill up."""
+    place_B: Tensor
+    """Index among the sorted rows of each row of the batch; 0 where it has no slot."""
+    without: Tensor
+    """Indices in the batch of rows that have no slot."""
 
+    @classmethod
+    def of(cls, slots_B: Tensor) -> "_FilledRows":
+        """Sort the rows that have a slot, and fill them up.
 
-def _filled_rows(slots_B: Tensor) -> _FilledRows:
-    """Return the rows that have a slot, sorted and filled up."""
-    order = torch.argsort(slots_B, stable=True)
-    order = order[slots_B[order] != BASE_SLOT]
-    # The rows of each slot are filled up to a whole number of segments.
-    slots_P, lengths_P = slots_B[order].unique_consecutive(return_counts=True)
-    filled_P = -(-lengths_P // SEGMENT_ROWS) * SEGMENT_ROWS
-    index_R = torch.arange(len(slots_P), device=slots_B.device).repeat_interleave(filled_P)
-    # Number of each row within its slot. Rows beyond the slot's last one repeat it.
-    number_R = torch.arange(len(index_R), device=slots_B.device)
-    number_R = number_R - (filled_P.cumsum(0) - filled_P)[index_R]
-    last_R = lengths_P[index_R] - 1
-    starts_P = lengths_P.cumsum(0) - lengths_P
-    return _FilledRows(
-        rows=SortedRows(
-            slots=slots_P.tolist(), lengths=filled_P.tolist(), owners_B=slots_P[index_R]
-        ),
-        index=order[starts_P[index_R] + torch.minimum(number_R, last_R)],
-        is_row=number_R <= last_R,
-    )
+        By NumPy: for the few rows of a request, each operation of torch costs several of these.
+        """
+        slots = slots_B.cpu().numpy()
+        counts = np.bincount(slots - BASE_SLOT, minlength=1)  # without a slot, then of each slot
+        slots_P = np.flatnonzero(counts[1:])
+        lengths_P = counts[1:][slots_P]
+        starts_P = np.cumsum(lengths_P) - lengths_P
+        order = np.argsort(slots, kind="stable")
+        without, order = order[: counts[0]], order[counts[0] :]
+        filled_P = -(-lengths_P // SEGMENT_ROWS) * SEGMENT_ROWS
+        moved_P = np.cumsum(filled_P) - filled_P - starts_P  # how far filling up moves a slot
+        place = np.arange(len(order)) + np.repeat(moved_P, lengths_P)
+        index_R = np.repeat(order[starts_P + lengths_P - 1], filled_P)
+        index_R[place] = order
+        place_B = np.zeros(len(slots), np.int64)
+        place_B[order] = place
+        owners_R = np.repeat(slots_P, filled_P)
+        on_device = [
+            torch.from_numpy(array).to(slots_B.device)
+            for array in (owners_R, index_R, place_B, without)
+        ]
+        rows = SortedRows(
+            slots=slots_P.tolist(), lengths=filled_P.tolist(), owners_B=on_device.pop(0)
+        )
+        return cls(rows, *on_device)

@@ -78,7 +78,7 @@ class Routes:
 
     def of(self, rows: pa.Table) -> RoutedRows:
         """Return the route of each encoded row."""
-        columns = [_coded(rows.column(f"l.{depth}")) for depth in range(self.levels)]
+        columns = [one_dictionary(rows.column(f"l.{depth}")) for depth in range(self.levels)]
         combined = np.zeros(len(rows), np.int64)
         for column in columns:
             # One further code is for rows whose name is null at this level.
@@ -120,8 +120,8 @@ class Routes:
         return Route(slot=BASE_SLOT, kernel=BASE, version=self.base_fingerprint, reason=reason)
 
 
-def _coded(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
-    """Return a column of names as one dictionary array."""
+def one_dictionary(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
+    """Return a column of dictionaries as one array with one dictionary."""
     if isinstance(column, pa.ChunkedArray):
         return column.unify_dictionaries().combine_chunks()
     return column

@@ -13,7 +13,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from iak.pipeline.activations.represent import DTYPES, represent_rows
 from iak.pipeline.base import published_base
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data import features
+from iak.pipeline.data.hashing import dictionary_indices
 from iak.pipeline.model.loss import probabilities
 from iak.pipeline.model.recommender import Representation
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
@@ -32,7 +32,7 @@ from iak.pipeline.publish.bundle_set import (
 )
 from iak.pipeline.serving.activation_writer import ActivationWriter
 from iak.pipeline.serving.encode import BREACH, ID
-from iak.pipeline.serving.routes import RoutedRows, Routes
+from iak.pipeline.serving.routes import Indices, RoutedRows, Routes, one_dictionary
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.log import Catalog
 from iak.schemas.predictions import MetricTask, metric_tasks
@@ -182,7 +182,8 @@ class Scorer:
         slots_B = torch.full((len(h_BH),), BASE_SLOT)
         slots_B[: len(rows)] = torch.from_numpy(routed.slots)
         slots_B = slots_B.to(self.base.worker.device)
-        s_BS = self.kernels.bundles.statistics(rows, self.counted, slots_B)
+        bundles = self.kernels.bundles
+        s_BS = bundles.statistics(rows, self.counted, slots_B) if bundles.states else None
         return self.kernels.logits(h_BH, x_BX, slots_B, s_BS)
 
     @property
@@ -202,24 +203,47 @@ class Scorer:
 
     def _table(self, rows: pa.Table, routed: RoutedRows, by_task: Mapping[str, Floats]) -> pa.Table:
         """Return the columns of predictions; a row with a breach has nulls and the breach."""
-        breach = _plain(rows.column(BREACH))
+        breach = one_dictionary(rows.column(BREACH))
         is_broken = breach.is_valid().to_numpy(zero_copy_only=False)
         columns = [rows.column("row")]
         columns += [rows.column(ID)] if self.catalog.log.row_id else []
         columns.append(_plain(rows.column(f"l.{self.routes.levels - 1}")))
         columns += [pa.array(by_task[task.name], mask=is_broken) for task in self.tasks]
-        for name in ("kernel", "version", "reason"):
-            words = pa.array([getattr(route, name) for route in routed.routes], pa.string())
-            values = words.take(pa.array(routed.index))
-            replaced = breach if name == "reason" else pa.nulls(len(rows), pa.string())
-            values = pc.if_else(pa.array(is_broken), replaced, values)
-            columns.append(values.dictionary_encode().cast(_NAME))
+        routes = routed.routes
+        columns.append(_named([r.kernel for r in routes], routed.index, is_broken))
+        columns.append(_named([r.version for r in routes], routed.index, is_broken))
+        columns.append(_named([r.reason for r in routes], routed.index, is_broken, breach))
         return pa.Table.from_arrays(columns, schema=self.schema)
 
 
 def _with_tasks(catalog: Catalog, base: FrozenBase) -> Catalog:
     """Return a catalogue without labels with the base's tasks."""
     return catalog.model_copy(update={"tasks": base.published.catalog.tasks})
+
+
+def _named(
+    words: Sequence[str | None],
+    index: Indices,
+    is_broken: npt.NDArray[np.bool_],
+    breach: pa.DictionaryArray | None = None,
+) -> pa.DictionaryArray:
+    """Return each row's word; only distinct words become Arrow's, and no row's text is copied.
+
+    Args:
+        words: words that rows have; several may be the same.
+        index: index of each row's word.
+        is_broken: rows that break the contract, which have none.
+        breach: words that these rows have instead; None for nulls.
+    """
+    distinct = [word for word in dict.fromkeys(words) if word is not None]
+    numbers: dict[str | None, int] = {word: number for number, word in enumerate(distinct)}
+    codes = np.array([numbers.get(word, -1) for word in words], np.int32)[index]
+    codes[is_broken] = -1
+    if breach is not None and is_broken.any():
+        codes[is_broken] = len(distinct) + dictionary_indices(breach)[is_broken]
+        distinct += breach.dictionary.to_pylist()
+    indices = pa.array(codes, mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(distinct, pa.string()))
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:

@@ -69,7 +69,8 @@ def check_against_single_kernels(shape: KernelShape, heads: Heads | Tail, segmen
     h_BH = normal(len(rows.owners_B), shape.base)
     a_BA = normal(len(h_BH), shape.inputs, seed=1)
     with torch.no_grad():
-        added = Predictor(weights, heads).added(h_BH, a_BA, rows)
+        predictor = Predictor(weights, heads)
+        added = predictor.parts(predictor.added(h_BH, a_BA, rows))
         if isinstance(heads, Tail):
             logits_BT = heads(h_BH + added.within_BX) + added.logits_BT
         else:
