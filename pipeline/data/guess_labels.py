@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.stats import rankdata
 
 from iak.pipeline.data.guess_answers import Answers, answers_of
@@ -353,6 +354,9 @@ def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
     rate = float(y[known].mean()) if known.any() else 0.0
     if min(y[known].sum(), (1 - y[known]).sum()) < _PURE_ROWS:
         return None
+    has_value = _has_value(column)[known]
+    if not has_value.all() and auc_of_scores(y[known], has_value.astype(float)) >= _PERFECT_AUC:
+        return f"whether it has a value says {label}"
     codes, count = codes_of(column)
     if kind != "text" and count > _MAX_COMPARED_VALUES:
         score = auc_of_scores(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
@@ -369,6 +373,15 @@ def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
     if share >= _PURE_SHARE and rate < 0.7:
         return f"{share:.0%} of the positives of {label} have values that no negative has"
     return None
+
+
+def _has_value(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return whether each row has a value; an empty text is none."""
+    is_there = column.is_valid()
+    if kind_of(column.type) == "text":
+        is_there = pc.and_(is_there, pc.fill_null(pc.not_equal(column, ""), False))
+    mask: npt.NDArray[np.bool_] = is_there.to_numpy(zero_copy_only=False)
+    return mask
 
 
 def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:

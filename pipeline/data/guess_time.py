@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
-from iak.pipeline.data.guess_labels import Guess, words_of
+from iak.pipeline.data.guess_labels import Guess, is_feedback, words_of
 from iak.pipeline.data.log_sample import Floats, LogSample, amounts, kind_of, numbers
 from iak.pipeline.data.written import WrittenTime
 from iak.schemas.log import ISO, UNIX
@@ -53,6 +53,8 @@ _ELAPSED = {"s": 10 * 366 * DAY_S, "ms": 10_000 * 366 * DAY_S}
 """Unit of a time since the log's start -> largest value of ten years."""
 _FIRST_ELAPSED = 0.05
 """Largest value, as a share of the last one, from which a time since the log's start begins."""
+_SPANS = words_of("since last previous diff gap delta elapsed duration spent per avg mean")
+"""Words of a span of time, which is no time of an event."""
 _FEWEST_DAYS = 4
 """Days between the first and the last row, below which no column is said to show the day."""
 _FEWEST_ROWS_OF_A_VALUE = 20
@@ -143,7 +145,9 @@ def _guess_elapsed(sample: LogSample) -> TimeGuess | None:
     rows = sample.rows
     for name in rows.schema.names:
         words = words_of(name)
-        if name in sample.uneven or not words & TIME_WORDS or words & _OTHER_TIMES:
+        if name in sample.uneven or not words & TIME_WORDS:
+            continue
+        if words & (_OTHER_TIMES | _SPANS) or is_feedback(name):
             continue
         times = elapsed_of(rows.column(name))
         if times is None:

@@ -120,6 +120,6 @@ class LabelCounts:
             listing = "\n".join(f"  {t} ({labels[t]}): {p}" for t, p in problems.items())
             raise BadLog(
                 f"tasks that cannot be trained on split '{window}':\n{listing}\n"
-                "Check the label columns, matures_after with as_of, and the split's window; "
-                "or take the task out of [[tasks]]"
+                "Check the label columns with positive or at_least, matures_after with as_of, and "
+                "the split's window; or take the task out of [[tasks]]"
             )

@@ -150,8 +150,8 @@ class SplitSample:
                     column=labels[task],
                     count=rows,
                     share=1.0,
-                    remedy="Check the label column, matures_after with as_of, and the split; or "
-                    "take the task out of [[tasks]]",
+                    remedy="Check the label column with its positive or at_least, matures_after "
+                    "with as_of, and the split; or take the task out of [[tasks]]",
                 )
 
     def _wild_numbers(self) -> Iterator[Finding]:

@@ -131,6 +131,16 @@ def test_the_serving_policys_probability_is_a_leak_by_its_name():
     assert "serving policy" in leak.why
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_an_id_that_only_positives_have_is_a_leak(nothing):
+    click = np.arange(900) % 3 == 0
+    orders = [f"o{row}" if is_one else nothing for row, is_one in enumerate(click)]
+    some = [f"o{row}" if row % 2 else nothing for row in range(900)]
+    table = pa.table({"click": click.astype(int), "order_no": orders, "other_no": some})
+    (leak,) = guess_leaks(table, guess_labels(table))
+    assert (leak.column, leak.why) == ("order_no", "whether it has a value says click")
+
+
 def test_too_few_positives_say_nothing_of_a_leak():
     click = np.zeros(400)
     click[:20] = 1

@@ -81,12 +81,14 @@ def test_a_time_that_counts_from_the_logs_start_begins_at_1970(unit, per_second,
     ("name", "values"),
     [
         ("duration", lambda draw: draw.integers(0, 10 * DAY, 2_000)),
+        ("time_since_last_click", lambda draw: draw.integers(0, 10 * DAY, 2_000)),
+        ("play_time_ms", lambda draw: draw.integers(0, 10 * DAY, 2_000)),
         ("time", lambda draw: draw.integers(0, 3_600, 2_000)),
         ("time", lambda draw: draw.integers(0, 24, 2_000) * 10_000 + draw.integers(0, 60, 2_000)),
         ("time", lambda draw: draw.integers(-DAY, 10 * DAY, 2_000)),
         ("time", lambda draw: draw.integers(5 * DAY, 10 * DAY, 2_000)),
     ],
-    ids=["by its name", "an hour", "a clock", "below zero", "begins late"],
+    ids=["a length", "a span", "time watched", "an hour", "a clock", "below zero", "begins late"],
 )
 def test_other_numbers_do_not_count_from_the_logs_start(name, values, tmp_path):
     write(tmp_path, shop(event_time=None, **{name: values(np.random.default_rng(5))}))
