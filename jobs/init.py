@@ -123,6 +123,8 @@ def _log(guess: CatalogGuess, name: str, path: str) -> Iterator[str]:
         yield _pair("partition_keys", guess.partition_keys, "the folders' names")
     if guess.date_key:
         yield _pair("date_key", guess.date_key.column, guess.date_key.why)
+    if guess.time_keys:
+        yield _pair("time_keys", guess.time_keys, "their names are parts of a time")
     if guess.time:
         yield from _time(guess)
     for key, column in (

@@ -134,6 +134,9 @@ class LogSpec(Spec):
     """Hive partition keys, outermost first; their values are text."""
     date_key: Column | None = None
     """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight."""
+    time_keys: Annotated[tuple[Column, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Partition keys besides `date_key` that tell when rows were: `hour`, or `year`, `month` and
+    `day`. A night takes folders that differ in these alone for one partition."""
     event_time: Column | None = None
     """Column with the time of the event: Unix time as a number, or an Arrow timestamp. A timestamp
     with a zone is an instant; one without is wall clock in `time_zone`."""
@@ -163,7 +166,7 @@ class LogSpec(Spec):
     negatives_kept: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Share of negatives that down-sampling kept; calibration corrects for it."""
 
-    @field_validator("partition_keys", "leak_columns")
+    @field_validator("partition_keys", "time_keys", "leak_columns")
     @classmethod
     def _columns_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return without_repeats(value)
@@ -183,6 +186,12 @@ class LogSpec(Spec):
                 f"date_key '{self.date_key}' is not among partition_keys {self.partition_keys}; "
                 "add it there, or cut dates from event_time"
             )
+        for key in self.time_keys:
+            if key not in self.partition_keys or key == self.date_key:
+                raise ValueError(
+                    f"time_keys names '{key}', expected names of partition_keys "
+                    f"{self.partition_keys} besides date_key"
+                )
         for field, column in (("row_id", self.row_id), ("slice_by", self.slice_by)):
             if column in self.partition_keys:
                 raise ValueError(

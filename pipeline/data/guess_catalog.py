@@ -106,6 +106,7 @@ class CatalogGuess:
     splits: Mapping[str, SplitCut]
     splits_why: str
     date_key: Guess | None = None
+    time_keys: tuple[str, ...] = ()
     time: TimeGuess | None = None
     row_id: Guess | None = None
     slice_by: Guess | None = None
@@ -163,6 +164,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         splits=cut,
         splits_why=splits_why,
         date_key=date_key,
+        time_keys=_time_keys(sample, date_key),
         time=time,
         row_id=row_id,
         slice_by=slice_by,
@@ -218,6 +220,15 @@ def _date_key(sample: LogSample) -> Guess | None:
             why = f"{len(dates):,} of {len(values):,} folder names are dates"
             return Guess(column=key, why=why)
     return None
+
+
+def _time_keys(sample: LogSample, date_key: Guess | None) -> tuple[str, ...]:
+    """Return the partition keys besides the date that are named as parts of a time."""
+    return tuple(
+        key
+        for key in sample.partition_keys
+        if words_of(key) & _DATE_PARTS and not (date_key and key == date_key.column)
+    )
 
 
 def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:

@@ -26,7 +26,7 @@ from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
 
 Pairs = tuple[tuple[str, str], ...]
-"""Partition keys besides the date with their values, outermost first."""
+"""Partition keys besides those of time with their values, outermost first."""
 RowsByDay = Mapping[Domain, Mapping[tuple[Pairs, date], int]]
 """A domain of any level -> its rows of each partition's day."""
 _Group = tuple[int, date, tuple[str | None, ...]]
@@ -161,9 +161,10 @@ def _window(days: tuple[date, date]) -> Split:
 
 
 def partition_of(file: LogFile | Unreadable, catalog: Catalog) -> Pairs:
-    """Return the partition of a file: the keys besides the date that have one value in it."""
+    """Return the partition of a file: the keys besides those of time that have one value in it."""
+    log = catalog.log
     values = file.exact_partition if isinstance(file, LogFile) else dict(file.partition)
-    keys = [key for key in catalog.log.partition_keys if key != catalog.log.date_key]
+    keys = [key for key in log.partition_keys if key not in (log.date_key, *log.time_keys)]
     return tuple((key, values[key] or "") for key in keys if key in values)
 
 

@@ -175,6 +175,7 @@ class Reader:
                 "date_key",
                 "event_time",
                 "event_time_unit",
+                "event_time_format",
                 "time_zone",
                 "row_id",
                 "slice_by",

@@ -36,7 +36,15 @@ def definition_of(catalog: Catalog) -> str:
     """Return SHA-256 over everything in a catalogue that changes what a statistic means."""
     log = catalog.log.model_dump(
         mode="json",
-        include={"date_key", "event_time", "event_time_unit", "time_zone", "slice_by", "row_id"},
+        include={
+            "date_key",
+            "event_time",
+            "event_time_unit",
+            "event_time_format",
+            "time_zone",
+            "slice_by",
+            "row_id",
+        },
     )
     lists = {spec.pair[1] for spec in catalog.fresh if spec.kind == "co_occurrence"}
     return sha256_of(

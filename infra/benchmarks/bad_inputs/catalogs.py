@@ -217,6 +217,7 @@ CONTRADICTIONS: tuple[tuple[str, str, Change], ...] = (
     ("a partition key twice", "log.partition_keys", set_key("log.partition_keys", ["dt", "dt"])),
     ("a leak column twice", "log.leak_columns", set_key("log.leak_columns", ["a", "a"])),
     ("a date key that is not a folder", "date_key", set_key("log.date_key", "day")),
+    ("a time key that is not a folder", "time_keys", set_key("log.time_keys", ["hour"])),
     ("slices by a folder", "slice_by", set_key("log.slice_by", "dt")),
     ("a row id that is a folder", "row_id", set_key("log.row_id", "dt")),
     ("event times in folders' names", "event_time", set_key("log.event_time", "dt")),

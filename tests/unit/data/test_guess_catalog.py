@@ -51,6 +51,17 @@ def test_windows_are_cut_where_the_rows_are(tmp_path):
     assert guess.domain_keys == ("scene",)  # one region names no domain
 
 
+def test_folders_of_year_month_day_and_hour_tell_a_time(tmp_path):
+    for day in range(5):
+        times = START + day * DAY + np.arange(200)
+        folder = f"region=a/year=2026/month=10/day={day + 1}/hour=00"
+        write(tmp_path, shop(200, event_time=times), folder=folder)
+    guess = guessed(tmp_path)
+    assert guess.partition_keys == ("region", "year", "month", "day", "hour")
+    assert guess.time_keys == ("year", "month", "day", "hour")
+    assert (guess.date_key, guess.time.column) == (None, "event_time")
+
+
 def test_a_split_column_is_followed_and_is_no_feature(tmp_path):
     parts = np.random.default_rng(0).choice(["train", "val", "test"], 2_000, p=[0.8, 0.1, 0.1])
     write(tmp_path, shop(event_time=None, fold=parts))

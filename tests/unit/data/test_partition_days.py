@@ -132,6 +132,28 @@ def test_a_log_without_folders_has_one_partition_whose_days_are_those_of_its_row
     assert log_dates(catalog, str(tmp_path), today=None).newest == max(expected)
 
 
+def test_folders_that_differ_in_their_time_alone_are_one_partition(tmp_path):
+    """Else each day of year/month/day would be a partition that has no file on any other day."""
+    rows = write_log(tmp_path / "made", LAYOUT)
+    inside = rows.select(rows.column_names[:-2])
+    keys = ["region", "year", "month", "day", "hour"]
+    for region, day in {(region, day) for region, day, _ in LAYOUT}:
+        own = inside.filter(pc.and_(pc.equal(rows["region"], region), pc.equal(rows["dt"], day)))
+        year, month, number = day.split("-")
+        folder = tmp_path / f"log/region={region}/year={year}/month={month}/day={number}"
+        for hour in (0, 1):
+            write_file(folder / f"hour={hour}/a.parquet", own.slice(hour, 1 if hour == 0 else None))
+    catalog = small_catalog(
+        log__path="log", log__partition_keys=keys, log__time_keys=keys[1:], log__date_key=None,
+        splits={"tune": {"days": [-1, -1]}},
+    )  # fmt: skip
+    found = newest(tmp_path, catalog, first=date(2000, 1, 1))
+    assert {one.partition for one in found.partitions} == {
+        (("region", "hangzhou"),), (("region", "ningbo"),),
+    }  # fmt: skip
+    assert sum(one.rows for one in found.partitions) == sum(found.rows[Domain()].values())
+
+
 @pytest.mark.usefixtures("rows")
 def test_a_listing_reads_no_row_and_counts_the_same(tmp_path):
     catalog = small_catalog(log__path="", domain={"keys": ["scene"]})

@@ -46,6 +46,16 @@ def test_the_written_file_is_a_catalogue_that_check_takes(tmp_path, capsys):
     assert f"data_root={log}" in capsys.readouterr().out.replace("\n", "")
 
 
+def test_folders_of_a_time_are_written_as_its_keys(tmp_path):
+    log, out = write_log(tmp_path), tmp_path / "shop.toml"
+    for day in sorted((log / "events").iterdir()):
+        (day / "hour=03").mkdir()
+        (day / "p.parquet").rename(day / "hour=03" / "p.parquet")
+    assert cli.run(["init", str(log), f"out={out}"]) == 0
+    catalog = Catalog.model_validate(tomllib.loads(out.read_text()))
+    assert (catalog.log.date_key, catalog.log.time_keys) == ("dt", ("hour",))
+
+
 def test_events_words_and_numbers_in_text_are_written_as_tasks_that_check_takes(tmp_path):
     draw = np.random.default_rng(1)
     events = draw.choice(["view", "cart", "buy"], 600, p=[0.6, 0.25, 0.15])

@@ -106,6 +106,8 @@ def refused(document: dict[str, Any]) -> str:
         pytest.param(
             {"log__date_key": "day"}, "date_key 'day' is not among partition_keys", id="date key"
         ),
+        pytest.param({"log__time_keys": ["hour"]}, "time_keys names 'hour'", id="time key"),
+        pytest.param({"log__time_keys": ["dt"]}, "time_keys names 'dt'", id="date as time key"),
         pytest.param(
             {"log__slice_by": "region"},
             "slice_by 'region' is a partition key",
