@@ -40,7 +40,7 @@ _REQUEST_WORDS = words_of("request session query search auction slate pageview i
 _MAX_OF_REQUEST = 1_000
 """Most mean rows of a request; a column whose values have more says what kind of request it was."""
 _USER = re.compile(
-    r"^(.*_)?(user|uid|member|visitor|customer|consumer|buyer|viewer|account|profile|cookie)"
+    r"^(.*_)?(user|user_pseudo|anonymous|uid|member|visitor|customer|consumer|buyer|viewer|account|profile|cookie)"
     r"(_?(id|key|no|hash|uuid|pk|code))?$"
 )
 _PERSON = re.compile(

@@ -19,7 +19,8 @@ _MAYBE = words_of("type kind label target feedback response outcome result statu
 """Words of a column that has events where every value of it is one."""
 _UNDONE = words_of(
     "remove removed delete deleted cancel cancelled canceled unfav uncollect unlike unfollow "
-    "dislike skip skipped refund refunded return returned hide ignore ignored none no not"
+    "dislike skip skipped refund refunded return returned hide ignore ignored none no not failed "
+    "abandoned"
 )
 """Words of an event that takes another one back, or of none."""
 _SHOWN = words_of(
@@ -27,16 +28,18 @@ _SHOWN = words_of(
     "skipped ignore ignored none no not"
 )
 """Words of an event of which nothing is known but that it was shown."""
+_BEGUN = words_of("checkout begin begun start started info initiate initiated shipping")
+"""Words of a step towards a purchase."""
 _CLASSES: Mapping[str, frozenset[str]] = {
     "purchase": words_of(
         "buy buys bought purchase purchased purchases order ordered orders transaction pay paid "
-        "payment checkout conversion convert converted sale sold"
+        "payment conversion convert converted sale sold"
     ),
-    "cart": words_of("cart addtocart basket addtobasket"),
     "favourite": words_of(
         "fav favs favor favour favorite favourite collect collected wish wishlist bookmark save "
         "saved"
     ),
+    "cart": words_of("cart carts addtocart basket addtobasket added"),
     "share": words_of("share shared forward repost"),
     "like": words_of("like liked likes"),
     "follow": words_of("follow followed subscribe subscribed"),
@@ -44,7 +47,8 @@ _CLASSES: Mapping[str, frozenset[str]] = {
     "comment": words_of("comment commented reply review"),
     "download": words_of("download downloaded install installed"),
     "signup": words_of("signup register registered registration"),
-    "click": words_of("click clicked clicks clk tap"),
+    "checkout": words_of("checkout"),
+    "click": words_of("click clicked clicks clk clickout tap"),
 }
 """Name of a task -> words of its events. An event has the first class that names one of its
 words."""
@@ -130,6 +134,8 @@ def _class_of(event: str) -> str | None:
     if words & _UNDONE:
         return ""
     found = next((name for name, own in _CLASSES.items() if words & own), None)
+    if found == "purchase" and words & _BEGUN:
+        found = "checkout"
     # A view of the cart is a view, and a click on a page is a click.
     return "" if words & _SEEN and found != "click" else found
 

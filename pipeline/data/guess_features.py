@@ -49,8 +49,8 @@ _SEPARATORS = {"\x01": 0.05, "|": 0.2, ";": 0.2, "\t": 0.2, ",": 0.3, "^": 0.3, 
 """What may stand between ids in one text -> least share of the texts that have it."""
 _WORD_SEPARATORS = (" ", ",")
 """Separators that stand between the words of a sentence too."""
-_DOTTED = words_of("version ver os build release ip")
-"""Words of a column whose texts have dots and are no numbers."""
+_DOTTED = words_of("version ver os build release ip id ids uid key code hash")
+"""Words of a column whose texts may have dots and are no numbers."""
 _NUMBERS_SHARE = 0.99
 """Least share of a column's texts that are numbers, where they are read so."""
 _MIN_REPEATS = 3

@@ -174,7 +174,9 @@ def test_neither_a_time_nor_words_identify_a_row(tmp_path):
     assert guessed(tmp_path).row_id is None
 
 
-@pytest.mark.parametrize("name", ["User-ID", "user id", "userId", "USER_ID"])
+@pytest.mark.parametrize(
+    "name", ["User-ID", "user id", "userId", "USER_ID", "user_pseudo_id", "anonymousId"]
+)
 def test_a_user_is_found_however_the_name_is_written(name, tmp_path):
     users = shop().column("user_id")
     write(tmp_path, shop(user_id=None, **{name: users}))

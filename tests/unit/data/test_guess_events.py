@@ -10,13 +10,13 @@ from iak.pipeline.data.guess_labels import guess_leaks
 
 def drawn(*events, name="event_type", count=2_000):
     """Rows whose events are the rarer the later they are named."""
-    odds = 0.5 ** np.arange(len(events))
+    odds = 0.65 ** np.arange(len(events))
     draw = np.random.default_rng(0)
     return pa.table({name: draw.choice(events, count, p=odds / odds.sum())})
 
 
 def tasks(*events, **changes):
-    guesses = guess_events(drawn(*events, **changes))
+    guesses = guess_events(drawn(*events, **changes), scale=10)
     return {guess.name: guess.positive for guess in guesses}
 
 
@@ -29,6 +29,14 @@ def tasks(*events, **changes):
          {"addtocart": ("addtocart",), "transaction": ("transaction",)}),
         (("product_view", "view_cart", "add_to_cart", "remove_from_cart"),
          {"add_to_cart": ("add_to_cart",)}),
+        (("page_view", "view_item", "session_start", "add_to_cart", "begin_checkout",
+          "add_payment_info", "purchase", "payment_failed"),
+         {"add_to_cart": ("add_to_cart",), "purchase": ("purchase",),
+          "checkout": ("add_payment_info", "begin_checkout")}),
+        (("Product Viewed", "Product Added", "Order Completed"),
+         {"Product Added": ("Product Added",), "Order Completed": ("Order Completed",)}),
+        (("clicks", "carts", "orders"), {"carts": ("carts",), "orders": ("orders",)}),
+        (("view", "add_to_wishlist"), {"add_to_wishlist": ("add_to_wishlist",)}),
         (("VIEW", "Purchase", "order"), {"purchase": ("Purchase", "order")}),
         (("click", "cart", "buy"), {"cart": ("cart",), "buy": ("buy",)}),
         (("impression", "like", "dislike", "hide"), {"like": ("like",)}),

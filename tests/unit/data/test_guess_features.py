@@ -199,6 +199,7 @@ def test_a_long_hash_is_an_id_and_no_free_text():
         ("price", "{:.0f}".format, True),
         ("price", "{:.0f} EUR".format, False),
         ("app_version", "{:.1f}".format, False),
+        ("user_pseudo_id", "{:.2f}".format, False),
         ("item_price_id", "{:.0f}".format, False),
     ],
 )

@@ -11,6 +11,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.serving.calibration import ServedCalibration
 from iak.pipeline.serving.label_log import LabelLog
 from iak.schemas.predictions import metric_tasks
+from iak.schemas.task import TaskSpec
 from tests.builders import DAYS, REGIONS, write_log
 from tests.unit.serving.shop import shop_catalog
 
@@ -94,3 +95,19 @@ def test_rows_need_an_id():
     nothing = ServedCalibration((), rows=1, share=1.0)
     with pytest.raises(BadRequest, match=r"declares no log.row_id.*labels.data"):
         LabelLog(nothing, shop_catalog(log__row_id=None), "data", days=7)
+
+
+def test_labels_may_be_events_of_one_column(tmp_path):
+    rows = write_log(tmp_path / "events", [(REGIONS[0], DAYS[0], [40])])
+    calibration = served(rows)
+    tasks = (
+        TaskSpec(label="scene", positive=("feed", "search"), kind="click"),
+        TaskSpec(label="scene", positive=("feed",), kind="conversion"),
+    )
+    catalog = shop_catalog().model_copy(update={"tasks": tasks})
+    log = LabelLog(calibration, catalog, str(tmp_path), days=7)
+    assert log.look() == len(rows)
+    words = [word for word in rows.column("scene").to_pylist() if word is not None]
+    clicks = sum(word in ("feed", "search") for word in words)
+    assert sums_of(calibration)["ctr"] == (len(words), clicks)
+    assert sums_of(calibration)["cvr"] == (clicks, words.count("feed"))
