@@ -29,6 +29,8 @@ few rows, so a small number fills up little. One to three rows take another path
 _MAX_COPIED = 4096
 """Entries up to which matrices are copied segment by segment, so that one call multiplies all of
 them. Larger ones are multiplied slot by slot: reading them once costs less than copying them."""
+_COPIED = 2**18
+"""Entries that are copied at a time: 1 MiB, which stays in a core's cache until multiplied."""
 _CALL = 20_000
 """Entries whose copy costs as much as a call. Few slots of many rows are multiplied slot by slot
 too. A row's result is the same to the bit."""
@@ -106,14 +108,22 @@ class SlotLinear:
         """Return the product of each segment of `SEGMENT_ROWS` rows, `y_GSO`."""
         entries = self._w_KOI[0].numel()
         if entries <= _MAX_COPIED and len(x_GSI) * entries <= len(rows.slots) * _CALL:
-            w_GOI = self._w_KOI.index_select(0, rows.segment_owners)
-            return torch.bmm(x_GSI, w_GOI.transpose(1, 2))
+            return self._by_copies(x_GSI, rows)
         y_GSO = x_GSI.new_empty(len(x_GSI), SEGMENT_ROWS, self._w_KOI.shape[1])
         parts = zip(x_GSI.split(rows.runs), rows.slots, y_GSO.split(rows.runs), strict=True)
         for run, slot, out in parts:
             w_1IO = self._by_slot[slot]
             # `expand` copies nothing, but 400 calls of it cost a millisecond.
             torch.bmm(run, w_1IO if len(run) == 1 else w_1IO.expand(len(run), -1, -1), out=out)
+        return y_GSO
+
+    def _by_copies(self, x_GSI: Tensor, rows: SortedRows) -> Tensor:
+        """Return the same from copies of the matrices, some segments at a time."""
+        some = max(1, _COPIED // self._w_KOI[0].numel())
+        y_GSO = x_GSI.new_empty(len(x_GSI), SEGMENT_ROWS, self._w_KOI.shape[1])
+        parts = (part.split(some) for part in (rows.segment_owners, x_GSI, y_GSO))
+        for owners, x, y in zip(*parts, strict=True):
+            torch.bmm(x, self._w_KOI.index_select(0, owners).transpose(1, 2), out=y)
         return y_GSO
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iak.pipeline.base.frozen_base import FrozenBase
@@ -20,6 +20,7 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.collectives import most
 from iak.pipeline.data import parquet
 from iak.pipeline.data.breaches import named
+from iak.pipeline.data.hashing import dictionary_indices
 from iak.pipeline.data.pieces import Piece, blocks_of, pieces_of
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import rebatch
@@ -32,6 +33,7 @@ from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
 from iak.pipeline.serving.activation_writer import ActivationWriter, ActivationWriterConfig
 from iak.pipeline.serving.encode import encode_to_score
+from iak.pipeline.serving.routes import one_dictionary
 from iak.pipeline.serving.scorer import Scorer
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.log import SCORED
@@ -180,9 +182,11 @@ def _encoded(work: ScoreWork, part: Part, contract: Counter[str]) -> Iterator[pa
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:
-    """Return the rows of each value that is not null."""
-    counts = pc.value_counts(column.drop_null()).to_pylist()
-    return {entry["values"]: entry["counts"] for entry in counts}
+    """Return the rows of each value of a column of dictionaries; nulls are left out."""
+    coded = one_dictionary(column)
+    words = coded.dictionary.to_pylist()
+    counts = np.bincount(dictionary_indices(coded), minlength=len(words))
+    return {word: int(rows) for word, rows in zip(words, counts, strict=False) if rows}
 
 
 def read_document(path: Path) -> ScoresDocument:

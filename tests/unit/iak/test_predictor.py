@@ -48,6 +48,18 @@ def test_a_product_rounds_a_row_alike_in_any_number_of_rows(inputs, outputs, seg
         assert torch.equal(SlotLinear(w_KOI)(x_BI[some].clone(), alone), together_BO[some])
 
 
+def test_a_product_rounds_a_row_alike_beside_the_rows_of_many_kernels():
+    kernels, inputs, outputs = 700, 64, 16  # their matrices are copied in three parts
+    w_KOI = normal(kernels, outputs * inputs).view(-1, outputs, inputs)
+    rows = sorted_rows([SEGMENT_ROWS] * kernels)
+    x_BI = normal(sum(rows.lengths), inputs, seed=1)
+    together_BO = SlotLinear(w_KOI)(x_BI, rows)
+    for slot in range(0, kernels, 9):
+        some = slice(slot * SEGMENT_ROWS, (slot + 1) * SEGMENT_ROWS)
+        alone = sorted_rows([0] * slot + [SEGMENT_ROWS])
+        assert torch.equal(SlotLinear(w_KOI)(x_BI[some].clone(), alone), together_BO[some])
+
+
 @pytest.mark.parametrize("rank", [0, SHAPE.rank])
 @given(segments=st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any))
 def test_each_row_gets_the_logits_of_its_kernel(rank, segments):
