@@ -15,8 +15,8 @@ from iak.pipeline.data import (
 from iak.pipeline.data.breaches import REMEDIES, Breach, Kind
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.domain_columns import domain_names
-from iak.pipeline.data.event_values import EventValues
 from iak.pipeline.data.label_days import DayLabels
+from iak.pipeline.data.label_values import LabelValues
 from iak.pipeline.data.notice import EXAMPLES, refusal
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.sampled_negatives import SampledNegatives
@@ -46,7 +46,7 @@ class Sample:
         self.examples: dict[Breach, dict[str, None]] = defaultdict(dict)
         self.classes = _Classes(catalog)
         self.negatives = SampledNegatives(catalog)
-        self.events = EventValues(catalog)
+        self.label_values = LabelValues(catalog)
         self.days = DayLabels(catalog)
         self.broken: list[tuple[str, str, int]] = []
 
@@ -82,7 +82,7 @@ class Sample:
             self.quarantined += int(inspection.quarantined.sum())
         self.classes.add(rows)
         self.negatives.add(rows, raw.identity)
-        self.events.add(rows)
+        self.label_values.add(rows)
         self.days.add(rows, inspection.masks_with(unripe_rows))
 
     def findings(self) -> Iterator[Finding]:
@@ -102,7 +102,7 @@ class Sample:
             yield self._odd_labels([b for b in odd if b.column == column], column)
         yield from self.classes.findings()
         yield from self.negatives.findings()
-        yield from self.events.findings()
+        yield from self.label_values.findings()
         yield from self.days.findings()
 
     def _odd_labels(self, breaches: Sequence[Breach], column: str) -> Finding:

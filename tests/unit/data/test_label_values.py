@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from iak.pipeline.data.event_values import EventValues
+from iak.pipeline.data.label_values import LabelValues
 from tests.builders import batch_of, small_catalog
 
 EVENTS = ["view"] * 5 + ["cart"] * 3 + ["Buy"] + [None, ""]
@@ -14,7 +14,7 @@ def findings(*positive, events=EVENTS, kind=None):
         {"label": "event", "positive": list(positive), "name": "order"},
         {"label": "event", "positive": ["cart"]},
     ]
-    values = EventValues(small_catalog(tasks=tasks))
+    values = LabelValues(small_catalog(tasks=tasks))
     column = pa.array(events, kind)
     for part in (column.slice(0, 4), column.slice(4)):
         values.add(batch_of({"event": part.dictionary_encode()}))
@@ -43,3 +43,19 @@ def test_a_rare_event_is_found_among_many_values():
     assert findings("buy", events=many) == []
     (finding,) = findings("sold", events=many)
     assert "seen are 'e0' (1), 'e1' (1), 'e2' (1), 'e3' (1), 'e4' (1), " in finding.what
+
+
+def test_words_where_a_bound_reads_numbers_are_warned_of():
+    catalog = small_catalog(tasks=[{"label": "event", "at_least": 1}])
+    values = LabelValues(catalog)
+    values.add(batch_of({"event": pa.array(["1", "0", "", None, "Y", "N", "Y"])}))
+    (finding,) = values.findings()
+    assert finding.count == 3
+    assert finding.what == (
+        "at_least of task 'event' reads numbers, and event has words: 'Y' (2), 'N' (1)"
+    )
+    assert "give positive instead" in finding.remedy
+    for numbers in (["1", "0", ""], [1.0, None], [True, False]):
+        values = LabelValues(catalog)
+        values.add(batch_of({"event": pa.array(numbers)}))
+        assert list(values.findings()) == []
