@@ -21,7 +21,7 @@ from iak.schemas.log import ISO, UNIX, Catalog
 _ISO = (
     r"^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
     r"(?:[ T](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?"
-    r"(?P<zone>Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
+    r"(?P<zone>Z| UTC|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?$"
 )
 """A time as ISO 8601 writes it, or with ` UTC` at its end, as BigQuery does."""
 _DATE_CODES = {

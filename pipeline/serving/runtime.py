@@ -77,7 +77,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 """A number in text, as `pipeline/data/written.py` reads one."""
 _ISO = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?"
-    r"(?:Z| UTC|[+-]\d{2}(?::?\d{2})?)?)?"
+    r"(?:Z| UTC|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?"
 )
 
 Columns = Mapping[str, Sequence[Any]]
