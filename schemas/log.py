@@ -131,12 +131,13 @@ class LogSpec(Spec):
     truth: FolderText | None = None
     """Folder with true probabilities beside a planted log; read by evaluation alone."""
     partition_keys: tuple[Column, ...] = ()
-    """Hive partition keys, outermost first; their values are text."""
+    """Hive partition keys, outermost first; their values are text. The key `year/month/day` spans
+    three folders, and its value is their date."""
     date_key: Column | None = None
     """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight."""
     time_keys: Annotated[tuple[Column, ...], Field(exclude_if=lambda value: not value)] = ()
-    """Partition keys besides `date_key` that tell when rows were: `hour`, or `year`, `month` and
-    `day`. A night takes folders that differ in these alone for one partition."""
+    """Partition keys besides `date_key` that tell when rows were, such as `hour`. A night
+    takes folders that differ in these alone for one partition."""
     event_time: Column | None = None
     """Column with the time of the event: Unix time as a number, or an Arrow timestamp. A timestamp
     with a zone is an instant; one without is wall clock in `time_zone`."""

@@ -71,7 +71,7 @@ class FileClassifier:
         if reason:
             return Ignored(path=relative, reason=reason)
         if len(partition) < len(self.keys):
-            wanted = "/".join(f"{key}=..." for key in self.keys)
+            wanted = "/".join(f"{name}=..." for name in partitions.folders_of(self.keys))
             return self._unreadable(relative, f"{OUTSIDE} {wanted}", partition)
         return self._open(relative, partition, None)
 

@@ -32,6 +32,7 @@ def list_files(
     keys: tuple[str, ...],
     admits: Admits,
     other_folders: list[tuple[str, str]],
+    parts: tuple[str | None, ...] = (),
 ) -> Iterator[ListedFile]:
     """Yield the files below `folder`, hidden ones excepted, with their partition values.
 
@@ -44,6 +45,7 @@ def list_files(
         keys: all partition keys, outermost first.
         admits: called with the values known so far; a folder is not entered where it says False.
         other_folders: folders that belong to no partition are appended, each with the reason.
+        parts: values of the folders above that a key of several folders has had so far.
 
     Raises:
         BadLog: a table lies below the folder, whose files are not its rows.
@@ -55,19 +57,23 @@ def list_files(
             if info.type == pa.fs.FileType.File and not _is_hidden(below):
                 yield info.path, known
         return
+    wanted = keys[len(known)]
+    names = partitions.folders_of([wanted])
     for info in filesystem.get_file_info(pa.fs.FileSelector(folder)):
         if _is_hidden(info.base_name):
             continue
         if info.type == pa.fs.FileType.File:
             yield info.path, known
             continue
-        key, is_partition, value = info.base_name.partition("=")
-        if not is_partition or key != keys[len(known)]:
-            other_folders.append((info.path, f"no folder {keys[len(known)]}=..."))
+        name, is_partition, value = info.base_name.partition("=")
+        if not is_partition or name != names[len(parts)]:
+            other_folders.append((info.path, f"no folder {names[len(parts)]}=..."))
             continue
-        deeper = (*known, (key, partitions.value_of(value)))
+        more, deeper = (*parts, partitions.value_of(value)), known
+        if len(more) == len(names):
+            more, deeper = (), (*known, (wanted, partitions.joined_value(more)))
         if admits(dict(deeper)):
-            yield from list_files(filesystem, info.path, deeper, keys, admits, other_folders)
+            yield from list_files(filesystem, info.path, deeper, keys, admits, other_folders, more)
 
 
 def _is_hidden(path: str) -> bool:

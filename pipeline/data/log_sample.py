@@ -29,6 +29,8 @@ _MAX_ROW_GROUPS = 64
 _RUN_ROWS = 64
 """Consecutive rows that are kept together, so that values which repeat within a request repeat in
 the sample."""
+_OF_DATE = (("year", "yyyy", "y"), ("month", "mm", "m"), ("day", "dd", "d"))
+"""Names of folders that make a date together."""
 _DECODED_ROWS = 4_000_000
 """Most rows that are decoded to draw the sample from."""
 
@@ -110,7 +112,10 @@ def innermost_folder(uri: str) -> str:
 
 
 def partition_keys_of(uri: str) -> tuple[str, ...]:
-    """Return the hive keys of the folder names, outermost first, as most files have them."""
+    """Return the hive keys of the folder names, outermost first, as most files have them.
+
+    Folders of year, month and day are one key.
+    """
     filesystem, root = open_folder(uri)
     counts: Counter[tuple[str, ...]] = Counter()
     for info in filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)):
@@ -119,7 +124,17 @@ def partition_keys_of(uri: str) -> tuple[str, ...]:
             continue
         if not info.base_name.startswith((".", "_")):
             counts[_leading_keys(folders)] += 1
-    return max(counts, key=lambda keys: (counts[keys], len(keys)), default=())
+    keys: tuple[str, ...] = max(counts, key=lambda keys: (counts[keys], len(keys)), default=())
+    return _with_dates(keys)
+
+
+def _with_dates(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Join the keys of a year, a month and a day that lie in each other."""
+    for first in range(len(keys) - 2):
+        three = keys[first : first + 3]
+        if all(key.lower() in names for key, names in zip(three, _OF_DATE, strict=True)):
+            return (*keys[:first], "/".join(three), *keys[first + 3 :])
+    return keys
 
 
 def _leading_keys(folders: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 
 import pyarrow.fs
 
-from iak.pipeline.data import logs
+from iak.pipeline.data import logs, partitions
 from iak.pipeline.data.nearest import listed, nearest
 from iak.pipeline.data.snapshot import Snapshot, open_folder
 from iak.pipeline.errors import BadRequest
@@ -53,7 +53,8 @@ def unknown_columns(
         for setting, column in dict.fromkeys(settings_with_columns(catalog))
         if column not in known and column not in catalog.optional_columns
     ]
-    folders = _folder_keys(uri, catalog.log.partition_keys) if uri and unknown else ()
+    declared = partitions.folders_of(catalog.log.partition_keys)
+    folders = _folder_keys(uri, declared) if uri and unknown else ()
     is_key = (
         f" Folders of the log are named so: write partition_keys = {json.dumps(folders)} under "
         "[log]."
@@ -101,7 +102,8 @@ def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
     """
     if logs.is_table(uri):
         return
-    declared, actual = catalog.log.partition_keys, _folder_keys(uri, catalog.log.partition_keys)
+    declared = partitions.folders_of(catalog.log.partition_keys)
+    actual = _folder_keys(uri, declared)
     if not declared or not actual or declared == actual[: len(declared)]:
         return
     lines = [

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from iak.pipeline.data import contract, event_dates, logs, parquet, splits, stores
+from iak.pipeline.data import contract, event_dates, logs, parquet, partitions, splits, stores
 from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.dates import LogDates
 from iak.pipeline.data.fingerprints import with_contents
@@ -215,7 +215,8 @@ class _Folders:
     def has_marker(self, path: str) -> bool:
         """Return whether a file's folder, or one above it up to its day's, has the marker."""
         *folders, _ = path.split("/")
-        named = [i for i, f in enumerate(folders) if f.startswith(f"{self._log.date_key}=")]
+        *_, day = partitions.folders_of([self._log.date_key or ""])
+        named = [i for i, f in enumerate(folders) if f.startswith(f"{day}=")]
         # A marker above the day's folder would be that of all days. Without dates in folders, the
         # root's counts.
         first = named[0] + 1 if named else 0

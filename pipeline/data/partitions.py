@@ -4,6 +4,7 @@ The name of a folder is text that a writer escaped in its own way. Where the fil
 too, the file's value counts, row by row.
 """
 
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 import numpy as np
@@ -19,6 +20,23 @@ NULL_WORD = "null"
 def value_of(name: str) -> str | None:
     """Return the value that a folder's `key=name` stands for."""
     return None if name in NULL_FOLDERS else unquote(name)
+
+
+def folders_of(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the name of each level of folders: the key `year/month/day` spans three of them."""
+    return tuple(name for key in keys for name in key.split("/"))
+
+
+def joined_value(parts: Sequence[str | None]) -> str | None:
+    """Return the value of a key from those of its folders: 2026, 2 and 23 are 2026-02-23.
+
+    Args:
+        parts: the value of each folder; None for a null, which makes the whole value null.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    known = [part.zfill(2) for part in parts if part is not None]
+    return "-".join(known) if len(known) == len(parts) else None
 
 
 def is_comparable(kind: pa.DataType) -> bool:

@@ -57,9 +57,9 @@ def test_folders_of_year_month_day_and_hour_tell_a_time(tmp_path):
         folder = f"region=a/year=2026/month=10/day={day + 1}/hour=00"
         write(tmp_path, shop(200, event_time=times), folder=folder)
     guess = guessed(tmp_path)
-    assert guess.partition_keys == ("region", "year", "month", "day", "hour")
-    assert guess.time_keys == ("year", "month", "day", "hour")
-    assert (guess.date_key, guess.time.column) == (None, "event_time")
+    assert guess.partition_keys == ("region", "year/month/day", "hour")
+    assert (guess.date_key.column, guess.time_keys) == ("year/month/day", ("hour",))
+    assert guess.time.column == "event_time"
 
 
 def test_a_split_column_is_followed_and_is_no_feature(tmp_path):

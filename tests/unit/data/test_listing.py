@@ -45,6 +45,30 @@ def test_a_folder_that_is_not_admitted_is_not_entered(root):
     assert not [values for values in asked if values.get("region") == "ningbo" and "dt" in values]
 
 
+def test_a_key_of_three_folders_is_their_date(tmp_path):
+    null = "__HIVE_DEFAULT_PARTITION__"
+    folders = [
+        "year=2026/month=2/day=3",
+        "year=2026/month=12/day=31",
+        f"year=2026/month=2/day={null}",
+    ]
+    for folder in [*folders, "year=2026/day=1/month=2"]:
+        write_file(tmp_path / folder / "hour=07" / "a.parquet", draw_rows(2))
+    keys, asked, others = ("year/month/day", "hour"), [], []
+
+    def admits(partition):
+        asked.append(dict(partition))
+        return partition.get("year/month/day") != "2026-12-31"
+
+    listed = listing.list_files(LOCAL, str(tmp_path), (), keys, admits, others)
+    assert sorted((known for _, known in listed), key=str) == [
+        (("year/month/day", "2026-02-03"), ("hour", "07")),
+        (("year/month/day", None), ("hour", "07")),
+    ]
+    assert {"year/month/day": "2026-12-31"} in asked
+    assert others == [(f"{tmp_path}/year=2026/day=1", "no folder month=...")]
+
+
 def test_a_table_below_the_log_is_refused(root):
     (root / "region=ningbo" / f"dt={DAYS[0]}" / "_delta_log").mkdir()
     with pytest.raises(BadLog, match="is a table of its own"):

@@ -191,3 +191,16 @@ def test_a_split_without_a_row_names_values_that_no_row_has(root, where, expecte
     with pytest.raises(BadLog) as refused:
         open_log(catalog, str(root), wanted=["pretrain", "test"])
     assert expected in str(refused.value)
+
+
+def test_a_key_of_three_folders_is_compared_folder_by_folder(tmp_path):
+    (tmp_path / "year=2026" / "month=10" / "day=01" / "hour=00").mkdir(parents=True)
+
+    def refuse(*keys):
+        catalog = small_catalog(log__partition_keys=keys, log__date_key=None)
+        names.refuse_unknown_partition_keys(str(tmp_path), catalog)
+
+    refuse("year/month/day", "hour")
+    refuse("year/month/day")
+    with pytest.raises(BadRequest, match=r"names 'date', which no folder has"):
+        refuse("year/month/date")

@@ -143,15 +143,28 @@ def test_folders_that_differ_in_their_time_alone_are_one_partition(tmp_path):
         folder = tmp_path / f"log/region={region}/year={year}/month={month}/day={number}"
         for hour in (0, 1):
             write_file(folder / f"hour={hour}/a.parquet", own.slice(hour, 1 if hour == 0 else None))
-    catalog = small_catalog(
-        log__path="log", log__partition_keys=keys, log__time_keys=keys[1:], log__date_key=None,
-        splits={"tune": {"days": [-1, -1]}},
-    )  # fmt: skip
-    found = newest(tmp_path, catalog, first=date(2000, 1, 1))
-    assert {one.partition for one in found.partitions} == {
-        (("region", "hangzhou"),), (("region", "ningbo"),),
+    by_event = {
+        "log__partition_keys": keys, "log__time_keys": keys[1:], "log__date_key": None,
+        "splits": {"tune": {"days": [-1, -1]}},
     }  # fmt: skip
-    assert sum(one.rows for one in found.partitions) == sum(found.rows[Domain()].values())
+    by_folder = {
+        "log__partition_keys": ["region", "year/month/day", "hour"], "log__time_keys": ["hour"],
+        "log__date_key": "year/month/day",
+    }  # fmt: skip
+    for layout in (by_event, by_folder):
+        found = newest(tmp_path, small_catalog(log__path="log", **layout), first=date(2000, 1, 1))
+        assert {one.partition for one in found.partitions} == {
+            (("region", "hangzhou"),), (("region", "ningbo"),),
+        }  # fmt: skip
+        assert sum(found.rows[Domain()].values()) == sum(one.rows for one in found.partitions)
+    days = Counter((region, date.fromisoformat(day)) for region, day, _ in LAYOUT)
+    assert {(dict(one.partition)["region"], one.day) for one in found.partitions} == set(days)
+    (tmp_path / "log/region=ningbo/year=2026/month=10/day=02/_SUCCESS").touch()
+    found = newest(tmp_path, small_catalog(log__path="log", **by_folder))
+    marked = [
+        (dict(one.partition)["region"], one.day.day) for one in found.partitions if one.has_marker
+    ]
+    assert marked == [("ningbo", 2)]
 
 
 @pytest.mark.usefixtures("rows")
