@@ -276,15 +276,16 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
         quarantine_nulls(key, Kind.NULL_DOMAIN_KEY)
     if user := catalog.log.user:
         quarantine_nulls(user, Kind.NULL_USER)
+    labels = {task.title: _label(rows, task) for task in catalog.tasks}
     for task in catalog.tasks:
-        values = _label(rows, task)
+        values = labels[task.title]
         bad = _not_binary(values)
         if bad.any():
             masked[task.title] = bad
             counts.update(_odd_labels(values[bad], task.label))
     for bad, breach in given.unusable_rows(rows, catalog):
         quarantine(bad, breach)
-    for bad, breach in _conversions_without_click(rows, catalog):
+    for bad, breach in _conversions_without_click(labels, catalog):
         quarantine(bad, breach)
     if catalog.domain.values:
         undeclared = Breach(Kind.UNDECLARED_DOMAIN, Kind.UNDECLARED_DOMAIN)
@@ -338,13 +339,13 @@ def _shown(value: float) -> str:
 
 
 def _conversions_without_click(
-    rows: pa.RecordBatch, catalog: Catalog
+    labels: Mapping[str, npt.NDArray[Any]], catalog: Catalog
 ) -> Iterable[tuple[Mask, Breach]]:
     """Yield, for each conversion, the rows that have it without the click, and the breach."""
     clicks = [t for t in catalog.tasks if t.kind == "click"]
     for task in catalog.tasks:
         if task.kind == "conversion" and clicks:
-            clicked, converted = (_label(rows, t) for t in (clicks[0], task))
+            clicked, converted = labels[clicks[0].title], labels[task.title]
             what = f"{task.label_text} without {clicks[0].label_text}"
             yield (converted == 1) & (clicked == 0), Breach(Kind.NO_CLICK, what)
 
