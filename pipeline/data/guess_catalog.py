@@ -531,6 +531,7 @@ def _notes(
         notes.append(
             f"each row is one event of {labels[0].column}: a task is how likely a row is this event"
         )
+    notes += [f"1 is {g.task.label_text}: {g.reading}" for g in labels if g.is_unsure]
     notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
     notes += [f"{g.column} may leak a label: {g.why}" for g in leaks]
     few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]

@@ -110,6 +110,7 @@ def guess_codes(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[Label
                 rows=counts.total(),
                 why=f"its name, and its {len(counts)} values",
                 positive=positive,
+                is_unsure=True,
                 reading=f"all but {commonest}, the commonest; say here which mean an answer, and "
                 "write a task for each",
             ),

@@ -89,6 +89,8 @@ class LabelGuess:
     """The column's values that are a 1."""
     reading: str = ""
     """Why the column is read so; empty where it is a label as it is."""
+    is_unsure: bool = False
+    """Whether a person must say which values are a 1, because nothing in the log does."""
     name: str | None = None
     """Name of the task; None takes the one that its kind or its column gives."""
 
@@ -97,12 +99,17 @@ class LabelGuess:
         """Return the label for a message: the task's name where the column has several."""
         return self.name or self.column
 
-    def of(self, rows: pa.Table) -> Floats:
-        """Return the label of each row: 1, 0, or NaN where there is none."""
-        task = TaskSpec.model_validate(
+    @property
+    def task(self) -> TaskSpec:
+        """Return the task that reads the label, without its kind."""
+        return TaskSpec.model_validate(
             {"label": self.column, "at_least": self.at_least, "positive": self.positive}
         )
-        return numbers(pa.chunked_array([read_label(_whole_column(rows, self.column), task)]))
+
+    def of(self, rows: pa.Table) -> Floats:
+        """Return the label of each row: 1, 0, or NaN where there is none."""
+        values = _whole_column(rows, self.column)
+        return numbers(pa.chunked_array([read_label(values, self.task)]))
 
 
 def _whole_column(rows: pa.Table, name: str) -> pa.Array:
@@ -192,7 +199,8 @@ def guess_feedback(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGue
         return LabelGuess(
             column=name, kind="binary", positives=positives, rows=len(values),
             why=f"its name, and its numbers from {values.min():g} to {values.max():g}",
-            at_least=bound, reading="about half of the rows reach it; what counts as enough is "
+            at_least=bound, is_unsure=True,
+            reading="about half of the rows reach it; what counts as enough is "
             "yours to say",
         )  # fmt: skip
     return None

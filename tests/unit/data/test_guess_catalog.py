@@ -148,6 +148,16 @@ def test_grades_are_a_label_from_the_bound_that_half_of_them_reach(tmp_path):
     assert label.positives == (grades == 5).sum()
 
 
+def test_what_a_person_must_say_is_noted(tmp_path):
+    codes = np.random.default_rng(1).choice([1, 2, 3], 2_000, p=[0.7, 0.2, 0.1])
+    write(tmp_path, shop(label_click=None, label_order=None, behavior_type=codes))
+    guess = guessed(tmp_path)
+    assert guess.notes[0].startswith("1 is behavior_type = 2 or 3: all but 1, the commonest")
+    events = np.array(["view", "cart", "buy"])[codes - 1]
+    write(tmp_path, shop(label_click=None, label_order=None, behavior_type=events))
+    assert "each row is one event of behavior_type" in guessed(tmp_path).notes[0]
+
+
 def test_a_domain_is_neither_an_hour_nor_too_thin_to_be_judged(tmp_path):
     draw = np.random.default_rng(2)
     changes = {
