@@ -28,10 +28,11 @@ from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.iak.loss import bottleneck_loss
 from iak.pipeline.model.digest import freeze
+from iak.pipeline.model.embedding_bags import build_tables
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.model.recommender import Recommender
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.tables import TableShape
 from iak.pipeline.model.trunks.mlp import Mlp
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import following, worker_report

@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Self
 
 from iak.pipeline.base import adopted_module, precision
+from iak.pipeline.base.build import build_model
 from iak.pipeline.base.given_towers import open_given
 from iak.pipeline.base.module_tables import TablesOnWorker
-from iak.pipeline.base.published_base import (
-    PublishedBase,
-    build_model,
-    files_of,
-    frozen_shapes,
-)
+from iak.pipeline.base.published_base import PublishedBase, files_of, frozen_shapes
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import Digest, digest
 from iak.pipeline.model.given import GivenModel

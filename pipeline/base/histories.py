@@ -4,35 +4,13 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.base.published_base import history_positions
 from iak.pipeline.model.histories.caser import Convolutions
 from iak.pipeline.model.histories.din import TargetAttention
 from iak.pipeline.model.histories.histories import Histories, HistoryShape
 from iak.pipeline.model.histories.sasrec import SelfAttention
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
-
-
-def history_positions(catalog: Catalog, model: ModelSpec) -> dict[str, int]:
-    """Return how many values of each history are read one by one; empty where only means are.
-
-    Args:
-        catalog: catalogue of the log.
-        model: sizes of the base.
-
-    Raises:
-        BadRequest: histories are to be read, and the catalogue has none.
-    """
-    if model.history == "mean":
-        return {}
-    if not catalog.histories:
-        raise BadRequest(
-            f"model.history={model.history} reads histories, and the catalogue has none. A history "
-            "is a feature of kind list whose table a feature of kind categorical reads too, which "
-            'is its target: give the list the table of that feature (table = "item_id"), or leave '
-            "model.history out"
-        )
-    return {feature.name: min(feature.last, model.positions) for feature, _ in catalog.histories}
 
 
 def build_histories(

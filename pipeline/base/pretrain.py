@@ -2,7 +2,7 @@
 
 import gc
 
-from iak.pipeline.base import precision, published_base, towers
+from iak.pipeline.base import build, precision, published_base, towers
 from iak.pipeline.base.best_weights import read_best
 from iak.pipeline.base.trainer import (
     BEST,
@@ -115,7 +115,7 @@ def _measure_precisions(
     files = read_best(best).files
 
     def base_in(kind: Precision) -> Recommender:
-        model = published_base.build_model(catalog, work.encoding, work.model, seed=0)
+        model = build.build_model(catalog, work.encoding, work.model, seed=0)
         return base_weights.read_frozen_base(
             model,
             plan,

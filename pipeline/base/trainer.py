@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import nn
 
-from iak.pipeline.base import checkpoint, optimizer_state, published_base
+from iak.pipeline.base import build, checkpoint, optimizer_state, published_base
 from iak.pipeline.base.best_weights import BestWeights, read_best
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.train_state import TrainState, restored_state
@@ -148,7 +148,7 @@ class Pretraining:
     def _sharded_model(self) -> ShardedModel:
         """Build the model with its first values, and shard it."""
         work, optim = self.work, self.work.optim
-        model = published_base.build_model(
+        model = build.build_model(
             self.catalog,
             work.encoding,
             work.model,
@@ -424,7 +424,7 @@ class Pretraining:
 
     def _load_base(self, opened: PublishedBase) -> None:
         """Load a published base's weights, and its optimisers' state where it has one."""
-        growth = published_base.growth_from(opened, self.catalog, self.work.encoding)
+        growth = build.growth_from(opened, self.catalog, self.work.encoding)
         lines = base_weights.read_base_weights(
             self.model,
             opened.folder,

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from iak.pipeline.base.build import DenseParts, build_dense
 from iak.pipeline.base.given_towers import given_model
-from iak.pipeline.base.histories import history_positions
-from iak.pipeline.base.published_base import DenseParts, build_dense, shapes_with
+from iak.pipeline.base.published_base import history_positions, shapes_with
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape

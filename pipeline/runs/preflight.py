@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from iak.pipeline.base import optimizer_state, precision, published_base
+from iak.pipeline.base import build, optimizer_state, precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.events import Notice, Report
@@ -174,7 +174,7 @@ def _room(spec: WorkerJobSpec) -> tuple[float, str]:
 def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
     """Count all weights but the tables'. On the device `meta` they take no memory."""
     with torch.device("meta"):
-        parts = published_base.build_dense(catalog, model)
+        parts = build.build_dense(catalog, model)
     return sum(p.numel() for part in parts if part is not None for p in part.parameters())
 
 

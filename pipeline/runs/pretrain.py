@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from iak.pipeline.activations.statistics import count_past
-from iak.pipeline.base import defaults, optimizer_state, published_base
+from iak.pipeline.base import build, defaults, optimizer_state, published_base
 from iak.pipeline.base.defaults import Recipe
 from iak.pipeline.base.pretrain import pretrain_on_worker
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
@@ -344,7 +344,7 @@ def fit_encoding(
     statistics = _base_statistics(view, parent, spec.run_dir)
     encoding = replace(encoding, fresh=statistics)
     if parent is not None:
-        published_base.check_loads(parent, view.catalog, encoding, spec.allow)
+        build.check_loads(parent, view.catalog, encoding, spec.allow)
     vocabulary.save(encoding, spec.run_dir / published_base.ENCODING)
     if statistics is not None:
         statistics.write(spec.run_dir / published_base.ENCODING)

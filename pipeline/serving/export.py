@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from iak.pipeline.base.given_towers import open_given
-from iak.pipeline.base.histories import history_positions
 from iak.pipeline.base.precision import precisions_of
-from iak.pipeline.base.published_base import PublishedBase, files_of, task_shapes
+from iak.pipeline.base.published_base import PublishedBase, files_of, history_positions, task_shapes
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import put_file
 from iak.pipeline.fresh.base_numbers import BaseStatistics

@@ -28,7 +28,8 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSha
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from iak.pipeline.errors import DoesNotFit
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.embedding_bags import build_tables
+from iak.pipeline.model.tables import TableShape
 from iak.pipeline.sharding.placement_rule import TABLES_PATH, column_parts
 from iak.pipeline.sharding.quantised import stride_bytes
 from iak.pipeline.sharding.shard import AnySharder

@@ -39,6 +39,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.digest import Digest, digest
+from iak.pipeline.model.embedding_bags import padded, whole_tables
 from iak.pipeline.model.protocol import FrozenModel
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import (
@@ -46,10 +47,8 @@ from iak.pipeline.model.tables import (
     LocalShard,
     TableShape,
     UniformStart,
-    padded,
     table_name,
     torchrec_name,
-    whole_tables,
 )
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.frozen_tables import FrozenTables

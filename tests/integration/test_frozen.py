@@ -11,7 +11,8 @@ from torch import distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.embedding_bags import build_tables
+from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.sharding.base_weights import read_frozen_base, write_base_weights
 from iak.pipeline.sharding.frozen_tables import BUFFER_BYTES, FrozenTables

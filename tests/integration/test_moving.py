@@ -19,14 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed as dist
 
-from iak.pipeline.base import checkpoint, published_base
+from iak.pipeline.base import build, checkpoint, published_base
 from iak.pipeline.base.checkpoint_folders import complete
 from iak.pipeline.base.train_state import TrainState
 from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.embedding_bags import build_tables
+from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.sharding import growth as growing
 from iak.pipeline.sharding.adagrad_state import (
@@ -350,7 +351,7 @@ def written_at(folder, training):
     """The digest of a checkpoint's weights, as a plain model reads them."""
     work = training.work
     state = json.loads((folder / checkpoint.STATE).read_text())
-    model = published_base.build_model(training.catalog, work.encoding, work.model, seed=8)
+    model = build.build_model(training.catalog, work.encoding, work.model, seed=8)
     shapes = published_base.table_shapes(training.catalog, work.encoding, work.model)
     model.tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"))
     read_base_weights(model, folder, [FileEntry(**entry) for entry in state["weights"]], ALONE)

@@ -19,9 +19,10 @@ from iak.pipeline.bench.limits import free_bytes
 from iak.pipeline.bench.sharding.sizes import FEATURE, Size
 from iak.pipeline.bench.torchrec_variants import tables_state
 from iak.pipeline.errors import BadRequest, DoesNotFit
+from iak.pipeline.model.embedding_bags import build_tables
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender
-from iak.pipeline.model.tables import UniformStart, build_tables
+from iak.pipeline.model.tables import UniformStart
 from iak.pipeline.process import Worker, ranks_per_host
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.placement_rule import describe, plan_tables

@@ -2,8 +2,9 @@
 
 import pytest
 
-from iak.pipeline.base.histories import build_histories, history_positions
-from iak.pipeline.base.published_base import build_dense, shapes_with
+from iak.pipeline.base.build import build_dense
+from iak.pipeline.base.histories import build_histories
+from iak.pipeline.base.published_base import history_positions, shapes_with
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.histories.caser import Convolutions
 from iak.pipeline.model.histories.din import TargetAttention

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from iak.pipeline.base import optimizer_state, published_base
+from iak.pipeline.base import build, optimizer_state, published_base
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.features import encode
 from iak.pipeline.errors import BadRequest, NotPermitted
-from iak.pipeline.model.tables import build_tables
+from iak.pipeline.model.embedding_bags import build_tables
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights
 from iak.pipeline.sharding.shard import digest_model
@@ -66,7 +66,7 @@ def fitted(rows, catalog, **settings):
 
 
 def model_of(catalog, encoding, spec, seed):
-    model = published_base.build_model(catalog, encoding, spec, seed=seed)
+    model = build.build_model(catalog, encoding, spec, seed=seed)
     shapes = published_base.table_shapes(catalog, encoding, spec)
     model.tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"), seed=seed)
     return model.eval()
@@ -126,16 +126,16 @@ def test_a_grown_base_scores_as_before(tmp_path, kind, growth):
     opened, expected = published(tmp_path, kind)
     catalog, encoding = continued(opened, *GROWTHS[growth])
     with pytest.raises(BadRequest) as refused:
-        published_base.check_loads(opened, catalog, encoding, ())
+        build.check_loads(opened, catalog, encoding, ())
     allow = re.findall(r"allow=(\S+)", str(refused.value))
     assert allow
     assert {word.rpartition(":")[2] for word in allow} <= {"grown", "missing"}
-    told = published_base.check_loads(opened, catalog, encoding, allow)
+    told = build.check_loads(opened, catalog, encoding, allow)
     grown = model_of(catalog, encoding, MODELS[kind], seed=2)
     fresh = logits_of(grown, catalog, encoding, SECOND)
     found = read_base_weights(
         grown, opened.folder, published_base.files_of(opened), ALONE,
-        allow=allow, growth=published_base.growth_from(opened, catalog, encoding),
+        allow=allow, growth=build.growth_from(opened, catalog, encoding),
     )  # fmt: skip
     assert found == told
     logits = logits_of(grown, catalog, encoding, SECOND)
@@ -155,7 +155,7 @@ def test_the_same_catalogue_keeps_the_encoding_and_needs_no_allowance(tmp_path):
     opened, _ = published(tmp_path, "crosses")
     catalog, encoding = continued(opened, {"tables": SIZES}, ())
     assert vocabulary.schema_hash(catalog, encoding) == opened.manifest.schema_hash
-    assert published_base.check_loads(opened, catalog, encoding, ()) == []
+    assert build.check_loads(opened, catalog, encoding, ()) == []
 
 
 def test_a_lost_feature_is_left_behind_when_it_is_named(tmp_path):
@@ -164,13 +164,13 @@ def test_a_lost_feature_is_left_behind_when_it_is_named(tmp_path):
     tables = {name: table for name, table in SIZES.items() if name != "slot"}
     catalog, encoding = continued(opened, {"features": features, "tables": tables}, ())
     with pytest.raises(BadRequest, match="table:slot:unexpected") as refused:
-        published_base.check_loads(opened, catalog, encoding, ())
+        build.check_loads(opened, catalog, encoding, ())
     allow = re.findall(r"allow=(\S+)", str(refused.value))
     assert "dense:trunk.mlp.0.weight:relaid" in allow
     model = model_of(catalog, encoding, MODELS["crosses"], seed=2)
     read_base_weights(
         model, opened.folder, published_base.files_of(opened), ALONE,
-        allow=allow, growth=published_base.growth_from(opened, catalog, encoding),
+        allow=allow, growth=build.growth_from(opened, catalog, encoding),
     )  # fmt: skip
     catalog_before = small_catalog(tables=SIZES)
     old = model_of(catalog_before, opened.encoding, MODELS["crosses"], seed=1)
@@ -183,7 +183,7 @@ def test_a_hash_table_of_no_multiple_is_refused_with_the_rows_that_fit(tmp_path)
     tables = SIZES | {"user_scene": {"encoding": "hash", "rows": 30}}
     catalog, encoding = continued(opened, {"tables": tables}, ())
     with pytest.raises(BadRequest, match=r"tables\.user_scene\.rows = 32"):
-        published_base.check_loads(opened, catalog, encoding, ["table:user_scene:grown"])
+        build.check_loads(opened, catalog, encoding, ["table:user_scene:grown"])
 
 
 @pytest.mark.parametrize(

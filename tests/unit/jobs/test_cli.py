@@ -202,6 +202,18 @@ def test_verbs_that_compute_with_no_model_do_not_import_torch():
     assert done.stdout.strip() == "set()"
 
 
+def test_a_base_is_opened_without_torchrec():
+    """Its documents are read by commands that compute nothing with it, such as a night's plan."""
+    code = (
+        "import sys, iak.pipeline.registry.bases\n"
+        "print({'torchrec', 'fbgemm_gpu'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "set()"
+
+
 def test_the_shipped_demo_knobs_load():
     knobs = tomllib.loads((ROOT / "jobs/configs/demo/synth.toml").read_text())
     assert SynthSpec.model_validate(knobs).rows > 1_000_000

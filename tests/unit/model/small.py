@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from iak.pipeline.model.embedding_bags import build_tables
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.histories.caser import Convolutions
 from iak.pipeline.model.histories.din import TargetAttention
@@ -14,7 +15,7 @@ from iak.pipeline.model.histories.histories import Histories, HistoryShape
 from iak.pipeline.model.histories.sasrec import SelfAttention
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.model.recommender import Recommender
-from iak.pipeline.model.tables import TableShape, build_tables, position_names
+from iak.pipeline.model.tables import TableShape, position_names
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 
 SHAPES = (

@@ -8,15 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from iak.pipeline.model.tables import (
-    TableShape,
-    UniformStart,
-    build_tables,
-    mix64,
-    table_name,
-    torchrec_name,
-    whole_tables,
-)
+from iak.pipeline.model.embedding_bags import build_tables, whole_tables
+from iak.pipeline.model.tables import TableShape, UniformStart, mix64, table_name, torchrec_name
 
 
 @given(x=st.integers(-(2**63), 2**63 - 1))

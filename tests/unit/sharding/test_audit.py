@@ -10,8 +10,9 @@ from torch import nn
 
 from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.embedding_bags import build_tables
 from iak.pipeline.model.inputs import Input, input_origin
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import growth as growing
 from iak.pipeline.sharding import rectangles

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.embedding_bags import build_tables
+from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights
 from iak.pipeline.sharding.shard import digest_model, local_shards

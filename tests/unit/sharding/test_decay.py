@@ -4,9 +4,10 @@ import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from iak.pipeline.model.embedding_bags import build_tables
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender
-from iak.pipeline.model.tables import TableShape, UniformStart, build_tables
+from iak.pipeline.model.tables import TableShape, UniformStart
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.process import process_group
 from iak.pipeline.sharding.placement_rule import plan_tables
