@@ -102,6 +102,7 @@ class Inputs:
         is_old, keyed = pa.array(split_rows(table, catalog)), catalog.keyed
         ids = {f.name: as_lists(table[f.columns[0]], getattr(f, "last", 1)) for f in keyed}
         self.features = {f.name: table_of(f) for f in keyed}
+        self.lists = {f.name for f in keyed if f.kind == "list"}
         self.tables: dict[str, int] = {}
         self.ids: dict[str, pa.ListArray] = {}
         for name in dict.fromkeys(self.features.values()):
@@ -126,11 +127,9 @@ class Inputs:
 
     def columns(self) -> dict[str, pa.Array]:
         """What the model's server would log of them."""
-        one_each = {
-            n: pc.list_flatten(i) if len(i.values) == len(i) else i for n, i in self.ids.items()
-        }
+        rows = {n: i if n in self.lists else pc.list_flatten(i) for n, i in self.ids.items()}
         numbers = {f"number_{name}": pa.array(values) for name, values in self.numbers.items()}
-        return {f"row_{name}": ids for name, ids in one_each.items()} | numbers
+        return {f"row_{name}": ids for name, ids in rows.items()} | numbers
 
 
 def as_lists(column: pa.ChunkedArray, last: int) -> pa.ListArray:
@@ -163,7 +162,7 @@ def padded(lists: pa.ListArray) -> np.ndarray:
 
 
 def standard(column: pa.ChunkedArray, log: bool) -> np.ndarray:
-    """Numbers with mean 0 and deviation 1, of their logarithm where the catalogue asks for it."""
+    """Numbers with mean 0 and deviation 1 over all rows, or their logarithms where asked for."""
     numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy()
     numbers = np.log1p(numbers) if log else numbers
     return ((numbers - numbers.mean()) / numbers.std()).astype(np.float32)
