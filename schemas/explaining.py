@@ -9,7 +9,7 @@ from iak.schemas.base import Spec, Value
 from iak.schemas.job import EvaluatedTablesSpec, LogJobSpec
 from iak.schemas.numbers import Whole
 from iak.schemas.paths import BaseToRead, BundlesToRead, FileToWrite
-from iak.schemas.scoring import Condition, admitted_values
+from iak.schemas.scoring import Condition, DateRange, admitted_values
 
 Id = Annotated[Value, Field(min_length=1)]
 
@@ -19,8 +19,9 @@ class ChosenRowsSpec(LogJobSpec):
 
     base: BaseToRead
     """Run or folder of the published base, or `registry:PLACE@champion`: the one it runs on."""
-    dates: tuple[date, date] | None = None
-    """First and last date whose rows are chosen, both included; all when absent."""
+    dates: DateRange | None = None
+    """`dates=2026-10-20..2026-10-28` chooses the rows of these dates, both included; all when
+    absent."""
     where: tuple[Condition, ...] = ()
     """`--where region=a --where region=b` chooses the rows of both regions. Conditions on several
     columns must all hold. Folders of other values are not opened."""

@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, model_validator
 
 from iak.schemas.base import ResultSpec, Spec, Value, without_userinfo
 from iak.schemas.job import CacheSpec, EvaluatedTablesSpec, WorkerJobSpec
@@ -19,6 +19,26 @@ STREAM = "-"
 """What `data_root` says where the log is an Arrow stream on standard input."""
 Condition = Annotated[Value, Field(pattern=r"^[^=\[\]]+=")]
 """A column and a value, `region=a`."""
+
+
+def _range_of(value: object) -> object:
+    """Read `2026-10-20..2026-10-28` as its two dates, and a single date as a range of itself."""
+    only = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    if not isinstance(only, str):
+        return value
+    first, dots, last = only.partition("..")
+    return (first, last if dots else first)
+
+
+def _forwards(dates: tuple[date, date]) -> tuple[date, date]:
+    """Refuse a range whose last date is before its first."""
+    if dates[0] > dates[1]:
+        raise ValueError(f"{dates[0]}..{dates[1]} runs backwards; expected the earlier date first")
+    return dates
+
+
+DateRange = Annotated[tuple[date, date], BeforeValidator(_range_of), AfterValidator(_forwards)]
+"""The first and the last date of a range, both included."""
 
 
 def admitted_values(conditions: Sequence[Condition]) -> dict[str, tuple[str, ...]]:
@@ -42,8 +62,9 @@ class PredictSpec(PlacedSpec, WorkerJobSpec):
     """Folder of bundles, or `registry:PLACE@champion`; the base alone predicts when absent."""
     run_dir: FolderToWrite = Path("runs/predict")
     """Folder of the run: record, progress, `predictions/`. On a cluster, a shared folder."""
-    dates: tuple[date, date] | None = None
-    """First and last date that are predicted, both included; all when absent."""
+    dates: DateRange | None = None
+    """`dates=2026-10-20..2026-10-28` predicts the rows of these dates, both included; all when
+    absent."""
     where: tuple[Condition, ...] = ()
     """`--where region=a --where region=b` predicts the rows of both regions. Conditions on several
     columns must all hold. Folders of other values are not opened."""
