@@ -59,16 +59,11 @@ def place(tmp_path_factory):
 
 
 @contextmanager
-def serving(place, *more):
-    """Yield a server that follows the registry: its process, and its address."""
+def running(place, *words):
+    """Yield a server with these settings: its process, and its address."""
     port = free_port()
-    words = [
-        "serve", f"catalog={place / 'shop.toml'}", f"base={place / 'R1'}", f"port={port}",
-        f"bundles=registry:{place / 'registry'}@champion", "follow_s=0.2",
-        "limits.seconds=120", *more,
-    ]  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "iak.jobs.cli", *words],
+        [sys.executable, "-m", "iak.jobs.cli", "serve", *words, f"port={port}"],
         env=os.environ | {"PYTHONPATH": str(ROOT / "infra/package"), "OMP_NUM_THREADS": "1"},
         cwd=place,
     )
@@ -79,6 +74,17 @@ def serving(place, *more):
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def serving(place, *more):
+    """Yield a server that follows the registry: its process, and its address."""
+    words = [
+        f"catalog={place / 'shop.toml'}", f"base={place / 'R1'}", "follow_s=0.2",
+        f"bundles=registry:{place / 'registry'}@champion", "limits.seconds=120", *more,
+    ]  # fmt: skip
+    with running(place, *words) as server:
+        yield server
 
 
 @pytest.fixture
