@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iak.jobs._progress import announce, console
@@ -56,6 +57,7 @@ from iak.schemas.registry_job import (
     RegistrySpec,
     RegistryVerifySpec,
 )
+from iak.schemas.shadow import ShadowDocument
 
 if TYPE_CHECKING:  # it loads torch, which `gc` needs only for some settings
     from iak.pipeline.runs.stale import Stale
@@ -310,15 +312,15 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, PromoteAnswer]:
     from iak.pipeline.registry.promote import promote_alias, promote_run
     from iak.pipeline.runs.finished_run import finished_run  # loads torch, which takes seconds
 
-    store, domains, force = open_store(spec.registry), spec.domains or None, spec.force
+    store = open_store(spec.registry)
+    asked: dict[str, Any] = {"domains": spec.domains or None, "force": spec.force}
+    asked["replay"] = _replay(spec.shadow) if spec.shadow else None
     with announce("verifying and storing bundles", after_s=2.0):
         if spec.run is not None:
-            promotion = promote_run(
-                store, finished_run(spec.run), spec.alias, domains=domains, force=force
-            )
+            promotion = promote_run(store, finished_run(spec.run), spec.alias, **asked)
         else:
             assert spec.source is not None, "the spec has one of both"
-            promotion = promote_alias(store, spec.source, spec.alias, domains=domains, force=force)
+            promotion = promote_alias(store, spec.source, spec.alias, **asked)
     moves = promotion.commit.moves if promotion.commit else []
     if moves:
         show_table(
@@ -350,6 +352,17 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, PromoteAnswer]:
     if promotion.held:
         return SOME_HELD, answer
     return (OK if moves else NOTHING_TO_DO), answer
+
+
+def _replay(path: Path) -> ShadowDocument:
+    """Return what `iak shadow` wrote."""
+    try:
+        return ShadowDocument.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadRequest(
+            f"shadow={path} is no file of `iak shadow json=FILE`: {error}. Replay the candidate "
+            "again"
+        ) from error
 
 
 def rollback(spec: RegistryRollbackSpec) -> tuple[int, RollbackAnswer]:

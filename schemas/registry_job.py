@@ -78,6 +78,9 @@ class RegistryPromoteSpec(RegistrySpec):
     """Domains to promote; all that the gate published when absent."""
     force: bool = False
     """Also promote bundles that the gate held."""
+    shadow: FileToRead | None = None
+    """Replay that must have passed: the file of an `iak shadow json=FILE` with limits, none of them
+    exceeded, whose candidate has every bundle that is promoted. Absent: none is asked for."""
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:

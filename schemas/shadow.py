@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from iak.schemas.base import Spec
 from iak.schemas.explaining import ChosenRowsSpec
 from iak.schemas.log import SplitName
+from iak.schemas.manifest import Sha256
 from iak.schemas.numbers import BatchRows, Count, Margin, Number, Share, Size, Whole
 from iak.schemas.paths import BundlesToRead
 
@@ -27,6 +28,11 @@ class ShadowLimits(Spec):
     min_rows: Count = 100
     """Rows of a domain and task below which its limits are not looked at. AUC and calibration count
     labelled rows."""
+
+    @property
+    def bounds_something(self) -> bool:
+        """Return whether any limit is given."""
+        return any(value is not None for name, value in self if name != "min_rows")
 
 
 ReplayedShare = Annotated[Number, Field(gt=0, le=1)]
@@ -160,3 +166,7 @@ class ShadowDocument(Spec):
     """The rows that moved most, largest change first."""
     exceeded: tuple[Exceeded, ...]
     """Limits that do not hold; with one, the exit code is 4."""
+    limits: ShadowLimits = ShadowLimits()
+    """Limits that were looked at."""
+    kernels: dict[str, Sha256] = {}
+    """Domain -> digest of the candidate's published kernel, as a registry names it."""

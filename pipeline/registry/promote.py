@@ -42,6 +42,7 @@ from iak.schemas.registry import (
     bundle_digest,
     form_of,
 )
+from iak.schemas.shadow import ShadowDocument
 from iak.schemas.tuning import KernelResult
 
 
@@ -121,6 +122,7 @@ def promote_run(
     domains: Collection[str] | None,
     force: bool,
     night: ChainsOfNight = NO_CHAINS,
+    replay: ShadowDocument | None = None,
 ) -> Promotion:
     """Store what the gate published in a run, and point `alias` at it.
 
@@ -134,16 +136,21 @@ def promote_run(
         force: also take bundles that the gate held.
         night: chains to write, and pointers to remove, in the same commit. The chains are written
             even if no pointer moves, because a held night has been counted too.
+        replay: what `iak shadow` wrote of these bundles, which must have passed; None asks for
+            none.
 
     Raises:
-        BadRequest: a named domain has no bundle in the run or was held, or bundles of two forms
-            would serve together.
+        BadRequest: a named domain has no bundle in the run or was held, bundles of two forms would
+            serve together, or the replay did not pass.
         Corrupt: a bundle is not what the run published, or a document of the registry is damaged.
         Overtaken: another writer moved one of the pointers or chains in the meantime.
     """
     expected = read_head(store) if is_registry(store) else None
     chosen, held = choose_bundles(run, domains, force=force)
     bundles = [_read_verified(run.bundles / entry.folder) for entry in chosen]
+    digests = [bundle_digest(bundle.manifest) for bundle in bundles]
+    names = [domain_name(entry.domain) for entry in chosen]
+    check_replayed(replay, dict(zip(names, digests, strict=True)))
     if not bundles and night == NO_CHAINS:
         return Promotion(commit=None, moved=(), forced=(), unchanged=(), held=held)
     store.check_creates_once()
@@ -154,7 +161,13 @@ def promote_run(
 
 
 def promote_alias(
-    store: Store, source: Alias, alias: Alias, *, domains: Collection[str] | None, force: bool
+    store: Store,
+    source: Alias,
+    alias: Alias,
+    *,
+    domains: Collection[str] | None,
+    force: bool,
+    replay: ShadowDocument | None = None,
 ) -> Promotion:
     """Point `alias` at the bundles that `source` points at now.
 
@@ -164,10 +177,12 @@ def promote_alias(
         alias: alias whose pointers move.
         domains: names of the domains to promote; None: all that `source` has.
         force: also take bundles that the gate held.
+        replay: what `iak shadow` wrote of these bundles, which must have passed; None asks for
+            none.
 
     Raises:
-        BadRequest: a named domain has none or was held, or bundles of two forms would serve
-            together.
+        BadRequest: a named domain has none or was held, bundles of two forms would serve together,
+            or the replay did not pass.
         Corrupt: a stored bundle or a document of the registry is damaged.
         Overtaken: another writer moved one of the pointers in the meantime.
     """
@@ -182,6 +197,7 @@ def promote_alias(
         held = {domain_name(e.domain): e.reason for e in entries if not e.published and not force}
         _check_held(held, domains)
         kept = [entry for entry in entries if entry.published or force]
+        check_replayed(replay, {domain_name(entry.domain): entry.digest for entry in kept})
 
         def still_pointed_at(head: Commit | None) -> list[Entry]:
             for entry in kept:  # gc may remove a bundle that the source no longer points at
@@ -189,6 +205,39 @@ def promote_alias(
             return kept
 
         return _point(store, alias, still_pointed_at, expected=expected, held=held)
+
+
+def check_replayed(replay: ShadowDocument | None, digests: Mapping[str, str]) -> None:
+    """Refuse bundles whose replay did not pass.
+
+    Args:
+        replay: what `iak shadow` wrote; None asks for none.
+        digests: domain -> digest of its bundle, of all that are promoted.
+
+    Raises:
+        BadRequest: it looked at no limit, one was exceeded, or its candidate had another bundle.
+    """
+    if replay is None:
+        return
+    if not replay.limits.bounds_something:
+        raise BadRequest(
+            "the replay of shadow= looked at no limit, so it cannot have passed. Replay again with "
+            "limits.mean_change= or another limit"
+        )
+    if replay.exceeded:
+        first = replay.exceeded[0]
+        where = f" by {first.task} of {first.domain}" if first.domain else ""
+        more = f", and {len(replay.exceeded) - 1} more" if len(replay.exceeded) > 1 else ""
+        raise BadRequest(
+            f"the replay of shadow= did not pass: limits.{first.limit} allows {first.allowed:g}, "
+            f"and {first.seen:g} was seen{where}{more}. Promote other kernels, or leave shadow= out"
+        )
+    other = [name for name, digest in digests.items() if replay.kernels.get(name) != digest]
+    if other:
+        raise BadRequest(
+            f"the replay of shadow= had other bundles of {', '.join(sorted(other)[:5])} or none. "
+            "Replay what is promoted: `iak shadow candidate=` takes the same run or alias"
+        )
 
 
 def choose_bundles(

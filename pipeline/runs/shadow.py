@@ -15,6 +15,7 @@ from iak.pipeline.events import Report, silent
 from iak.pipeline.runs.chosen_rows import ChosenRows, open_chosen_rows
 from iak.pipeline.runs.predict import to_score
 from iak.pipeline.serving.encode import encode_to_score
+from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.shadow import (
     CANDIDATE,
     LIVE,
@@ -25,6 +26,7 @@ from iak.pipeline.serving.shadow import (
 )
 from iak.schemas.log import SCORED, Catalog
 from iak.schemas.paths import reference_text
+from iak.schemas.registry import bundle_digest
 from iak.schemas.shadow import Exceeded, ScoreChange, ShadowDocument, ShadowLimits, ShadowSpec
 
 
@@ -75,7 +77,20 @@ def shadow(spec: ShadowSpec, catalog: Catalog, report: Report = silent) -> Shado
         changes=tuple(changes),
         moved=tuple(most_moved(table, tasks, most=spec.moved)),
         exceeded=tuple(exceeded_limits(changes, replay.latency, spec.limits)),
+        limits=spec.limits,
+        kernels=_digests(replay.scorers[CANDIDATE]),
     )
+
+
+def _digests(scorer: Scorer) -> dict[str, str]:
+    """Return the digest of each published kernel, by its domain."""
+    bundles = scorer.routes.bundles
+    assert bundles is not None, "a candidate has kernels"
+    return {
+        name: bundle_digest(manifest)
+        for name, manifest in zip(bundles.names, bundles.manifests, strict=True)
+        if manifest.verdict.publish
+    }
 
 
 def _to_replay(spec: ShadowSpec, catalog: Catalog) -> Catalog:

@@ -157,6 +157,15 @@ def test_verify_names_every_damaged_file_and_fails(place, capsys):
         (("promote", "registry={place}/registry", "source=champion"), "are the same pointers"),
         (("promote", "registry={place}/registry", "run={place}"), "has no record.json"),
         (
+            (
+                "promote",
+                "registry={place}/registry",
+                "run={place}/R0",
+                "shadow={place}/R0/record.json",
+            ),
+            "is no file of `iak shadow json=FILE`",
+        ),
+        (
             ("promote", "registry={place}/registry", "run={place}/killed"),
             "finetune that is running",
         ),

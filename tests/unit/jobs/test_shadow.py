@@ -4,7 +4,7 @@ import pytest
 
 from iak.jobs import cli
 from iak.schemas.shadow import ShadowDocument
-from tests.unit.serving.shop import shop_toml, write_base, write_bundles, write_shop
+from tests.unit.serving.shop import BUNDLES, shop_toml, write_base, write_bundles, write_shop
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,10 @@ def test_without_limits_the_tables_and_the_document_say_the_same(words, tmp_path
     said = " ".join(capsys.readouterr().out.split())
     found = ShadowDocument.model_validate_json((tmp_path / "new" / "shadow.json").read_text())
     assert found.exceeded == ()
+    assert not found.limits.bounds_something
+    assert set(found.kernels) == {
+        name for name, (_, is_published) in BUNDLES.items() if is_published
+    }
     assert "limits that do not hold" not in said
     for change in found.changes:
         assert change.domain in said

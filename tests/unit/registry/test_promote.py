@@ -17,12 +17,13 @@ from iak.pipeline.publish.bundle import (
 )
 from iak.pipeline.registry.commits import (
     COMMITS,
+    domain_name,
     pointer_of,
     read_commit,
     read_head,
     read_history,
 )
-from iak.pipeline.registry.promote import promote_alias
+from iak.pipeline.registry.promote import promote_alias, promote_run
 from iak.pipeline.registry.resolve import resolve
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
@@ -39,6 +40,7 @@ from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.job import KernelSpec
 from iak.schemas.manifest import BundleSettings, StatisticsEntry
 from iak.schemas.registry import bundle_digest
+from iak.schemas.shadow import Exceeded, ShadowDocument
 from tests.unit.fresh.small import dated_catalog, drawn, state_of
 from tests.unit.publish.test_bundle import BASE, write
 from tests.unit.registry.nights import (
@@ -427,3 +429,36 @@ def test_a_registry_of_before_bundles_had_names_of_their_own_is_read_and_goes_on
     assert served(read_head(root)) == before
     remove_unneeded(root, keep=0, dry_run=False)
     assert verify_registry(root).problems == ()
+
+
+def replay_of(run, *, exceeded=(), **limits):
+    """What `iak shadow` writes of a night's bundles."""
+    manifests = [read_manifest(run.bundles / folder.name) for folder in run.bundles.iterdir()
+                 if folder.is_dir()]  # fmt: skip
+    names = {domain_name([(k, m.domain[k]) for k in m.level]): m for m in manifests}
+    return ShadowDocument(
+        base_fingerprint=BASE, live="base", candidate=run.name, rows=9, not_predicted=0,
+        other_kernel=0, latency=1.0, changes=(), moved=(), exceeded=exceeded, limits=limits,
+        kernels={name: bundle_digest(manifest) for name, manifest in names.items()},
+    )  # fmt: skip
+
+
+def test_what_passed_its_replay_is_promoted_and_nothing_else(root, tmp_path):
+    first, second = night(tmp_path / "R1", seed=1), night(tmp_path / "R2", seed=2)
+    passed = replay_of(first, mean_change=0.1)
+    over = Exceeded(limit="mean_change", domain="city=rome", task="ctr", seen=0.2, allowed=0.1)
+    how = {"domains": None, "force": True}
+    for run, replay, words in (
+        (first, replay_of(first), "looked at no limit"),
+        (first, replay_of(first, min_rows=5), "looked at no limit"),
+        (first, replay_of(first, exceeded=(over, over), mean_change=0.1),
+         r"allows 0.1, and 0.2 was seen by ctr of city=rome, and 1 more"),
+        (second, passed, "had other bundles of city=oslo%2Fa b, city=rome, pooled or none"),
+    ):  # fmt: skip
+        with pytest.raises(BadRequest, match=words):
+            promote_run(root, run, "candidate", replay=replay, **how)
+    moved = promote_run(root, first, "candidate", replay=passed, **how).moved
+    assert set(moved) == set(NAMES)
+    with pytest.raises(BadRequest, match="had other bundles"):
+        promote_alias(root, "candidate", "champion", replay=replay_of(second, latency=2), **how)
+    assert promote_alias(root, "candidate", "champion", replay=passed, **how).moved == moved
