@@ -390,7 +390,8 @@ class FrozenTablesSpec(Spec):
     precisions: Annotated[dict[str, Precision], AfterValidator(with_names)] = {}
     """Table -> type, where it differs from `precision`."""
     tolerance: Margin = 1e-3
-    """AUC that a precision may cost any task on the base's validation rows before it is refused."""
+    """AUC that a precision may cost any task on the base's validation rows. It is refused where the
+    cost exceeds that by more than its noise on these rows."""
     products: Literal["fp32", "bf16"] = "fp32"
     """Type of the trunk's matrix products, forward only. Activations are cached in cache.precision
     in any case. bf16 is several times faster where the processor supports it."""

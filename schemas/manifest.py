@@ -73,7 +73,9 @@ class PrecisionEntry(Spec):
     rows: NonNegativeInt
     """Labelled validation rows."""
     auc: float | None = None
-    """None where labels are of one class."""
+    """None where a class has fewer than two labels."""
+    auc_error: Annotated[float | None, Field(exclude_if=lambda error: error is None)] = None
+    """Standard error of the AUC minus that in fp32, rows as independent; None in fp32."""
     log_loss: float | None = None
     """Nats a row."""
     reason: str = ""

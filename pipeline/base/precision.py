@@ -22,7 +22,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.process import Worker
-from iak.pipeline.stats.auc import auc
+from iak.pipeline.stats.auc import HALF_WIDTH, auc, paired_auc
 from iak.pipeline.stats.losses import log_loss
 from iak.schemas.job import FrozenTablesSpec, Precision
 from iak.schemas.manifest import BaseManifest, PrecisionEntry
@@ -93,14 +93,15 @@ def check(manifest: BaseManifest, tables: FrozenTablesSpec) -> list[str]:
     """Refuse precisions that cost a task more than `tables.tolerance`, or that nobody measured.
 
     A task whose validation labels are of one class has no AUC. The tolerance is then that of its
-    log-loss, in nats per row.
+    log-loss, in nats per row. A cost in AUC is refused where its 95 % interval is above the
+    tolerance: on a few validation rows one swapped pair may exceed it.
 
     Args:
         manifest: manifest of the base, with its measured precisions.
         tables: precisions that are wanted, and their tolerance.
 
     Returns:
-        A sentence for each task that could not be checked.
+        A sentence for each task that could not be judged, or not surely.
 
     Raises:
         BadRequest: a precision costs too much, or was not measured; the message has the numbers.
@@ -147,6 +148,12 @@ def _judge(full: PrecisionEntry, low: PrecisionEntry, tolerance: float) -> str |
     where = f"on {low.rows:,} validation rows of {low.task}"
     if full.auc is not None and low.auc is not None:
         cost, change = full.auc - low.auc, f"AUC {full.auc:.5f} -> {low.auc:.5f}"
+        noise = HALF_WIDTH * (low.auc_error or 0.0)
+        if cost - noise <= tolerance < cost:
+            return (
+                f"{low.precision} tables cost {cost:.5f} +- {noise:.5f} {where}, too few to tell "
+                f"it from the {tolerance:g} that is tolerated"
+            )
     elif full.log_loss is not None and low.log_loss is not None:
         cost = low.log_loss - full.log_loss
         change = f"log-loss {full.log_loss:.5f} -> {low.log_loss:.5f} (labels of one class)"
@@ -208,7 +215,29 @@ def _entries(
                 broken = int((~np.isfinite(p_N)).sum())
                 yield entry(reason=f"{broken:,} predictions are not finite")
                 continue
-            yield entry(auc=auc(labels_N, p_N), log_loss=log_loss(labels_N, p_N))
+            full_N = None if precision == "fp32" else rows["fp32"][mask_N, task]
+            yield entry(**_quality(labels_N, p_N, full_N))
+
+
+def _quality(
+    labels_N: npt.NDArray[Any], p_N: npt.NDArray[Any], full_N: npt.NDArray[Any] | None
+) -> dict[str, float | None]:
+    """Return the quality of a task's probabilities.
+
+    The AUC of a single positive, or of a single negative, is left out: nothing tells its error.
+
+    Args:
+        labels_N: 0 or 1.
+        p_N: the probabilities.
+        full_N: those of fp32 tables, from which the AUC's difference is taken; None for themselves.
+    """
+    of_class = np.bincount(labels_N.astype(np.int64), minlength=2)
+    pair = None if full_N is None else paired_auc(labels_N, p_N, full_N)
+    return {
+        "auc": auc(labels_N, p_N) if min(of_class) > 1 else None,
+        "auc_error": None if pair is None else pair.se,
+        "log_loss": log_loss(labels_N, p_N),
+    }
 
 
 def broadcast(documents: list[D], worker: Worker) -> list[D]:

@@ -9,7 +9,7 @@ from iak.pipeline.data.batch import Batch
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.process import Worker
-from iak.pipeline.stats.auc import auc
+from iak.pipeline.stats.auc import auc, paired_auc
 from iak.pipeline.stats.losses import log_loss
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.manifest import BaseManifest
@@ -90,6 +90,9 @@ def test_every_precision_is_measured_on_every_task(measured):
         assert entry.rows == int(keep.sum())
         assert entry.auc == pytest.approx(auc(labels, p), abs=1e-6)
         assert entry.log_loss == pytest.approx(log_loss(labels, p), rel=1e-6)
+        full = Model(0.0)(None, rows.numeric.double()).sigmoid()[keep, task].numpy()
+        error = None if entry.precision == "fp32" else paired_auc(labels, p, full).se
+        assert entry.auc_error == (error and pytest.approx(error, rel=1e-3))
 
 
 def test_no_more_rows_are_read_than_it_takes(measured, monkeypatch):
@@ -103,6 +106,14 @@ def test_labels_of_one_class_leave_the_log_loss(measured):
     for entry in entries:
         assert (entry.auc is None) == (entry.task == "like")
         assert entry.log_loss is not None
+
+
+def test_a_single_positive_leaves_the_log_loss(measured):
+    labels = labels_like(p_like=0.0)
+    labels[7, 1] = 1
+    entries = measured(Rows(labels, torch.ones(ROWS, 2, dtype=torch.bool)))
+    assert {entry.task for entry in entries if entry.auc is None} == {"like"}
+    assert all(entry.log_loss is not None for entry in entries)
 
 
 def test_a_precision_that_cannot_be_held_says_why(measured):
@@ -207,6 +218,25 @@ def test_what_costs_no_more_than_it_may_is_taken(spec, entries):
 def test_what_costs_more_is_refused_with_its_number(spec, entries, says):
     with pytest.raises(BadRequest, match=says):
         precision.check(manifest(entries), spec)
+
+
+@pytest.mark.parametrize(("error", "is_refused"), [(0.002, True), (0.004, False)])
+def test_a_cost_within_the_noise_of_few_rows_is_told_and_not_refused(error, is_refused):
+    """The AUC falls by .008, where .002 is tolerated."""
+    entries = [
+        entry
+        | ({"auc_error": error} if (entry["precision"], entry["task"]) == ("int4", "ctr") else {})
+        for entry in numbers()
+    ]
+    if is_refused:
+        with pytest.raises(BadRequest, match=r"int4 tables cost 0\.00800"):
+            precision.check(manifest(entries), asked("int4", tolerance=0.002))
+        return
+    told = precision.check(manifest(entries), asked("int4", tolerance=0.002))
+    assert told == [
+        "int4 tables cost 0.00800 +- 0.00784 on 900 validation rows of ctr, too few to tell it "
+        "from the 0.002 that is tolerated"
+    ]
 
 
 def test_a_task_without_labels_is_told_and_not_judged():
