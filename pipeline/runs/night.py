@@ -109,7 +109,7 @@ def _tune(
     """Open base and log, tune on workers, and put the result into the record."""
     report = record.report
     check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
-    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    opened = open_frozen_base(spec.base, catalog, spec.tables, report)
     check_frozen_fits(spec, opened, spec.tables, is_elsewhere=launcher.is_elsewhere)
     placement = night_placement(spec, opened)
     of_live = _base_of_live(spec, opened)

@@ -178,13 +178,17 @@ def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
     return sum(p.numel() for part in parts if part is not None for p in part.parameters())
 
 
-def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> PublishedBase:
+def open_frozen_base(
+    path: Path, catalog: Catalog, tables: FrozenTablesSpec, report: Report | None = None
+) -> PublishedBase:
     """Open a base that workers will freeze.
 
     Args:
         path: run folder, published base, or `registry:PLACE@ALIAS`.
         catalog: the log's catalogue; it must read what the base was trained on.
         tables: the precision of its tables.
+        report: is told which tasks its validation rows could not judge in that precision, or not
+            surely; None tells nobody.
 
     Raises:
         BadRequest: there is no base, its catalogue is another one, or a precision costs too much.
@@ -192,7 +196,9 @@ def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> 
     """
     opened = open_base(path)
     published_base.check_same_schema(opened, catalog)
-    precision.check(opened.manifest, tables)
+    for sentence in precision.check(opened.manifest, tables):
+        if report is not None:
+            report(Notice(sentence, is_minor=True))
     return _with_source(opened, catalog)
 
 

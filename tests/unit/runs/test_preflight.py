@@ -15,8 +15,10 @@ from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.runs import evaluate, log, night, preflight
 from iak.pipeline.runs.load import catalog_path
 from iak.schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
+from iak.schemas.manifest import BaseManifest
 from tests.builders import small_catalog
 from tests.unit.publish.test_bundle import BASE, SCHEMA, write
+from tests.unit.schemas.test_manifest import base as manifest_document
 
 OPENED = SimpleNamespace(manifest=SimpleNamespace(fingerprint=BASE, schema_hash=SCHEMA))
 
@@ -199,6 +201,26 @@ def test_frozen_tables_are_measured_in_the_precision_they_are_held_in(tables, fi
         return
     with pytest.raises(DoesNotFit, match=r"need 1 GiB in tables\.precision=fp32"):
         preflight.check_frozen_fits(spec(), opened, asked, is_elsewhere=False)
+
+
+def test_what_a_precision_costs_is_told_where_too_few_rows_tell_it(monkeypatch):
+    """An error of .003 beside a cost of .002 is no reason to refuse, and worth a sentence."""
+    entry = {"task": "ctr", "rows": 70, "log_loss": 0.4}
+    entries = [
+        entry | {"precision": "fp32", "auc": 0.702},
+        entry | {"precision": "int8", "auc": 0.700, "auc_error": 0.003},
+    ]
+    opened = SimpleNamespace(
+        manifest=BaseManifest.model_validate(manifest_document(precisions=entries))
+    )
+    monkeypatch.setattr(preflight, "open_base", lambda _: opened)
+    monkeypatch.setattr(preflight.published_base, "check_same_schema", lambda *_: None)
+    told = []
+    ask = (Path("base"), small_catalog(), FrozenTablesSpec())
+    assert preflight.open_frozen_base(*ask, told.append) is opened
+    (event,) = told
+    assert event.text.startswith("int8 tables cost 0.00200 +- 0.00588 on 70 validation rows of ctr")
+    assert preflight.open_frozen_base(*ask) is opened
 
 
 def test_a_containers_limit_is_the_memory(monkeypatch, tmp_path):
