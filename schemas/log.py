@@ -136,8 +136,8 @@ class LogSpec(Spec):
     date_key: Column | None = None
     """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight."""
     time_keys: Annotated[tuple[Column, ...], Field(exclude_if=lambda value: not value)] = ()
-    """Partition keys besides `date_key` that tell when rows were, such as `hour`. A night
-    takes folders that differ in these alone for one partition."""
+    """Partition keys besides `date_key` that tell when rows were, such as `hour`. A night takes
+    folders that differ in these alone for one partition."""
     event_time: Column | None = None
     """Column with the time of the event: Unix time as a number, or an Arrow timestamp. A timestamp
     with a zone is an instant; one without is wall clock in `time_zone`."""

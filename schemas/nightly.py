@@ -106,8 +106,8 @@ class ReadySpec(Spec):
     history_days: Count = 14
     """Earlier days over which this median is taken."""
     one_class_from: CountOrZero = 50
-    """A day whose label is 0 in all rows, or 1 in all, holds its domains where the window's other
-    days let expect at least this many of the other class. 0 never holds."""
+    """A day whose label is 0 in all rows, or 1 in all, holds its domains where at least this many
+    rows would be of the other class by the rates of the window's other days. 0 never holds."""
 
 
 class ChoiceSpec(Spec):

@@ -31,8 +31,8 @@ _USUAL_DAYS = 3
 
 
 @dataclass(slots=True)
-class LabelCount:
-    """Rows of one day whose label of one task is known, and those where it is 1."""
+class DayCount:
+    """Count a day's rows whose label of one task is known, and those where it is 1."""
 
     known: int = 0
     positive: int = 0
@@ -60,8 +60,8 @@ class AbsentClass:
             text: the label in words, as messages name it.
         """
         return (
-            f"{text} is {1 - self.label} in all its {self.known:,} labels, of which the other days "
-            f"let expect at least {self.expected:,} to be {self.label}"
+            f"{text} is {1 - self.label} in all its {self.known:,} labels; by the rates of the "
+            f"other days at least {self.expected:,} would be {self.label}"
         )
 
 
@@ -72,8 +72,8 @@ class DayLabels:
         """Start with no rows."""
         self._catalog = catalog
         self._is_dated = bool(catalog.log.date_key or catalog.log.event_time)
-        self.counts: dict[str, dict[date, LabelCount]] = {
-            task.title: defaultdict(LabelCount) for task in catalog.tasks
+        self.counts: dict[str, dict[date, DayCount]] = {
+            task.title: defaultdict(DayCount) for task in catalog.tasks
         }
 
     def add(self, rows: pa.RecordBatch, masks: Mapping[str, npt.NDArray[np.bool_]]) -> None:
@@ -113,22 +113,22 @@ class DayLabels:
             }
             if absent:
                 first = next(iter(absent))
-                more = f", and {len(absent) - 1:,} days are like it" if len(absent) > 1 else ""
+                more = f", the first of {len(absent):,} such days" if len(absent) > 1 else ""
                 yield Finding(
                     level="warn",
-                    what=f"on {first}, {absent[first].told(task.label_text)}{more}",
+                    what=f"on {first}{more}, {absent[first].told(task.label_text)}",
                     column=task.label,
                     count=sum(found.known for found in absent.values()),
                     examples=tuple(str(day) for day in absent)[:EXAMPLES],
                     remedy="Its labels may be lost or late, and a job would learn from them all "
-                    "the same. Write the log's day again, set the labels to null, or let windows "
-                    "end before it; declare matures_after where labels come late",
+                    "the same. Write the day again, set its labels to null, or let windows end "
+                    "before it; where labels come late, declare matures_after",
                 )
 
 
 def count_labels(
     selection: Selection, catalog: Catalog
-) -> Mapping[str, Mapping[tuple[Pairs, date], LabelCount]]:
+) -> Mapping[str, Mapping[tuple[Pairs, date], DayCount]]:
     """Count the labels of some rows, reading no other column than theirs and the day's.
 
     Row groups that cannot be decoded are left out.
@@ -162,7 +162,7 @@ def count_labels(
 
 
 def absent_class(
-    own: LabelCount, others: Sequence[LabelCount], *, expected_rows: int = EXPECTED_ROWS
+    own: DayCount, others: Sequence[DayCount], *, expected_rows: int = EXPECTED_ROWS
 ) -> AbsentClass | None:
     """Return the class that a day lacks although the other days have it; None where it lacks none.
 
@@ -172,7 +172,7 @@ def absent_class(
     Args:
         own: labels of the day.
         others: labels of the other days.
-        expected_rows: rows of the class that the usual rate must let expect.
+        expected_rows: rows of the class that a day must have at the usual rate, to be found.
     """
     usual = [other for other in others if other.known]
     if len(usual) < _USUAL_DAYS:

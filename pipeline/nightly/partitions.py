@@ -12,14 +12,14 @@ from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from iak.pipeline.data.label_days import LabelCount, absent_class
+from iak.pipeline.data.label_days import DayCount, absent_class
 from iak.pipeline.data.partition_days import Pairs, PartitionFiles
 from iak.schemas.night import PartitionDay
 from iak.schemas.nightly import ReadySpec
 
 Key = tuple[Pairs, date]
 """A partition and a day of it."""
-Labels = Mapping[str, Mapping[Key, LabelCount]]
+Labels = Mapping[str, Mapping[Key, DayCount]]
 """Task -> partition and day -> its labels that are ripe."""
 _USUAL_DAYS = 3
 """Fewest days before that show how many rows are usual."""

@@ -472,20 +472,17 @@ class Trunk:
         return (gate_BTE @ e_BEW).flatten(1)
 
     def _crossed(self, x_BX: Tensor) -> Tensor:
-        """Return the crosses of DCN-v2, in the order of operations of torchrec 1.8."""
-        w = self._of.w
-        if self._sizes["cross_rank"]:
-            crossed_BX = x_BX
-            for layer in range(self._sizes["cross_layers"]):
-                narrow_BR = linear(crossed_BX, w[f"cross.V_kernels.{layer}"])
-                wide_BX = linear(narrow_BR, w[f"cross.W_kernels.{layer}"])
-                crossed_BX = x_BX * (wide_BX + w[f"cross.bias.{layer}"]) + crossed_BX
-            return crossed_BX
-        x_BX1 = crossed_BX1 = x_BX.unsqueeze(2)
+        """Return the crosses of DCN-v2, with the operations of model/trunks/dcnv2_mmoe.py."""
+        w, crossed_BX = self._of.w, x_BX
         for layer in range(self._sizes["cross_layers"]):
-            product_BX1 = torch.matmul(w[f"cross.kernels.{layer}"], crossed_BX1)
-            crossed_BX1 = x_BX1 * (product_BX1 + w[f"cross.bias.{layer}"]) + crossed_BX1
-        return crossed_BX1.squeeze(dim=2)
+            if self._sizes["cross_rank"]:
+                narrow_BR = linear(crossed_BX, w[f"cross.V_kernels.{layer}"])
+                mapped_BX = linear(narrow_BR, w[f"cross.W_kernels.{layer}"])
+            else:
+                mapped_BX = linear(crossed_BX, w[f"cross.kernels.{layer}"])
+            # The bias of a full kernel is a column, (X, 1).
+            crossed_BX = x_BX * (mapped_BX + w[f"cross.bias.{layer}"].flatten()) + crossed_BX
+        return crossed_BX
 
     def _deepfm(self, x_BX: Tensor) -> Tensor:
         v_BVK = torch.cat(self._vectors(x_BX), dim=1)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.data.label_days import LabelCount
+from iak.pipeline.data.label_days import DayCount
 from iak.pipeline.nightly.partitions import (
     held_partitions,
     is_complete,
@@ -71,16 +71,16 @@ def test_the_state_of_a_day(listed, state):
 
 def clicks(newest, *older):
     """Labels of partition a: positives among 1,000 rows of its own day and those before."""
-    counts = {(A, day(back)): LabelCount(1_000, ones) for back, ones in enumerate((newest, *older))}
-    return {"ctr": counts | {(B, day()): LabelCount(1_000, 500)}}
+    counts = {(A, day(back)): DayCount(1_000, ones) for back, ones in enumerate((newest, *older))}
+    return {"ctr": counts | {(B, day()): DayCount(1_000, 500)}}
 
 
 def test_a_day_without_clicks_holds_once():
     first = judged(FULL, labels=clicks(0, 90, 200, 60, 70))
     assert (first.state, first.holds) == ("one_class", True)
     assert first.reason == (
-        "region=a/2026-10-28: ctr is 0 in all its 1,000 labels, of which the other days let expect "
-        "at least 70 to be 1"
+        "region=a/2026-10-28: ctr is 0 in all its 1,000 labels; by the rates of the other days at "
+        "least 70 would be 1"
     )
     again = judged(FULL, [first], labels=clicks(0, 90, 200, 60, 70))
     assert (again.state, again.holds) == ("complete", False)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.data import features, hashing
-from iak.pipeline.model.batch_invariant import MIN_OUTPUTS
+from iak.pipeline.model.batch_invariant import MIN_OUTPUTS, batch_invariant
+from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.serving import runtime
 from iak.pipeline.serving.encode import raw_batch
 from iak.schemas.feature import FIRST_ROW
@@ -161,3 +162,18 @@ def test_what_is_no_id_is_refused_with_its_column(value):
 
 def test_constants_of_rounding_are_those_of_the_package():
     assert runtime.MIN_OUTPUTS == MIN_OUTPUTS
+
+
+@pytest.mark.parametrize("cross_rank", [None, 3])
+@pytest.mark.parametrize("width", [5, 13, 200, 1_796])
+def test_crosses_of_any_width_are_those_of_the_package_to_the_last_bit(width, cross_rank):
+    """A product for each row would round as one of all rows does with 200 inputs alone."""
+    shape = {"cross_layers": 2, "cross_rank": cross_rank, "experts": 2, "expert_width": 3}
+    trunk = DcnMmoe(width=width, mlp=[8], tasks=1, **shape).requires_grad_(False)
+    weights = {f"trunk.{name}": weight for name, weight in trunk.state_dict().items()}
+    exported = runtime.Trunk(weights, {"trunk": "dcnv2_mmoe", **shape}, tasks=1, embeddings=[width])
+    x_BX = torch.randn(runtime.FULL_ROWS, width)
+    with torch.inference_mode(), batch_invariant():
+        expected = trunk(x_BX)
+    with torch.inference_mode():
+        assert torch.equal(exported(x_BX), expected)
