@@ -135,7 +135,8 @@ class NumericSpec(Spec):
     boundaries: tuple[Number, ...] = ()
     """Declared cuts, rising, instead of quantiles; after the logarithm where one is taken."""
     in_text: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
-    """The column may have its numbers as text (`12.5`). A text that is no number is null."""
+    """The column may have its numbers as text (`12.5`). A text that is no number is read as a
+    null is, and counted."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""
 

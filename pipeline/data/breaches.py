@@ -25,6 +25,7 @@ class Kind(StrEnum):
     NO_ACTIVATIONS = "no list of finite numbers"
     UNDECLARED_DOMAIN = "undeclared domain"
     NOT_FINITE = "NaN or infinite"
+    NOT_A_NUMBER = "text that is no number, NaN or infinite"
     BEYOND_FLOAT32 = "beyond float32"
     OUT_OF_RANGE = "id out of range"
     NOT_RIPE = "not ripe"
@@ -35,6 +36,7 @@ _WARNED = frozenset(
     {
         Kind.NULL_ID,
         Kind.NOT_FINITE,
+        Kind.NOT_A_NUMBER,
         Kind.BEYOND_FLOAT32,
         Kind.OUT_OF_RANGE,
         Kind.NOT_RIPE,
@@ -51,6 +53,8 @@ REMEDIES: Mapping[Kind, str] = {
     Kind.NO_CLICK: "A conversion needs its click; correct the join. They are skipped",
     Kind.UNDECLARED_DOMAIN: "Add it to domain.values, or leave it out; its rows are skipped",
     Kind.NOT_FINITE: "They are read as the mean; correct the export if that is not meant",
+    Kind.NOT_A_NUMBER: "They are read as the mean, as an empty text is; correct the export, or "
+    "read the column as categorical",
     Kind.BEYOND_FLOAT32: "They are read as the mean, as a missing number is; correct the export",
     Kind.OUT_OF_RANGE: "They read the unseen row; raise the table's rows",
     Kind.NOT_RIPE: "They are masked until they are ripe; collect labels later, or give as_of",

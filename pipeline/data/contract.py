@@ -390,6 +390,7 @@ def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[Breac
             continue
         beyond = int((np.isfinite(sizes) & (sizes >= LARGEST)).sum())
         odd = len(sizes) - int((sizes < LARGEST).sum()) - column.null_count - beyond
-        for kind, count in ((Kind.NOT_FINITE, odd), (Kind.BEYOND_FLOAT32, beyond)):
+        unread = Kind.NOT_A_NUMBER if feature.in_text else Kind.NOT_FINITE
+        for kind, count in ((unread, odd), (Kind.BEYOND_FLOAT32, beyond)):
             if count:
                 yield Breach.of(kind, feature.columns[0]), count

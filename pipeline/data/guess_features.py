@@ -165,7 +165,7 @@ def _has_numbers_in_text(name: str, column: pa.ChunkedArray) -> bool:
     known = known.filter(pc.not_equal(known, ""))
     if not len(known):
         return False
-    are_numbers = WrittenNumber().read(known.combine_chunks()).is_valid()
+    are_numbers = WrittenNumber(word=None).read(known.combine_chunks()).is_valid()
     is_named = bool(words & NUMBER_WORDS and not words & ID_WORDS)
     has_fractions = pc.mean(pc.match_substring(known, ".").cast(pa.float64())).as_py() > 0
     share = pc.mean(are_numbers.cast(pa.float64())).as_py()

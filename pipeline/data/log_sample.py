@@ -291,7 +291,7 @@ def amounts(column: pa.ChunkedArray) -> Floats | None:
         return None
     texts = column.combine_chunks().cast(pa.string())
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    read = WrittenNumber().read(texts)
+    read = WrittenNumber(word=None).read(texts)
     is_number = len(read) > read.null_count == texts.null_count
     return numbers(pa.chunked_array([read])) if is_number else None
 

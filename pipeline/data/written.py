@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -105,15 +106,19 @@ class WrittenTime:
 class WrittenNumber:
     """A number in text."""
 
+    word: float | None = np.nan
+    """What a text becomes that is no number: NaN, which the contract counts, or null."""
+
     def read(self, values: pa.Array) -> pa.Array:
-        """Return text as numbers. Blanks around one are dropped; what is no number is null."""
+        """Return text as numbers. Blanks around one are dropped, and an empty text is null."""
         if not is_text(values.type):
             return values
         text = pc.utf8_trim_whitespace(decoded_text(values))
         is_number = pc.match_substring_regex(text, _NUMBER)
         # Arrow reads no number with a plus.
         numbers = pc.utf8_ltrim(pc.if_else(is_number, text, None), characters="+")
-        return numbers.cast(pa.float64())
+        is_word = pc.and_not(pc.not_equal(text, ""), is_number)
+        return pc.if_else(is_word, pa.scalar(self.word, pa.float64()), numbers.cast(pa.float64()))
 
 
 Written = WrittenList | WrittenNumber | WrittenTime
@@ -134,7 +139,7 @@ def written_columns(catalog: Catalog) -> Mapping[str, Written]:
     if log.event_time and log.event_time_format:
         is_unix = log.event_time_format == UNIX
         written[log.event_time] = (
-            WrittenNumber() if is_unix else WrittenTime(format=log.event_time_format)
+            WrittenNumber(word=None) if is_unix else WrittenTime(format=log.event_time_format)
         )
     return written
 

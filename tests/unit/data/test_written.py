@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.data import contract, event_dates, parquet
+from iak.pipeline.data.features import raw_number
 from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.task_labels import label_of
 from iak.pipeline.data.written import WrittenList, WrittenNumber, WrittenTime
@@ -166,9 +167,11 @@ def test_a_number_in_text_is_the_number_that_was_written(values, write):
     assert WrittenNumber().read(texts.dictionary_encode()).equals(read)
 
 
-def test_a_text_that_is_no_number_is_null_and_numbers_stay_as_they_are():
-    words = pa.array(["", "n/a", "nan", "inf", "1,5", "1.2.3", "0x1", "-", "1e", ".5", "7."])
-    assert WrittenNumber().read(words).to_pylist() == [None] * 9 + [0.5, 7.0]
+@given(word=st.sampled_from([None, np.nan]))
+def test_a_text_that_is_no_number_is_marked_and_numbers_stay_as_they_are(word):
+    words = pa.array(["n/a", "nan", "inf", "1,5", "1.2.3", "0x1", "-", "1e", "", " ", ".5", "7."])
+    read = WrittenNumber(word=word).read(words)
+    assert repr(read.to_pylist()) == repr([word] * 8 + [None] * 2 + [0.5, 7.0])
     wholes = pa.array([1, None])
     assert WrittenNumber().read(wholes) is wholes
 
@@ -181,6 +184,23 @@ def test_text_is_a_number_only_where_the_catalogue_says_so():
     assert "in_text = true" in contract.type_advice(problem.expected)
     features = [{"kind": "numeric", "name": "price", "in_text": True}]
     assert contract.schema_problem(in_text, small_catalog(features=features, tables={})) is None
+
+
+def test_words_among_numbers_in_text_are_counted_and_read_as_a_missing_number_is():
+    catalog = written_catalog()
+    rows = as_text(draw_rows(6))
+    at = rows.schema.get_field_index("price")
+    texts = pa.array(["1.5", "n/a", "", None, " ", "null"])
+    (batch,) = rows.set_column(at, "price", texts).to_batches()
+    read = contract.normalised(batch, rows.schema.names, catalog)
+    for key in catalog.log.partition_keys:
+        read = read.append_column(key, pa.array(["a"] * len(read)))
+    counts = contract.inspect(read, catalog).counts
+    assert {b.name: n for b, n in counts.items() if b.column == "price"} == {
+        "warn: text that is no number, NaN or infinite in price": 2
+    }
+    price = next(f for f in catalog.features if f.name == "price")
+    assert np.isnan(raw_number(price, read)).tolist() == [False] + [True] * 5
 
 
 # ------------------------------------------------ a whole log
