@@ -27,6 +27,8 @@ and so on."""
 Fill = Callable[[Outputs], None]
 SMALL_IDS = 1 << 21
 """Whole numbers below this size are remembered with their rows: at most 32 MiB for a table."""
+MAX_STARTS_BITS = 22
+"""Most first bits of a key by which its start in a vocabulary is remembered: 32 MiB for a table."""
 _BLOCK = 32_768
 _MAX_DICT_WORDS = 512
 """Words of a dictionary up to which a `dict` is faster than hashing all of them again."""
@@ -82,7 +84,7 @@ class Table:
         """Return, for each value of a key's first bits, where such keys begin in the vocabulary."""
         starts = self.memo.starts.get(self.name)
         if starts is None:
-            bits = max(len(vocabulary).bit_length(), 1)
+            bits = min(max(len(vocabulary).bit_length(), 1), MAX_STARTS_BITS)
             firsts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
             starts = self.memo.starts[self.name] = np.searchsorted(vocabulary, firsts)
         return starts
@@ -243,7 +245,7 @@ def _look_up(keys_V: hashing.Keys, vocabulary: hashing.Keys, starts: Ids) -> Ids
     """Return the rows of keys in a sorted vocabulary.
 
     Keys are hashes and so spread evenly: each lies near the start that its first bits give. This
-    takes a step or two, where a binary search reads memory all over the vocabulary.
+    takes a few steps, where a binary search reads memory all over the vocabulary.
 
     Args:
         keys_V: keys to look up.
@@ -254,7 +256,15 @@ def _look_up(keys_V: hashing.Keys, vocabulary: hashing.Keys, starts: Ids) -> Ids
         return np.full(len(keys_V), UNSEEN_ROW, np.int64)
     last = len(vocabulary) - 1
     bits = len(starts).bit_length() - 1
-    positions_V = np.minimum(starts.take(keys_V >> np.uint64(64 - bits)), last)
+    positions_V = starts.take(keys_V >> np.uint64(64 - bits))
+    # Of a large vocabulary many keys follow a start. Steps that halve pass most of those that are
+    # smaller. No step passes a key that is not, so no end of the range has to be known.
+    step = 2 * (len(vocabulary) >> bits)
+    while step > 1:
+        step = -(-step // 2)
+        ahead_V = vocabulary.take(np.minimum(positions_V + (step - 1), last))
+        positions_V += step * (ahead_V < keys_V)
+    positions_V = np.minimum(positions_V, last)
     nearest_V = vocabulary.take(positions_V)
     # Step forward where the key found is smaller. A key beyond the last one stays unseen.
     behind = np.flatnonzero(nearest_V < keys_V)

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from iak.pipeline.data import hashing, kinds
 from iak.pipeline.data.features import Encoding, Floats, counted_keys, raw_number
 from iak.pipeline.data.ids import Ids
+from iak.pipeline.data.stored_keys import PREFIX, StoredKeys, map_arrays, write_arrays
 from iak.pipeline.data.table_sum import Entries, TableSum, key_ranges, merge, merged_ranges
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import not_permitted, put_file, putting_file
@@ -37,6 +37,8 @@ FLATTENED = 10.0
 """Factor by which wild values must enlarge the deviation before they are left out of it."""
 FORMAT = 1
 """Format number of `encoding.json`."""
+_ARRAYS = "encoding.safetensors"
+_BOUNDARIES = "boundaries."
 NO_KEYS: hashing.Keys = np.zeros(0, np.uint64)
 
 
@@ -262,11 +264,11 @@ def save(encoding: Encoding, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, npt.NDArray[Any]] = {
-        f"vocabulary.{k}": v.view(np.int64) for k, v in encoding.vocabularies.items()
+        f"{PREFIX}{k}": v.view(np.int64) for k, v in encoding.vocabularies.items()
     }
-    arrays |= {f"boundaries.{k}": v for k, v in encoding.boundaries.items()}
-    with putting_file(folder / "encoding.safetensors") as part:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part)
+    arrays |= {f"{_BOUNDARIES}{k}": v for k, v in encoding.boundaries.items()}
+    with putting_file(folder / _ARRAYS) as part:
+        write_arrays(part, arrays)
     document = {
         "format": FORMAT,
         "statistics": encoding.statistics,
@@ -276,7 +278,7 @@ def save(encoding: Encoding, folder: Path) -> None:
 
 
 def load(folder: Path) -> Encoding:
-    """Read an encoding that `save` wrote.
+    """Open an encoding that `save` wrote. Its vocabularies are mapped, and take no memory.
 
     Raises:
         BadRequest: the folder holds no encoding.
@@ -285,8 +287,10 @@ def load(folder: Path) -> Encoding:
     path = folder / "encoding.json"
     try:
         # safetensors reports a file that may not be read as one that is missing, so open it first.
-        (folder / "encoding.safetensors").open("rb").close()
-        arrays = load_file(folder / "encoding.safetensors")
+        (folder / _ARRAYS).open("rb").close()
+        # Absolute: workers run in other folders.
+        vocabularies = StoredKeys((folder / _ARRAYS).absolute())
+        arrays = map_arrays(folder / _ARRAYS)
         document = current_document(
             json.loads(path.read_text()),
             kind="encoding",
@@ -302,16 +306,12 @@ def load(folder: Path) -> Encoding:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadRequest(f"no encoding at {folder}: {error}. Is it a published base?") from error
     return Encoding(
-        vocabularies={
-            k.removeprefix("vocabulary."): v.view(np.uint64)
-            for k, v in arrays.items()
-            if k.startswith("vocabulary.")
-        },
+        vocabularies=vocabularies,
         statistics=statistics,
         boundaries={
-            k.removeprefix("boundaries."): v
+            k.removeprefix(_BOUNDARIES): np.array(v)
             for k, v in arrays.items()
-            if k.startswith("boundaries.")
+            if k.startswith(_BOUNDARIES)
         },
         kinds=kinds_learned,
     )

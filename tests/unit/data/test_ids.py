@@ -94,17 +94,19 @@ def test_words_are_the_same_from_a_dictionary_and_from_the_memo(words, known):
 @given(
     vocabulary=st.sets(st.integers(0, 2**64 - 1), max_size=60),
     asked=st.lists(st.integers(0, 2**64 - 1), max_size=40),
+    spread=st.sampled_from([1, 16]),
+    starts_bits=st.integers(1, 22),
 )
-def test_looking_up_is_a_binary_search(vocabulary, asked):
-    keys = np.array(sorted(vocabulary), np.uint64)
-    wanted = np.array([*asked, *list(vocabulary)[:20]], np.uint64)
+def test_looking_up_is_a_binary_search(vocabulary, asked, spread, starts_bits):
+    keys = np.unique(np.array(sorted(vocabulary), np.uint64) // np.uint64(spread))
+    wanted = np.array([*asked, *keys.tolist()[:20]], np.uint64)
     where = Table(name="t", spec=TableSpec(), vocabulary=keys, memo=Memo())
     positions = np.searchsorted(keys, wanted)
     is_there = np.isin(wanted, keys)
-    assert (
-        where.rows_of_keys(wanted).tolist()
-        == np.where(is_there, positions + FIRST_ROW, UNSEEN_ROW).tolist()
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ids, "MAX_STARTS_BITS", starts_bits)
+        rows = where.rows_of_keys(wanted)
+    assert rows.tolist() == np.where(is_there, positions + FIRST_ROW, UNSEEN_ROW).tolist()
 
 
 def test_a_code_outside_its_dictionary_is_refused():
