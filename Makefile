@@ -34,7 +34,7 @@ test-long: .venv/.ready ## the rest: faults, whole nights, Ray (and gpu where th
 bench-smoke: .venv/.ready ## every benchmark at a size that shows that it runs (minutes)
 	@for bench in sharding scaling; do \
 	  .venv/bin/iak bench $$bench --smoke out=runs/bench-smoke || exit 1; done
-	@for bench in data tables finetune gate nights quality trunks serve faults; do \
+	@for bench in data tables finetune gate nights quality trunks terms serve faults; do \
 	  $(PYTHON) -m infra.benchmarks $$bench --smoke out=runs/bench-smoke || exit 1; done
 
 lint: .venv/.ready ## format, style, types, who imports whom

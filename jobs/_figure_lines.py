@@ -190,3 +190,16 @@ class LeagueLine(View):
     seeds: int = 1
     lowest_seed: float | None = None
     highest_seed: float | None = None
+
+
+class TermLine(View):
+    """`terms`: kernels under a condition, with or without a term, against the shipped ones."""
+
+    condition: str
+    variant: str
+    seeds: int
+    share: float
+    minus_shipped: float
+    low: float | None = None
+    """Lower end of the 95 % interval of `minus_shipped`; None where there is none."""
+    high: float | None = None

@@ -28,6 +28,7 @@ from iak.jobs._figure_lines import (
     VariantLine,
 )
 from iak.jobs._figures_quality import draw_quality, logs_of
+from iak.jobs._figures_terms import conditions_of, draw_terms
 from iak.pipeline.planning.estimate import Estimate
 from iak.schemas.record import BenchmarkRecord
 
@@ -78,6 +79,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
     """Draw a record. A benchmark that has no picture is skipped."""
     logs = logs_of(record) if record.bench in ("quality", "trunks") else []
     tables = _measured_tables(record) if record.bench == "sharding" else []
+    conditions = conditions_of(record) if record.bench == "terms" else []
     panels = {
         "data": (_data, 1),
         "faults": (_faults, 1),
@@ -89,6 +91,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         "serve": (_serve, 3),
         "sharding": (_sharding, max(1, min(_MAX_PANELS, len(tables)))),
         "tables": (_tables, 2),
+        "terms": (draw_terms, max(1, len(conditions))),
         "trunks": (draw_quality, max(1, len(logs))),
     }
     if record.bench not in panels:

@@ -57,6 +57,10 @@ BENCHMARKS = {
         spec="BenchTrunksSpec",
         help="Each trunk and reader of histories as a base, alone and with kernels, on public logs",
     ),
+    "terms": Benchmark(
+        spec="BenchTermsSpec",
+        help="Where rate and compression pay: left out, on planted logs that are made harder",
+    ),
     "serve": Benchmark(
         spec="BenchServeSpec",
         help="What a thousand kernels cost in predictions, from Parquet and over HTTP",

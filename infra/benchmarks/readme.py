@@ -33,6 +33,7 @@ from infra.benchmarks.readme_lines import (
     SimulatedLine,
     SizeLine,
     StageLine,
+    TermLine,
     TrunkLine,
     VariantLine,
 )
@@ -59,6 +60,7 @@ def chapter(folder: Path) -> str:
         "nights": nights_text,
         "quality": quality_text,
         "trunks": trunks_text,
+        "terms": terms_text,
         "data": _data,
         "sharding": _sharding,
         "scaling": _scaling,
@@ -479,6 +481,48 @@ def _quality_row(line: LeagueLine) -> list[str]:
         _decimal(line.of_continued, ".2f"),
         f"{line.at_cap} of {line.seeds}",
     ]
+
+
+def terms_text(record: BenchmarkRecord, subfolder: str) -> str:
+    """Return the section of `terms`: each variant under each condition, beside the shipped one.
+
+    Args:
+        record: of the benchmark.
+        subfolder: folder of the records, relative to the page.
+    """
+    lines = _head(
+        record,
+        subfolder,
+        "Where rate and compression pay",
+        "Kernels without a term of the bottleneck, on planted logs whose tuning days are made "
+        "harder. The share is that of the reachable gain, by the expected log-loss of clicks on "
+        "the last two days.",
+    )
+    lines += table_of(
+        ["tuning days", "kernels", "share", "minus shipped, 95 % over seeds", "shown",
+         "AUC over the base", "calibration", "harmed domains"],
+        [
+            [
+                line.condition,
+                line.variant,
+                f"{line.share:.3f}",
+                _over_seeds(line),
+                line.shown or "-",
+                f"{line.delta_auc:+.4f}",
+                f"{line.calibration:.3f}",
+                f"{line.harmed} of {line.domains}",
+            ]
+            for line in record.lines(TermLine)
+        ],
+    )  # fmt: skip
+    return "\n".join([*lines, *(f"- {note}" for note in record.notes), ""])
+
+
+def _over_seeds(line: TermLine) -> str:
+    """Return the difference to the shipped kernels with its interval; a dash for those."""
+    if line.low is None or line.high is None:
+        return "-"
+    return f"{line.minus_shipped:+.3f} [{line.low:+.3f}, {line.high:+.3f}]"
 
 
 def trunks_text(record: BenchmarkRecord, subfolder: str) -> str:

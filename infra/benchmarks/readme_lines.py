@@ -238,6 +238,25 @@ class PairLine(DifferenceLine):
     verdict: str
 
 
+# ------------------------------------------------------------ terms
+
+
+class TermLine(View):
+    """`terms`: kernels under a condition, with or without a term, against the shipped ones."""
+
+    condition: str
+    variant: str
+    share: float
+    minus_shipped: float
+    low: float | None = None
+    high: float | None = None
+    shown: str = ""
+    delta_auc: float
+    calibration: float
+    harmed: int
+    domains: int
+
+
 # ------------------------------------------------------------ trunks
 
 

@@ -15,6 +15,7 @@ from iak.schemas.numbers import (
     CountOrZero,
     Rows,
     Seed,
+    Share,
     Size,
     TableRows,
     Whole,
@@ -182,6 +183,31 @@ class BenchNightsSpec(BenchSpec):
     """Items of the log."""
     workers: Workers = 2
     """gloo workers, one thread each."""
+
+
+class BenchTermsSpec(BenchSpec):
+    """Settings of `terms`: kernels without single terms, on planted logs that are made harder."""
+
+    rows: Rows = 600_000
+    """Rows of the planted log over all days."""
+    days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
+    """Its days. The last two judge, and kernels are tuned on the six before them."""
+    regions: Count = 8
+    """Domains."""
+    users: Count = 5_000
+    """Users of the log."""
+    items: Count = 2_000
+    """Items of the log."""
+    noise: Share = 0.3
+    """Share of the recent rows that trade their labels, under that condition."""
+    thin_rows: Count = 50
+    """Rows of each region and day that are left, under that condition."""
+    poison: Share = 0.1
+    """Share of one day's rows without a click that become clicks, under that condition."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(without_repeats)] = (
+        *range(5),
+    )
+    """Seeds, each of a log, a base and kernels."""
 
 
 class SeparatedLogsSpec(BenchSpec):

@@ -15,6 +15,7 @@ SIZES = {
     "gate": "rows",
     "nights": "rows",
     "quality": "trials",
+    "terms": "rows",
     "trunks": "planted_rows",
 }
 """The setting that a smoke run makes smaller, where it is not batch_rows."""
@@ -76,6 +77,13 @@ LINES = {
          "seeds": 2, "auc": 0.7, "delta_auc": 2e-3, "low": 1e-3, "high": 3e-3, "lowest_seed": 1e-3,
          "highest_seed": 2e-3}
         for method in ("dlrm", "dlrm-din")
+    ],
+    "terms": [
+        {"table": "terms", "condition": condition, "variant": variant, "seeds": 2, "share": 0.5,
+         "minus_shipped": -0.01, "low": low, "high": low and low + 0.01, "shown": "",
+         "delta_auc": 0.01, "calibration": 1.0, "harmed": 0, "domains": 4}
+        for condition in ("as they are", "few rows")
+        for variant, low in (("as shipped", None), ("without the rate", -0.02))
     ],
     "serve": [
         *(
