@@ -14,6 +14,8 @@ from iak.schemas.base import Settings
 
 _MIN_SIMILARITY = 0.8
 """Ratio of `difflib` above which the last parts of two dotted names count as similar."""
+_FEW_SETTINGS = 12
+"""Most settings that a message names, a group counted once."""
 
 
 def dotted(tree: Settings, below: str = "") -> list[str]:
@@ -46,8 +48,16 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str)
             continue
         if any(plain.startswith(f"{n}.") for n, is_open in names.items() if is_open):
             continue
-        advice = near_settings(plain, names) or f"{command} --help lists them all"
+        advice = near_settings(plain, names) or _every_setting(names, command)
         raise BadRequest(f"{command}: there is no setting {name!r}. {advice}")
+
+
+def _every_setting(names: Iterable[str], command: str) -> str:
+    """Return a sentence that names all settings of a verb that has few; else one with its help."""
+    outer = dict.fromkeys(name.partition(".")[0] + ".*" * ("." in name) for name in names)
+    if len(outer) > _FEW_SETTINGS:
+        return f"{command} --help lists them all"
+    return f"It takes {', '.join(outer)}"
 
 
 def plain_name(name: str, names: Collection[str]) -> str:

@@ -30,8 +30,9 @@ from iak.pipeline.runs.nightly_records import night_folder, read_nights
 from iak.pipeline.runs.record import now
 from iak.pipeline.storage.store import open_store
 from iak.schemas.base import Spec
+from iak.schemas.log import Catalog
 from iak.schemas.night import DomainNight, NightRecord
-from iak.schemas.nightly import NightlySpec
+from iak.schemas.nightly import NightlySpec, ReadySpec
 from iak.schemas.nightly_job import (
     NightlyBackfillSpec,
     NightlyCheckSpec,
@@ -376,4 +377,21 @@ def init(spec: NightlyInitSpec) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     put_file(out, commented(settings))
     console.print(f"wrote {out}; check it by `iak nightly check {out}`", markup=False)
+    if "ready" not in settings:
+        _tell_of_markers(catalog, data_root)
     return OK
+
+
+def _tell_of_markers(catalog: Catalog, data_root: str) -> None:
+    """Say how long a night waits for each day, where the log's writer leaves no markers."""
+    from iak.pipeline.data.partition_days import newest_unmarked  # pyarrow takes a second to load
+
+    ready = ReadySpec()
+    if newest := newest_unmarked(catalog, data_root, ready.marker):
+        console.print(
+            f"no {ready.marker} lies in the log: a day counts as complete once its newest file is "
+            f"{ready.quiet_for} hours old; now the newest is of {newest:%Y-%m-%d %H:%M} UTC. For "
+            'days that are whole when they arrive (a copied log), set quiet_for = "PT0S" under '
+            "[ready]",
+            markup=False,
+        )

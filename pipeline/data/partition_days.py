@@ -20,7 +20,7 @@ from iak.pipeline.data import contract, event_dates, logs, parquet, partitions, 
 from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.dates import LogDates
 from iak.pipeline.data.fingerprints import with_contents
-from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable, open_folder
 from iak.pipeline.data.splits import Selection, Split
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
@@ -74,6 +74,25 @@ def log_dates(catalog: Catalog, data_root: str, *, today: date | None) -> LogDat
     """
     uri = stores.below(data_root, catalog.log.path)
     return event_dates.read_dates(uri, catalog, today)[0]
+
+
+def newest_unmarked(catalog: Catalog, data_root: str, marker: str) -> datetime | None:
+    """Return when the newest file of a log was written, where no folder of it has a marker.
+
+    Args:
+        catalog: the log's catalogue.
+        data_root: folder or URI below which `log.path` lies.
+        marker: name of the file that a writer puts into a finished partition.
+
+    Returns:
+        The time; None where some folder has the marker, or where there is no file.
+    """
+    filesystem, root = open_folder(stores.below(data_root, catalog.log.path))
+    every = pa.fs.FileSelector(root, recursive=True, allow_not_found=True)
+    files = [f for f in filesystem.get_file_info(every) if f.type == pa.fs.FileType.File]
+    if any(file.base_name == marker for file in files):
+        return None
+    return max((file.mtime for file in files if file.mtime), default=None)
 
 
 def list_partitions(

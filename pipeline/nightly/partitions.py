@@ -206,7 +206,8 @@ def _unfinished(files: PartitionFiles, clock: Clock) -> str:
     wanted = clock.ready.quiet_for // timedelta(minutes=1)
     return (
         f"{name} has no {clock.ready.marker}, and its newest file is {quiet:,} minutes old; with "
-        f"{wanted:,} it counts as complete. Write the marker, or lower ready.quiet_for"
+        f"{wanted:,} it counts as complete. Write the marker; or, for days that are whole when "
+        'they arrive (a copied log), set quiet_for = "PT0S" under [ready]'
     )
 
 

@@ -292,10 +292,14 @@ def _find_night(
 
 
 def _no_complete_day(dates: LogDates, spec: NightlySpec) -> str:
-    waits = "" if spec.ready.needs_marker else f", or quiet for {spec.ready.quiet_for}"
+    waits, remedy = "", ""
+    if not spec.ready.needs_marker:
+        waits = f", or no new file for {spec.ready.quiet_for} hours"
+        remedy = ' For days that are whole when they arrive (a copied log), set quiet_for = "PT0S"'
+        remedy += " under [ready]"
     return (
         f"{spec.data_root}: no day is complete: most partitions of a day must have "
-        f"{spec.ready.marker}{waits} ([ready]). {dates.span}. Name a day by date=, or wait"
+        f"{spec.ready.marker}{waits} ([ready]). {dates.span}. Name a day by date=, or wait.{remedy}"
     )
 
 

@@ -7,7 +7,12 @@ import pyarrow.compute as pc
 import pytest
 
 from iak.pipeline.data.content import KeptContents
-from iak.pipeline.data.partition_days import list_partitions, log_dates, read_newest_days
+from iak.pipeline.data.partition_days import (
+    list_partitions,
+    log_dates,
+    newest_unmarked,
+    read_newest_days,
+)
 from iak.schemas.domain import Domain
 from tests.builders import DAYS, partition, small_catalog, write_file, write_log
 
@@ -80,6 +85,20 @@ def test_the_newest_file_dates_a_partition(tmp_path, rows):
     found = by_name(newest(tmp_path))["ningbo", DAYS[1]]
     assert (found.files, found.rows) == (2, 8)
     assert found.newest == datetime.fromtimestamp(2_000_000_000, UTC)
+
+
+def test_a_log_without_markers_says_when_its_newest_file_was_written(tmp_path):
+    catalog = small_catalog(log__path="")
+    assert newest_unmarked(catalog, str(tmp_path), "_SUCCESS") is None
+    write_log(tmp_path, LAYOUT)
+    files = sorted(tmp_path.rglob("*.parquet"))
+    for number, file in enumerate(files):
+        os.utime(file, (1_000 + number,) * 2)
+    written = datetime.fromtimestamp(1_000 + len(files) - 1, UTC)
+    assert newest_unmarked(catalog, str(tmp_path), "_SUCCESS") == written
+    (files[0].parent / "_SUCCESS").touch()
+    assert newest_unmarked(catalog, str(tmp_path), "_SUCCESS") is None
+    assert newest_unmarked(catalog, str(tmp_path), "_DONE") is not None
 
 
 def test_content_is_that_of_the_rows_whatever_their_files_are_called(tmp_path, rows):

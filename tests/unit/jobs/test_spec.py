@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from iak.jobs._spec import dotted, near_settings, refuse_other_than_text, refuse_unknown
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import known_settings
+from iak.schemas.export import ExportSpec
 from iak.schemas.job import AdoptSpec, FinetuneSpec, PretrainSpec
 
 KNOWN = sorted(known_settings(PretrainSpec))
@@ -55,6 +56,13 @@ def test_an_unknown_setting_is_refused_with_the_command_and_what_is_near(word, n
         refuse_unknown(PretrainSpec, ["seed", word], command="iak pretrain")
     assert str(error.value).startswith("iak pretrain: ")
     assert repr(word) in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["run_dir", "data-root"])
+def test_a_verb_of_few_settings_names_them_all(word):
+    with pytest.raises(BadRequest, match=r"It takes catalog, base, .*, tables\.\*") as error:
+        refuse_unknown(ExportSpec, [word], command="iak export")
+    assert "tables.precision" not in str(error.value)
 
 
 def test_at_most_four_names_are_suggested():

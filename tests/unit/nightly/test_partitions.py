@@ -112,8 +112,9 @@ def test_days_that_hold_alike_are_told_once():
     days = judge_partitions(copied, WEEK, clock(), {}, NO_LABELS)
     assert held_partitions(days) == {
         A: "region=a/2026-10-28 has no _SUCCESS, and its newest file is 30 minutes old; with 120 "
-        "it counts as complete. Write the marker, or lower ready.quiet_for (6 days before are "
-        "like it, from 2026-10-22 on)"
+        "it counts as complete. Write the marker; or, for days that are whole when they arrive (a "
+        'copied log), set quiet_for = "PT0S" under [ready] (6 days before are like it, from '
+        "2026-10-22 on)"
     }
 
 
