@@ -450,19 +450,36 @@ def quality_text(record: BenchmarkRecord, subfolder: str) -> str:
         "",
     ]
     league = [r for r in record.lines(LeagueLine, "league") if r.is_first]
-    lines += table_of(
-        ["log", "method", "AUC", "over the base, 95 %", "lowest and highest seed", "GAUC",
-         "log-loss", "calibration", "harmed domains", "parameters", "CPU of continued",
-         "at its cap"],
-        [_quality_row(line) for line in league],
-    )  # fmt: skip
     pairs = [r for r in record.lines(PairLine, "pairs") if r.is_first and r.rival != "base"]
-    lines += table_of(
-        ["log", "method", "minus", "difference, 95 %", "lowest and highest seed", "shown"],
-        [[r.log, r.method, r.what, _interval(r), _seeds(r), r.verdict] for r in pairs],
-    )
+    lines += _league_tables([r for r in league if not r.by_day], [r for r in pairs if not r.by_day])
+    dated = {r.log for r in league if r.by_day}
+    if dated:
+        lines += [
+            "**Freshness.** Above, counts are out of fold. Here methods read labels of days before "
+            "a row's own, up to the end of the window, on logs whose rows have times:",
+            "",
+        ]
+        lines += _league_tables(
+            [r for r in league if r.log in dated], [r for r in pairs if r.by_day]
+        )
     lines += _targets(record)
     return "\n".join([*lines, *(f"- {note}" for note in record.notes), ""])
+
+
+def _league_tables(league: Sequence[LeagueLine], pairs: Sequence[PairLine]) -> list[str]:
+    """Return the table of methods beside the base, and that of IAK's forms beside rivals."""
+    return [
+        *table_of(
+            ["log", "method", "AUC", "over the base, 95 %", "lowest and highest seed", "GAUC",
+             "log-loss", "calibration", "harmed domains", "parameters", "CPU of continued",
+             "at its cap"],
+            [_quality_row(line) for line in league],
+        ),
+        *table_of(
+            ["log", "method", "minus", "difference, 95 %", "lowest and highest seed", "shown"],
+            [[r.log, r.method, r.what, _interval(r), _seeds(r), r.verdict] for r in pairs],
+        ),
+    ]  # fmt: skip
 
 
 def _quality_row(line: LeagueLine) -> list[str]:

@@ -227,6 +227,8 @@ class LeagueLine(DifferenceLine):
     copies: int
     of_continued: float | None
     at_cap: int
+    by_day: bool = False
+    """Whether the method reads counts of earlier days alone."""
 
 
 class PairLine(DifferenceLine):
@@ -236,6 +238,7 @@ class PairLine(DifferenceLine):
     what: str
     """The rival in words."""
     verdict: str
+    by_day: bool = False
 
 
 # ------------------------------------------------------------ terms

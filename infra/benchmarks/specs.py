@@ -24,9 +24,11 @@ from iak.schemas.numbers import (
 )
 from iak.schemas.paths import FolderToRead, FolderToWrite
 
-QualityLog = Literal[
+SeparatedLog = Literal[
     "planted", "frappe", "movielens", "retailrocket", "xmrec", "coupons", "open_bandit", "ipinyou"
 ]
+QualityLog = Literal[SeparatedLog, "planted_large_test"]
+"""Logs of `quality`: `planted_large_test` is the planted one with many more test rows."""
 QualityMethod = Literal[
     "base",
     "platt",
@@ -35,6 +37,8 @@ QualityMethod = Literal[
     "iak_gated",
     "iak_counts",
     "iak_pairs",
+    "iak_past",
+    "iak_past_pairs",
     "iak_no_kl",
     "iak_one_phase",
     "iak_h_only",
@@ -42,6 +46,7 @@ QualityMethod = Literal[
     "bottleneck",
     "head",
     "lora",
+    "lora_past",
     "dense",
     "continued",
     "continued_without_state",
@@ -227,6 +232,8 @@ class SeparatedLogsSpec(BenchSpec):
     """Its users."""
     planted_regions: Count = 8
     """Its domains."""
+    planted_repeats: Annotated[Whole, Field(ge=0, le=1_000)] = 15
+    """How often the log `planted_large_test` draws its test days again from the same truth."""
 
 
 class BenchQualitySpec(SeparatedLogsSpec):
@@ -254,7 +261,7 @@ class BenchTrunksSpec(SeparatedLogsSpec):
     """Settings of `trunks`: each trunk and each reader of histories, as a base and with kernels."""
 
     logs: Annotated[
-        tuple[QualityLog, ...], Field(min_length=1), AfterValidator(without_repeats)
+        tuple[SeparatedLog, ...], Field(min_length=1), AfterValidator(without_repeats)
     ] = ("movielens", "retailrocket")
     """Logs, one after the other."""
     trunks: Annotated[tuple[Trunk, ...], Field(min_length=1), AfterValidator(without_repeats)] = (

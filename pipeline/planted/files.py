@@ -99,6 +99,41 @@ def generate(knobs: Knobs, out: Path, progress: Callable[[int], None]) -> SynthR
     return _result(manifest, out, was_there=False)
 
 
+def repeat_last_days(
+    knobs: Knobs, out: Path, progress: Callable[[int], None], *, days: int, times: int
+) -> None:
+    """Write the last days of a planted log again, each time as a log of its own, `out`/1 and so on.
+
+    Users, items and probabilities are those of the log. Each time, histories begin as they were
+    before these days, and users, items and labels are drawn anew. So a test can have as many rows
+    as its question needs, on a log whose other days stay as they are.
+
+    Args:
+        knobs: settings of the log; see `generate`.
+        out: a folder that is absent.
+        progress: called after each row group with the rows that it added.
+        days: days that are drawn again, at the end of the log.
+        times: how often.
+    """
+    world = build_world(knobs)
+    levels = rows.fit_levels(world)
+    first, next_id = knobs.days - days, knobs.rows
+    with putting_folder(out) as partial:
+        for region in world.regions:
+            before = rows.first_histories(world, region)
+            for day in range(first):
+                for _ in rows.day_blocks(world, levels, region, before, day=day):
+                    pass  # the clicks of each block join the histories
+            for repetition in range(1, times + 1):
+                histories, folder = before.copy(), partial / str(repetition)
+                for day in range(first, knobs.days):
+                    part = _write_part(
+                        world, levels, region, histories, folder, progress, day=day,
+                        id_from=next_id, repetition=repetition,
+                    )  # fmt: skip
+                    next_id += part.rows
+
+
 def _finished(knobs: Knobs, out: Path) -> SynthManifest | None:
     """Return the manifest of this very log in `out`, None where the folder is absent or empty.
 
@@ -193,6 +228,7 @@ def _write_part(
     *,
     day: int,
     id_from: int,
+    repetition: int = 0,
 ) -> SynthPart:
     """Write one region's day, events and truth with the same row groups.
 
@@ -205,12 +241,14 @@ def _write_part(
         progress: called after each row group with the rows that it added.
         day: index of the day in the log.
         id_from: `event_id` of the first row.
+        repetition: see `rows.day_blocks`.
     """
     dt = world.knobs.start_date + timedelta(days=day)
     paths = [_part_path(folder, kind, region.name, dt) for kind in ("events", "truth")]
     clicks = orders = 0
     with PairedFiles(events=paths[0], truth=paths[1], progress=progress) as files:
-        for block, truth, labels in rows.day_blocks(world, levels, region, histories, day=day):
+        drawn = rows.day_blocks(world, levels, region, histories, day=day, repetition=repetition)
+        for block, truth, labels in drawn:
             events = _event_table(
                 world, region, block, labels, weekday=dt.weekday(), id_from=id_from + files.rows
             )

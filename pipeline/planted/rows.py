@@ -130,6 +130,12 @@ class Histories:
         """
         self.last_UH = np.full((users, HISTORY), -1, dtype=np.int32)
 
+    def copy(self) -> "Histories":
+        """Return the same histories, which later clicks of these do not change."""
+        other = Histories(users=0)
+        other.last_UH = self.last_UH.copy()
+        return other
+
     def read(self, user: I64) -> I32:
         """Return the current histories of these users, (B, H)."""
         return self.last_UH[user]
@@ -363,7 +369,13 @@ def _level_for(logit: F64, rate: float, weight: F64) -> float:
 
 
 def day_blocks(
-    world: World, levels: Levels, region: Region, histories: Histories, *, day: int
+    world: World,
+    levels: Levels,
+    region: Region,
+    histories: Histories,
+    *,
+    day: int,
+    repetition: int = 0,
 ) -> Iterator[tuple[Block, Truth, Labels]]:
     """Yield the blocks of one region's day. The clicks of each then join the histories.
 
@@ -373,10 +385,12 @@ def day_blocks(
         region: region whose day it is.
         histories: the region's histories after the day before.
         day: index of the day in the log.
+        repetition: 0 for the log's own rows; other numbers draw other rows from the same truth.
     """
     dt = world.knobs.start_date + timedelta(days=day)
     start_s = int(datetime(dt.year, dt.month, dt.day, tzinfo=UTC).timestamp())
-    rng = np.random.default_rng((world.knobs.seed, ROWS_STREAM, region.number, day))
+    stream = (world.knobs.seed, ROWS_STREAM, region.number, day)
+    rng = np.random.default_rng((*stream, repetition) if repetition else stream)
     for window in windows(start_s, int(world.rows_RD[region.number, day]), rng):
         block = draw_block(world, region, histories, rng, day=day, window=window)
         truth = _truth(world, levels, region, block, day=day)

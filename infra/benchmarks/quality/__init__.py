@@ -7,6 +7,7 @@ another folder.
     logs.py         a log's rows in two folders, separated by the catalogue's splits
     setup.py        all that a method may read: the window and a base
     methods.py      IAK, its ablations, IAK with statistics (settings of the library's nights)
+    past.py         statistics of earlier days, by the rows' times
     training.py     continued, full by domain, joint (the library's pre-training)
     dense.py        LoRA, towers, all dense parameters, a plain bottleneck (over frozen activations)
     trainer.py      how those four are fitted: for all rows, then for each domain

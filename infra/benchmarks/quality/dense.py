@@ -74,6 +74,36 @@ def fit_lora(setup: MethodSetup, hyper: Hyper) -> Fitted:
 
     Source: Hu et al. 2022, "LoRA: low-rank adaptation of large language models". The scale is 1.
     """
+    logits, start = _lora(setup, hyper)
+    return _fitted(setup, hyper, logits, start)
+
+
+def fit_lora_with_statistics(setup: MethodSetup, hyper: Hyper) -> Fitted:
+    """Tune LoRA, and a hidden layer over [h ; s] whose output is added to its logits.
+
+    s are the statistics of the window's catalogue. The layer is as wide as a kernel's.
+    """
+    lora, start = _lora(setup, hyper)
+    tune = setup.tune
+    read_NR = torch.cat([tune.h_NH, tune.s_NS], dim=1)
+    mean_R, scale_R = read_NR.mean(0), read_NR.std(0, correction=0).clamp(min=1e-6)
+    hidden, width, tasks = KernelSpec().hidden, read_NR.shape[1], tune.labels_NT.shape[1]
+    generator = torch.Generator().manual_seed(setup.seed)
+    inner = torch.empty(hidden, width).uniform_(-1, 1, generator=generator) * width**-0.5
+    side = {"side.in": inner, "side.bias": torch.zeros(hidden)}
+    # Its output is zero at the start, so that the base is a candidate.
+    side["side.out"] = torch.zeros(tasks, hidden)
+
+    def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
+        read_BR = (torch.cat([rows.h_NH, rows.s_NS], dim=1) - mean_R) / scale_R
+        hidden_BU = torch.relu(read_BR @ weights["side.in"].T + weights["side.bias"])
+        return lora(weights, rows) + hidden_BU @ weights["side.out"].T
+
+    return _fitted(setup, hyper, logits, {**start, **side})
+
+
+def _lora(setup: MethodSetup, hyper: Hyper) -> tuple[Logits, Weights]:
+    """Return the logits of LoRA, and its weights at the start, where it changes nothing."""
     module, rank = Dense(setup.dense), int(hyper["rank"])
     frozen = {name: p.detach() for name, p in module.named_parameters()}
 
@@ -87,7 +117,7 @@ def fit_lora(setup: MethodSetup, hyper: Hyper) -> Fitted:
         out_BT: Tensor = functional_call(module, changed, (rows.x_NX,))
         return out_BT
 
-    return _fitted(setup, hyper, logits, low_rank(frozen, rank, seed=setup.seed))
+    return logits, low_rank(frozen, rank, seed=setup.seed)
 
 
 def low_rank(frozen: Mapping[str, Tensor], rank: int, *, seed: int) -> Weights:

@@ -14,7 +14,7 @@ from infra.benchmarks.quality.space import Space, trial_settings, trials_of
 from infra.benchmarks.specs import BenchQualitySpec
 
 IAK = "iak"
-SUBJECTS = (IAK, "iak_counts", "iak_pairs")
+SUBJECTS = (IAK, "iak_counts", "iak_pairs", "iak_past", "iak_past_pairs")
 """Forms of IAK that are compared with every rival."""
 
 
@@ -91,11 +91,12 @@ class League:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Return the methods that the log allows: those that know the truth need a planted one."""
+        """Return the methods that the log allows: some need a known truth, some the rows' times."""
         return tuple(
             name
             for name in self.spec.methods
-            if self.log.has_truth or not METHODS[name].knows_truth
+            if (self.log.has_truth or not METHODS[name].knows_truth)
+            and (self.log.has_times or not METHODS[name].needs_times)
         )
 
     @property
@@ -192,11 +193,13 @@ class League:
         return cell
 
     def _key(self, kind: str, name: str, hyper: Hyper, seed: int) -> CellKey:
+        # A trial reads no test row, so that logs with one window share it.
+        is_trial = kind == "trial"
         return CellKey.model_validate(
             {
                 "kind": kind,
-                "log": self.log.window.name,
-                "fingerprint": self.log.fingerprint,
+                "log": self.log.window.name if is_trial else self.log.name,
+                "fingerprint": self.log.fingerprint if is_trial else self.log.test_fingerprint,
                 "method": name,
                 "version": METHODS[name].version,
                 "hyper": hyper,

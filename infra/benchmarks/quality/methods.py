@@ -65,6 +65,8 @@ class Method:
     knows_truth: bool = False
     """Whether it knows what the generator of a planted log knows. Such a method is no rival, and
     other logs are without it."""
+    needs_times: bool = False
+    """Whether it counts rows by day. A log whose rows have no time is without it."""
 
 
 def fit_base(setup: MethodSetup, _hyper: Hyper) -> Fitted:

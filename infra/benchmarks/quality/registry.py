@@ -7,6 +7,7 @@ from infra.benchmarks.quality.dense import (
     fit_dense,
     fit_head,
     fit_lora,
+    fit_lora_with_statistics,
     lora_space,
     rate_space,
 )
@@ -20,6 +21,7 @@ from infra.benchmarks.quality.methods import (
     kernel_space,
     kernels,
 )
+from infra.benchmarks.quality.past import by_day, earlier_days, earlier_days_and_pairs
 from infra.benchmarks.quality.training import (
     continued,
     continued_space,
@@ -49,6 +51,18 @@ METHODS: dict[str, Method] = {
         fit=kernels(statistics=counts_and_pairs),
         searched_as="iak",
     ),
+    "iak_past": Method(
+        what="IAK with counts of earlier days",
+        fit=by_day(kernels(statistics=earlier_days)),
+        searched_as="iak",
+        needs_times=True,
+    ),
+    "iak_past_pairs": Method(
+        what="IAK with counts and co-occurrence of earlier days",
+        fit=by_day(kernels(statistics=earlier_days_and_pairs)),
+        searched_as="iak",
+        needs_times=True,
+    ),
     "iak_no_kl": Method(
         what="IAK without the rate", fit=kernels(kernel__beta=0.0), searched_as="iak"
     ),
@@ -71,6 +85,12 @@ METHODS: dict[str, Method] = {
     ),
     "head": Method(what="towers by domain", fit=fit_head, space=rate_space(1e-3)),
     "lora": Method(what="LoRA on trunk and towers", fit=fit_lora, space=lora_space),
+    "lora_past": Method(
+        what="LoRA with counts of earlier days",
+        fit=by_day(fit_lora_with_statistics, earlier_days),
+        searched_as="lora",
+        needs_times=True,
+    ),
     "dense": Method(what="trunk and towers by domain", fit=fit_dense, space=rate_space(3e-4)),
     "continued": Method(
         what="continued training of everything",

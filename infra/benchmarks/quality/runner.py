@@ -20,10 +20,18 @@ from infra.benchmarks.quality.judge import (
     save_predictions,
     selection_loss,
 )
-from infra.benchmarks.quality.logs import SeparatedLog
+from infra.benchmarks.quality.logs import TEST, SeparatedLog
 from infra.benchmarks.quality.methods import Fitted
 from infra.benchmarks.quality.registry import METHODS
-from infra.benchmarks.quality.setup import MethodSetup, Predicted, Rows, Slice, train_base
+from infra.benchmarks.quality.setup import (
+    MethodSetup,
+    Predicted,
+    Rows,
+    Slice,
+    joined,
+    joined_rows,
+    train_base,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Runner:
         # A copy, because the setup keeps the frozen rows that trials share. A copy computes them
         # again, so that the cost of the cell has the base's pass over the rows too.
         fitted, cell = self._fitted(key, replace(self._setup(key.seed)))
-        predicted = fitted.predict(Slice(self.log.test, "test"))
+        predicted = joined([fitted.predict(rows) for rows in self._tests])
         save_predictions(self._predictions(key), predicted)
         base = self._base_predictions(key.seed)
         measured = {"lines": lines_of(self._test_rows, predicted, base)}
@@ -53,7 +61,7 @@ class Runner:
         if not self.log.has_truth:
             return None
         task = tasks_of(self.log.test.catalog)[0].name
-        true_p = true_probabilities(Slice(self.log.test, "test"))[task]
+        true_p = joined([true_probabilities(rows) for rows in self._tests])[task]
         return reachable_share(true_p, base[task], predicted[task])
 
     def pair(self, key: CellKey, mine: CellKey, other: CellKey) -> Cell:
@@ -88,12 +96,24 @@ class Runner:
         return fitted, cell
 
     def _base_predictions(self, seed: int) -> Predicted:
-        path = self._root / "predictions" / f"base-seed{seed}.parquet"
+        path = self._predictions_folder / f"base-seed{seed}.parquet"
         if not path.is_file():
-            setup = self._setup(seed)
-            rows = Slice(self.log.test, "test")
-            save_predictions(path, setup.predicted(rows, base=setup.base))
+            labelled_by, _, predicted = self._labelled
+            if seed != labelled_by:
+                setup = self._setup(seed)
+                predicted = joined([setup.predicted(r, base=setup.base) for r in self._tests])
+            save_predictions(path, predicted)
         return load_predictions(path)
+
+    @property
+    def _tests(self) -> list[Slice]:
+        """Return the test rows, in parts that memory can hold."""
+        return [Slice(window, TEST) for window in self.log.tests]
+
+    @property
+    def _predictions_folder(self) -> Path:
+        # Beside the last part, because logs that differ in their test share the other folders.
+        return self.log.tests[-1].root.parent / "predictions"
 
     @property
     def _root(self) -> Path:
@@ -135,16 +155,24 @@ class Runner:
     def _valid_rows(self) -> Rows:
         return self._any_setup.rows(Slice(self.log.window, "valid"))
 
-    @cached_property
+    @property
     def _test_rows(self) -> Rows:
-        return self._any_setup.rows(Slice(self.log.test, "test"))
+        return self._labelled[1]
+
+    @cached_property
+    def _labelled(self) -> tuple[int, Rows, Predicted]:
+        """Return a seed, the labels of the test rows, and what the base of the seed predicts."""
+        setup = self._any_setup
+        parts = [setup.rows_with_base(rows) for rows in self._tests]
+        rows, predicted = zip(*parts, strict=True)
+        return setup.seed, joined_rows(rows), joined(predicted)
 
     @property
     def _any_setup(self) -> MethodSetup:
         return next(iter(self._setups.values()), None) or self._setup(0)
 
     def _predictions(self, key: CellKey) -> Path:
-        return self._root / "predictions" / f"{key.method}-seed{key.seed}-{key.id}.parquet"
+        return self._predictions_folder / f"{key.method}-seed{key.seed}-{key.id}.parquet"
 
 
 def run_facts() -> dict[str, Any]:

@@ -5,11 +5,11 @@ runner passes the test rows to the fitted method afterwards, as `Slice`.
 """
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from iak.pipeline.activations.represent import represent
+from iak.pipeline.activations.statistics import count_past
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase, open_base, task_shapes
 from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import open_log
+from iak.pipeline.fresh.inputs import statistics_of
+from iak.pipeline.fresh.past import past_of
+from iak.pipeline.fresh.state import State
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape, probabilities
@@ -48,6 +53,7 @@ Floats = npt.NDArray[np.float64]
 Predicted = Mapping[str, Floats]
 """Metric task (`ctr`, `cvr`, `ctcvr`) -> probability of each row, in the slice's order."""
 ONE_WORKER: Mapping[str, Any] = {"workers": 1, "device": "cpu"}
+A = TypeVar("A", bound=np.generic)
 BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
 
 
@@ -70,12 +76,47 @@ class Rows:
     users_N: npt.NDArray[np.int64] | None
 
 
+def joined(parts: Sequence[Mapping[str, npt.NDArray[A]]]) -> dict[str, npt.NDArray[A]]:
+    """Return the columns of several slices as those of one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def joined_rows(parts: Sequence[Rows]) -> Rows:
+    """Return the labels, domains and users of several slices as those of one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = tuple(sorted({name for part in parts for name in part.domain_names}))
+    users = [part.users_N for part in parts if part.users_N is not None]
+    return Rows(
+        columns=replace(
+            parts[0].columns,
+            labels=joined([part.columns.labels for part in parts]),
+            masks=joined([part.columns.masks for part in parts]),
+        ),
+        domain_names=names,
+        domain_N=np.concatenate([_renumbered(part, names) for part in parts]),
+        users_N=np.concatenate(users) if users else None,
+    )
+
+
+def _renumbered(rows: Rows, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return the domain of each row as an index of other names; -1 where it has none."""
+    # The last entry is read by index -1.
+    index = np.array([*(names.index(name) for name in rows.domain_names), -1])
+    return index[rows.domain_N]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenRows:
-    """The frozen base's output for the rows of a slice. N rows, T tasks, H and X units."""
+    """The frozen base's output for the rows of a slice, and what was counted of earlier rows.
+
+    N rows, T tasks, H and X units, S statistics.
+    """
 
     h_NH: Tensor
     x_NX: Tensor
+    s_NS: Tensor
+    """Statistics that the window's catalogue declares; none where it declares none."""
     labels_NT: Tensor
     mask_NT: Tensor
     domains: tuple[str | None, ...]
@@ -90,6 +131,7 @@ class FrozenRows:
         return FrozenRows(
             h_NH=self.h_NH[index_B],
             x_NX=self.x_NX[index_B],
+            s_NS=self.s_NS[index_B],
             labels_NT=self.labels_NT[index_B],
             mask_NT=self.mask_NT[index_B],
             domains=tuple(self.domains[index] for index in index_B.tolist()),
@@ -134,6 +176,21 @@ class MethodSetup:
     def valid(self) -> FrozenRows:
         """Return the same for the validation rows, which stop the training of kernels."""
         return self.frozen(Slice(self.window, "valid"))
+
+    @cached_property
+    def counted(self) -> State:
+        """Return what is counted of the window's rows for the statistics of its catalogue."""
+        # A night of kernels opens the same splits, and so counts the same rows.
+        wanted = ["tune", "valid", "gate"]
+        view = open_log(self.catalog, str(self.window.root), wanted=wanted)
+        past = past_of(view, KeptContents(None))
+        assert past is not None, "the catalogue declares statistics"
+        return count_past(past, self.catalog, None, current_worker())
+
+    def _statistics_of(self, table: pa.Table, catalog: Catalog) -> Tensor:
+        if not catalog.fresh:
+            return torch.zeros(len(table), 0)
+        return torch.from_numpy(statistics_of(table, self.counted, catalog))
 
     @cached_property
     def dense(self) -> nn.ModuleDict:
@@ -185,11 +242,15 @@ class MethodSetup:
         for table in reader.in_step(8_192):
             batch = to_batch(table, catalog)
             h_BH, x_BX = represent(base.model, batch, torch.float32)
-            parts.append((h_BH, x_BX, batch.labels_BT, batch.mask_BT, _domains(table, catalog)))
-        h, x, labels, mask, domains = zip(*parts, strict=True)
+            s_BS = self._statistics_of(table, catalog)
+            parts.append(
+                (h_BH, x_BX, s_BS, batch.labels_BT, batch.mask_BT, _domains(table, catalog))
+            )
+        h, x, s, labels, mask, domains = zip(*parts, strict=True)
         return FrozenRows(
             h_NH=torch.cat(h),
             x_NX=torch.cat(x),
+            s_NS=torch.cat(s),
             labels_NT=torch.cat(labels),
             mask_NT=torch.cat(mask),
             domains=tuple(domain for part in domains for domain in part),
@@ -218,7 +279,15 @@ class MethodSetup:
 
     def rows(self, rows: Slice) -> Rows:
         """Return the labels, domains and users of a slice."""
+        return self.rows_with_base(rows)[0]
+
+    def rows_with_base(self, rows: Slice) -> tuple[Rows, Predicted]:
+        """Return the labels, domains and users of a slice, and the base's predictions."""
         table = self._evaluated(rows, self.base)
+        predicted = probabilities_of(table, tasks_of(self.catalog), [BASE])[BASE]
+        return self._rows(table), predicted
+
+    def _rows(self, table: pa.Table) -> Rows:
         names, index = np.unique(
             table.column("domain").fill_null("").to_numpy(zero_copy_only=False), return_inverse=True
         )

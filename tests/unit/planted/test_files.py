@@ -12,7 +12,12 @@ from iak.pipeline.data.fingerprints import files_without_checksums
 from iak.pipeline.data.logs import take_snapshot
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.planted import rows
-from iak.pipeline.planted.files import EVENT_SCHEMA, TRUTH_COLUMNS, generate
+from iak.pipeline.planted.files import (
+    EVENT_SCHEMA,
+    TRUTH_COLUMNS,
+    generate,
+    repeat_last_days,
+)
 from tests.unit.planted.planted_log import column, small, write
 
 
@@ -128,6 +133,36 @@ def test_memory_holds_two_blocks_however_many_rows_a_day_has(tmp_path, monkeypat
     ]
     assert written == groups
     assert sum(count < 256 for count in written) <= 2
+
+
+def test_the_last_days_are_drawn_again_from_the_same_truth(tmp_path):
+    knobs = small(rows=60_000)
+    write(tmp_path / "log", knobs)
+    repeat_last_days(knobs, tmp_path / "again", lambda _: None, days=2, times=3)
+    first = _days_of(tmp_path / "log", "dt=2026-10-0[67]")
+    again = [_days_of(tmp_path / "again" / str(n), "*") for n in (1, 2, 3)]
+    clicks = [rates.pop("label_click") for rates in (first, *again)]
+    for other in again:
+        # As many rows of each region and day, of other users and items at other times.
+        assert {*other} == {*first}
+        assert {k: len(v) for k, v in other.items()} == {k: len(v) for k, v in first.items()}
+        assert not np.array_equal(other["event_time"], first["event_time"])
+        means = [rows["p_click"].mean() for rows in (first, other)]
+        assert abs(means[0] - means[1]) < 5 * first["p_click"].std() / len(first["p_click"]) ** 0.5
+    ids = np.concatenate([rows["event_id"] for rows in (first, *again)])
+    assert len(np.unique(ids)) == len(ids)
+    assert len({bytes(labels) for labels in clicks}) == 4
+
+
+def _days_of(out: Path, days: str) -> dict[str, np.ndarray]:
+    """Read events and truth of some days, in the order of regions and days."""
+    found: dict[str, np.ndarray] = {}
+    for kind in ("events", "truth"):
+        paths = sorted((out / kind).glob(f"region=*/{days}/*.parquet"))
+        table = pa.concat_tables([pq.ParquetFile(path).read() for path in paths])
+        wanted = ("event_id", "event_time", "user_id", "label_click", "p_click")
+        found |= {name: column(table, name) for name in wanted if name in table.schema.names}
+    return found
 
 
 def test_row_groups_are_of_a_size_readers_like():

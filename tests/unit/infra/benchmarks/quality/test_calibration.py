@@ -26,6 +26,7 @@ def drawn():
     rows = FrozenRows(
         h_NH=logits_NT,
         x_NX=logits_NT,
+        s_NS=logits_NT[:, :0],
         labels_NT=labels_NT,
         mask_NT=torch.ones(40_000, 2, dtype=torch.bool),
         domains=("d",) * 40_000,

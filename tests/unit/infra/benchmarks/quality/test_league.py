@@ -64,8 +64,12 @@ def line(key):
 
 def league(cells, runner, *, minutes=None, **settings):
     spec = BenchQualitySpec(methods=METHOD_NAMES, seeds=(0, 1), trials=3, **settings)
-    window = Window(name="frappe", root=Path("nowhere"), catalog=load_catalog(Path("frappe")))
-    log = SeparatedLog(window=window, test=window, fingerprint="f" * 64, rows={}, is_dated=False)
+    catalog = load_catalog(Path("frappe"))
+    window = Window(name="frappe", root=Path("nowhere"), catalog=catalog, times={})
+    log = SeparatedLog(
+        name="frappe", window=window, tests=(window,), fingerprint="f" * 64,
+        test_fingerprint="f" * 64, rows={}, is_dated=False,
+    )  # fmt: skip
     return League(
         spec=spec, log=log, runner=runner, folder=CellFolder(cells), budget=Budget.of(minutes),
         report=silent,
@@ -170,6 +174,27 @@ def test_methods_that_know_the_truth_need_a_planted_log_and_are_no_rivals(tmp_pa
     assert replace(played, spec=spec).methods == ("base", "iak")
     window = replace(played.log.window, root=tmp_path / "log" / "window")
     (tmp_path / "log" / "truth").mkdir(parents=True)
-    planted = replace(played, spec=spec, log=replace(played.log, test=window))
+    planted = replace(played, spec=spec, log=replace(played.log, tests=(window,)))
     assert planted.methods == spec.methods
     assert planted.pairs == (("iak", "base"),)
+
+
+def test_methods_that_count_by_day_need_rows_with_times(tmp_path):
+    played = league(tmp_path, FakeRunner())
+    spec = played.spec.model_copy(update={"methods": ("iak", "iak_past")})
+    assert replace(played, spec=spec).methods == ("iak",)
+    window = replace(played.log.window, times={"event_time": "event_time"})
+    dated = replace(played, spec=spec, log=replace(played.log, window=window))
+    assert dated.methods == spec.methods
+
+
+def test_another_test_on_the_same_window_is_measured_under_the_same_trials(tmp_path):
+    runner = FakeRunner()
+    first = league(tmp_path, runner)
+    first.play()
+    log = replace(first.log, name="larger", test_fingerprint="e" * 64)
+    second = FakeRunner()
+    replace(first, log=log, runner=second).play()
+    assert {key.kind for key in second.seen} == {"test", "pair"}
+    assert {key.log for key in second.seen} == {"larger"}
+    assert len(second.seen) == len([key for key in runner.seen if key.kind != "trial"])

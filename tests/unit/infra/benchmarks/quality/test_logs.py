@@ -1,20 +1,29 @@
 """Test rows lie in a folder that no method is told of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.fresh.past import past_of
+from iak.pipeline.stats.auc import auc
 from iak.schemas.fresh import CountsSpec
+from infra.benchmarks.quality.generator import true_probabilities
 from infra.benchmarks.quality.logs import (
     FITTED,
+    LARGE_TEST,
     TEST,
     catalog_of_parts,
+    events_of,
     fingerprint_of,
     open_separated,
     refuse_shared,
 )
+from infra.benchmarks.quality.setup import Slice
 from infra.benchmarks.specs import BenchQualitySpec
 
 SMALL = {"planted_rows": 6_000, "planted_days": 12, "planted_users": 300, "planted_regions": 2}
@@ -111,3 +120,47 @@ def test_statistics_are_a_methods_own(separated):
     other = catalog.model_copy(update={"fresh": fresh})
     assert fingerprint_of(other, "a") == fingerprint_of(catalog, "a")
     assert catalog_of_parts(other, ["tune"]).fresh == ()
+
+
+def test_statistics_of_earlier_days_count_the_window_alone(separated):
+    """The last day that is counted is the window's, whatever the test's rows are."""
+    log, _ = separated
+    window = log.window.dated()
+    catalog = window.catalog.model_copy(update={"fresh": (CountsSpec(keys=("item_id",)),)})
+    view = open_log(catalog, str(window.root), wanted=["tune", "valid", "gate"])
+    past = past_of(view, KeptContents(None))
+    assert sum(s.rows for s in past.selections) == sum(log.rows.values()) - log.rows[TEST]
+    assert past.last_day == str(view.dates.newest)
+    tested = open_log(
+        log.test.dated().catalog.model_copy(update={"fresh": catalog.fresh}),
+        str(log.test.root),
+        wanted=[TEST],
+    )
+    assert tested.dates.counted[0] > view.dates.newest
+
+
+def test_a_log_whose_rows_have_no_time_is_not_dated(separated):
+    log, _ = separated
+    assert log.has_times
+    assert log.window.catalog.log.event_time is None
+    without = replace(log.window, times={})
+    assert without.dated().catalog == without.catalog
+
+
+def test_a_large_test_has_the_window_and_further_rows_of_the_same_days(separated):
+    log, spec = separated
+    spec = spec.model_copy(update={"planted_repeats": 3})
+    large = open_separated(LARGE_TEST, spec)
+    assert (large.window, large.fingerprint) == (log.window, log.fingerprint)
+    assert large.test_fingerprint != log.test_fingerprint
+    assert large.tests[0] == log.test
+    assert large.rows[TEST] == 4 * log.rows[TEST]
+    ids = [ids_below(window.root / "events") for window in large.tests]
+    assert len(np.unique(np.concatenate(ids))) == large.rows[TEST]
+    for window in large.tests:
+        labels = events_of(window, TEST, ["label_click"])[0].to_numpy()
+        true_p = true_probabilities(Slice(window, TEST))["ctr"]
+        assert len(labels) == len(true_p) == log.rows[TEST]
+        # Rows in another order would rank at random.
+        assert auc(labels, true_p) > 0.65
+    assert open_separated(LARGE_TEST, spec) == large

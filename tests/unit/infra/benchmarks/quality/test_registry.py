@@ -1,12 +1,12 @@
 """Every method that settings can name exists, and searches what its verb can be given."""
 
-from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from iak.pipeline.runs.load import known_settings, load_catalog
+from iak.pipeline.runs.load import known_settings
 from iak.schemas.job import FinetuneSpec, PretrainSpec
+from infra.benchmarks.quality.logs import catalog_of
 from infra.benchmarks.quality.registry import METHODS
 from infra.benchmarks.quality.space import trial_settings
 from infra.benchmarks.specs import QualityLog, QualityMethod
@@ -23,7 +23,7 @@ def test_the_settings_name_the_methods_that_there_are():
 @pytest.mark.parametrize("log", get_args(QualityLog))
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.verb])
 def test_a_librarys_method_searches_settings_of_its_verb_from_the_logs_presets(name, log):
-    method, presets = METHODS[name], load_catalog(Path(log)).presets
+    method, presets = METHODS[name], catalog_of(log).presets
     shipped = presets.get(method.verb, {})
     settings = trial_settings(method.space(shipped), name=name, trial=0, seed=0)
     known = known_settings(SPECS[method.verb])

@@ -22,7 +22,9 @@ def rows_of(seed, rows=1_000, *, domains=("a", "b"), noise=False):
     p_N = (3 * sign_N * x_NX[:, 0]).sigmoid()
     labels_NT = (torch.rand(rows, generator=generator) < p_N).float()[:, None]
     mask_NT = torch.ones_like(labels_NT, dtype=torch.bool)
-    return FrozenRows(h_NH=x_NX, x_NX=x_NX, labels_NT=labels_NT, mask_NT=mask_NT, domains=names)
+    return FrozenRows(
+        h_NH=x_NX, x_NX=x_NX, s_NS=x_NX[:, :0], labels_NT=labels_NT, mask_NT=mask_NT, domains=names
+    )  # fmt: skip
 
 
 def logits(weights, rows):

@@ -46,8 +46,11 @@ class FakeRunner(TrunkRunner):
 
 def fake_runner(folder, **changes):
     catalog = load_catalog(Path("movielens"))
-    window = Window(name="movielens", root=folder / "window", catalog=catalog)
-    log = SeparatedLog(window=window, test=window, fingerprint="f" * 64, rows={}, is_dated=False)
+    window = Window(name="movielens", root=folder / "window", catalog=catalog, times={})
+    log = SeparatedLog(
+        name="movielens", window=window, tests=(window,), fingerprint="f" * 64,
+        test_fingerprint="f" * 64, rows={}, is_dated=False,
+    )  # fmt: skip
     cells = CellFolder(folder / "cells")
     return FakeRunner(log=log, folder=cells, first=FIRST, **changes)
 
