@@ -28,6 +28,15 @@ class TaskQuality(Spec):
     """Why a number is missing."""
 
 
+class CountedRows(Spec):
+    """What was counted in the pre-training rows while the encoding was fitted."""
+
+    labels: dict[str, NonNegativeInt]
+    """`known TASK` and `positive TASK`: rows with a label, and with one that is 1."""
+    contract: dict[str, NonNegativeInt]
+    """Rows by finding of the contract."""
+
+
 class TowerResult(Spec):
     """One task's tower after it was trained further by itself."""
 

@@ -25,6 +25,7 @@ from iak.pipeline.data.event_dates import (
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.lists import ListEnds
+from iak.pipeline.data.moments import Moments
 from iak.pipeline.data.notice import EXAMPLES
 from iak.pipeline.data.pieces import spread_pieces
 from iak.pipeline.data.snapshot import Snapshot
@@ -156,9 +157,7 @@ class SplitSample:
 
     def _wild_numbers(self) -> Iterator[Finding]:
         moments = {
-            f.name: (f, vocabulary.Moments())
-            for f in self.catalog.features
-            if isinstance(f, NumericSpec)
+            f.name: (f, Moments()) for f in self.catalog.features if isinstance(f, NumericSpec)
         }
         for raw in self._raw("pretrain"):
             for feature, gathered in moments.values():

@@ -15,10 +15,11 @@ Shapes: n entries (a key in a period), C counted numbers.
 
 import errno
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from itertools import chain, pairwise
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ MAX_ENTRIES = 2_000_000
 """Entries of a table that a worker keeps in memory, and that a range of keys has."""
 
 T = TypeVar("T")
+Number = TypeVar("Number", bound=np.generic)
 
 
 class Gather(Protocol):
@@ -161,27 +163,53 @@ def _on_disk(entries: Entries) -> Entries:
     Raises:
         DoesNotFit: the disk has no room for them.
     """
-    try:
+    with _full_disk(f"{len(entries):,} more counts"):
         return Entries(
-            _mapped(entries.keys_n), _mapped(entries.periods_n), _mapped(entries.counts_nC)
+            _mapped([entries.keys_n]), _mapped([entries.periods_n]), _mapped([entries.counts_nC])
         )
+
+
+def keys_on_disk(parts: Iterable[Keys]) -> Keys:
+    """Write keys to disk part by part, and return them mapped.
+
+    Raises:
+        DoesNotFit: the disk has no room for them.
+    """
+    with _full_disk("the keys of a vocabulary"):
+        # As a plain array: of np.memmap, every slice would have attributes of its own.
+        return np.asarray(_mapped(chain([np.empty(0, np.uint64)], parts)))
+
+
+@contextmanager
+def _full_disk(what: str) -> Iterator[None]:
+    """Say what does not fit where the disk of temporary files is full."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise DoesNotFit(
-            f"{len(entries):,} more counts do not fit on the disk of "
+            f"{what} do not fit on the disk of "
             f"{tempfile.gettempdir()} ({error.strerror}). Free some, or set TMPDIR to a folder of "
             "a larger disk"
         ) from error
 
 
-def _mapped(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Write an array to a file and map it into memory, read-only."""
+def _mapped(parts: Iterable[npt.NDArray[Number]]) -> npt.NDArray[Number]:
+    """Write parts of an array to a file and map it into memory, read-only.
+
+    Args:
+        parts: at least one; they follow each other along the first dimension.
+    """
     with tempfile.NamedTemporaryFile(prefix="iak-counts-") as file:
-        file.write(np.ascontiguousarray(array).data)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data)
+            last = part
         file.flush()
+        if not file.tell():
+            return last
         # The file has no name any more after this. The mapping keeps its bytes until it is freed.
-        return np.memmap(file.name, array.dtype, "r", shape=array.shape)
+        return np.memmap(file.name, last.dtype, "r").reshape(-1, *last.shape[1:])
 
 
 def _between(entries: Entries, low: int, high: int) -> Entries:
@@ -192,14 +220,15 @@ def _between(entries: Entries, low: int, high: int) -> Entries:
     return Entries(entries.keys_n[rows], entries.periods_n[rows], entries.counts_nC[rows])
 
 
-def key_ranges(own: TableSum, gather: Gather = alone) -> list[tuple[int, int]]:
+def key_ranges(own: TableSum, gather: Gather = alone, *, others: int = 0) -> list[tuple[int, int]]:
     """Return ascending ranges of keys of about `MAX_ENTRIES` entries each; a collective call.
 
     Args:
         own: what this worker counted.
         gather: collects from all workers.
+        others: further keys that are in memory with the entries of their range.
     """
-    count = max(1, -(-sum(gather(own.size())) // MAX_ENTRIES))
+    count = max(1, -(-(sum(gather(own.size())) + others) // MAX_ENTRIES))
     # Keys are hashes, so equal ranges have about as many.
     bounds = [number * 2**64 // count for number in range(count + 1)]
     return list(pairwise(bounds))

@@ -8,29 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-import pyarrow as pa
 import torch
 
 from iak.pipeline.activations.statistics import count_past
 from iak.pipeline.base import build, defaults, optimizer_state, published_base
 from iak.pipeline.base.defaults import Recipe
+from iak.pipeline.base.encoding_fit import EncodingWork, fit_on_worker
 from iak.pipeline.base.pretrain import pretrain_on_worker
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import BEST, CHECKPOINTS, TRIALS, PretrainWork
 from iak.pipeline.base.trials import trials_of
-from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabulary
-from iak.pipeline.data.breaches import named
+from iak.pipeline.data import kinds, unseen, vocabulary
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import SOME_HELD, BadRequest
-from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
+from iak.pipeline.events import Notice, Report, silent
 from iak.pipeline.fresh.base_numbers import BaseStatistics, fit_base_statistics
 from iak.pipeline.fresh.past import past_of
 from iak.pipeline.launcher import Launch, Launcher
 from iak.pipeline.process import Worker
+from iak.pipeline.progress import summed
 from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
@@ -59,6 +59,7 @@ from iak.schemas.manifest import BaseManifest, BaseMetric
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.results import PretrainResult
 from iak.schemas.training import (
+    CountedRows,
     PublishedBaseResult,
     TrainingResult,
     TrainingRunResult,
@@ -70,6 +71,11 @@ UNSEEN_SHARE = "unseen_share"
 """Metric of a base: share of its validation rows' ids of a table that training never saw."""
 MAY_DIFFER = ("workers", "placement", "plan", *skipped.MAY_DIFFER)
 """Settings, and the input `plan`, that may change between a checkpoint and its resumption."""
+ROWS_ON_WORKERS = 20_000_000
+"""Pre-training rows from which workers count them. Of fewer, counting ends before workers would
+have started."""
+ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
+"""This process, as the only worker."""
 MISCALIBRATED = 0.1
 """Distance of predicted/observed from 1 above which a task is reported as miscalibrated. The
 distance must also exceed two standard deviations of the number of positives."""
@@ -145,9 +151,9 @@ def _pretrain(
         skipped.report_skipped(view, spec, record.report)
     with record.phase("encoding"):
         labels = LabelCounts(catalog)
-        contract_counts: Counter[str] = Counter()
+        findings: Counter[str] = Counter()
         encoding = fit_encoding(
-            spec, view, parent, labels=labels, counts=contract_counts, report=record.report
+            spec, view, parent, launcher, labels=labels, counts=findings, report=record.report
         )
         labels.refuse_untrainable("pretrain")
         # Vocabularies are counted by now, so tables have their true sizes.
@@ -166,7 +172,7 @@ def _pretrain(
     settings = settings.with_trial(trained)
     result = TrainingRunResult(
         **dict(trained),
-        contract=dict(contract_counts),
+        contract=dict(findings),
         settings=settings,
         advice=tuple(advice(trained, recipe, settings.used["optim.table_lr"])),
         labels=labels.counts(),
@@ -311,6 +317,7 @@ def fit_encoding(
     spec: PretrainSpec,
     view: LogView,
     parent: PublishedBase | None,
+    launcher: Launcher | None = None,
     *,
     labels: LabelCounts,
     counts: Counter[str],
@@ -325,6 +332,7 @@ def fit_encoding(
         spec: settings of the run; `allow` names the allowed differences from the parent.
         view: the run's view of the log.
         parent: base that is continued; None where a new one is trained.
+        launcher: starts the workers, which count the rows of a large log; None counts them here.
         labels: counter of the labels of the rows that are read.
         counts: counter of the contract's findings in the rows.
         report: gets the number of rows read so far.
@@ -335,17 +343,25 @@ def fit_encoding(
     if parent is not None:
         kinds.refuse_other_kinds(view.snapshot, view.catalog, parent.encoding.kinds)
     tables = view.catalog.table_specs
-    encoding = vocabulary.fit(
-        _inspected(view, labels, counts, report),
-        view.catalog,
+    folder = (spec.run_dir / published_base.ENCODING).resolve()
+    work = EncodingWork(
+        view=view,
         before=parent.encoding if parent else None,
         grown=[name for name in tables if f"table:{name}:grown" in spec.allow],
+        folder=folder,
     )
+    if launcher and spec.workers > 1 and view.selections["pretrain"].rows >= ROWS_ON_WORKERS:
+        launch = Launch.of(spec, fit_on_worker, work, CountedRows, title="encoding")
+        counted = launcher.run(launch, report)
+    else:
+        counted = fit_on_worker(ALONE, work, summed(report))
+    labels.update(counted.labels)
+    counts.update(counted.contract)
+    encoding = vocabulary.load(folder)
     statistics = _base_statistics(view, parent, spec.run_dir)
     encoding = replace(encoding, fresh=statistics)
     if parent is not None:
         build.check_loads(parent, view.catalog, encoding, spec.allow)
-    vocabulary.save(encoding, spec.run_dir / published_base.ENCODING)
     if statistics is not None:
         statistics.write(spec.run_dir / published_base.ENCODING)
     return encoding
@@ -359,28 +375,11 @@ def _base_statistics(
     if past is None:
         return None
     catalog = view.catalog.counting("base")
-    alone = Worker(rank=0, world=1, device=torch.device("cpu"))
-    state = count_past(past, catalog, None, alone)
+    state = count_past(past, catalog, None, ALONE)
     before = parent.encoding.fresh if parent else None
     if isinstance(before, BaseStatistics) and before.state.definition == state.definition:
         return replace(before, state=state)  # the parent's weights know its standardisation
     return fit_base_statistics(state, catalog, view.raw_rows("pretrain"))
-
-
-def _inspected(
-    view: LogView, labels: LabelCounts, counts: Counter[str], report: Report
-) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
-    """Yield the pre-training rows with their identities; count labels and findings on the way."""
-    rows_read = 0
-    for rows, identity in view.raw_rows("pretrain"):
-        rows_read += len(rows)
-        report(PhaseAdvanced(f"{rows_read:,} of {view.selections['pretrain'].rows:,} rows"))
-        inspected = contract.inspect(rows, view.catalog)
-        counts.update(named(inspected.counts))
-        young = ripeness.unripe(rows, view.catalog, view.as_of)
-        counts.update(named(ripeness.unripe_counts(young, view.catalog, view.as_of)))
-        labels.add(rows, inspected.quarantined, inspected.masks_with(young))
-        yield rows, identity
 
 
 def pretrain_work(

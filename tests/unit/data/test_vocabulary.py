@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from iak.pipeline.data import hashing, table_sum, vocabulary
 from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.moments import Moments
 from iak.pipeline.errors import BadRequest, NotPermitted, OtherFormat, WrongBase
 from iak.schemas.log import Catalog
 from tests.builders import FEATURES, batch_of, draw_rows, encoding_of, small_catalog
@@ -151,7 +152,7 @@ def test_the_moments_of_a_number_without_wild_values_are_those_of_all_its_values
 
 def test_wild_values_are_counted_and_others_are_not():
     for values, wild in ((PRICES, 0), (with_wild(PRICES, [1e12] * 3), 3)):
-        moments = vocabulary.Moments()
+        moments = Moments()
         moments.add(values)
         assert moments.wild() == wild
 
