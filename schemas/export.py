@@ -12,8 +12,6 @@ from iak.schemas.log import TimeUnit
 from iak.schemas.manifest import Sha256
 from iak.schemas.paths import BaseToRead, BundlesToRead, FolderToWrite, NamedPath
 
-EXPORT_FORMAT = 1
-
 
 class ExportSpec(Spec):
     """Write base, kernels and catalogue as a folder that torch and NumPy alone can predict with."""
@@ -110,7 +108,7 @@ class ExportDocument(Spec):
     """`export.json`: everything but the weights. `iak_runtime.py` beside it reads it."""
 
     kind: Literal["iak-export"] = "iak-export"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     base_fingerprint: Sha256
     """The base that was exported. A bank of another one is refused."""
     features: tuple[FeatureSpec, ...]
@@ -232,14 +230,12 @@ class BankDocument(Spec):
     """`bank.json`: the kernels of `bank.safetensors`, in the order of their slots."""
 
     kind: Literal["iak-bank"] = "iak-bank"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     base_fingerprint: Sha256
     """The one base that the kernels were tuned on."""
     kernels: tuple[ExportedKernel, ...]
     reads_x: bool
     """Whether encoders read x beside h."""
-    is_shared: bool
-    """Whether all kernels have one standardisation, which is then stored once."""
     sha256: Sha256
     """SHA-256 of `bank.safetensors`."""
     statistics: ExportedStatistics | None = None
@@ -261,7 +257,7 @@ class PeftDocument(Spec):
     """`peft.json`: where the adapters of kernels belong, and what of the kernels is not in them."""
 
     kind: Literal["iak-peft"] = "iak-peft"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     base_fingerprint: Sha256
     """The one base that the adapters were tuned on."""
     modules: dict[str, str]

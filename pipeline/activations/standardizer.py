@@ -61,37 +61,15 @@ class Standardizer:
         if self.narrow_XN is None:
             a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
             return (a_BA - self.mean_A) / self.scale_A
-        a_BA = self._with_base_units(h_BH)
-        shift_N, scaled_NX = self._narrowing
-        torch.addmm(shift_N, x_BX, scaled_NX.T, out=a_BA[:, h_BH.shape[1] :])
-        return a_BA
-
-    def of_some(self, h_RH: Tensor, x_BX: Tensor, index_R: Tensor) -> Tensor:
-        """Return the inputs of some rows, of which each is computed once, `a_RA`.
-
-        Args:
-            h_RH: h of these rows.
-            x_BX: x of the batch that they are from.
-            index_R: index of each row in the batch; one may occur several times.
-        """
-        if self.narrow_XN is None:
-            return self.of(h_RH, x_BX.index_select(0, index_R) if self.reads_x else x_BX)
-        a_RA = self._with_base_units(h_RH)
-        shift_N, scaled_NX = self._narrowing
-        narrow_BN = torch.addmm(shift_N, x_BX, scaled_NX.T)
-        torch.index_select(narrow_BN, 0, index_R, out=a_RA[:, h_RH.shape[1] :])
-        return a_RA
-
-    def _with_base_units(self, h_BH: Tensor) -> Tensor:
-        """Return inputs of which h is written, and the components of x are not yet."""
-        assert self.narrow_XN is not None
-        units, components = h_BH.shape[1], self.narrow_XN.shape[1]
-        a_BA = h_BH.new_empty(len(h_BH), units + components)
+        units = h_BH.shape[1]
+        shift_N, scaled_NX = self.narrowing
+        a_BA = h_BH.new_empty(len(h_BH), units + len(scaled_NX))
         torch.sub(h_BH, self.mean_A[:units], out=a_BA[:, :units]).div_(self.scale_A[:units])
+        torch.addmm(shift_N, x_BX, scaled_NX.T, out=a_BA[:, units:])
         return a_BA
 
     @cached_property
-    def _narrowing(self) -> tuple[Tensor, Tensor]:
+    def narrowing(self) -> tuple[Tensor, Tensor]:
         """Return the shift and the map from x to its components, (N,) and (N, X).
 
         The map includes the division by the scale of x, and the shift its mean. So no centred copy

@@ -1,7 +1,7 @@
 """Compute what K kernels add to the base's output, for each row the kernel in its slot.
 
 Tuning moves weights in every step. Here they stay, so what follows from weights alone is computed
-once, and only kernels that have rows cost time.
+once (folded.py), and only kernels that have rows cost time.
 
 Shapes: K slots, B rows, P slots that have rows, G segments of S rows, I inputs, O outputs, X hidden
 units of all towers or units of h before a tail, Y = X + T, and the letters of kernel.py.
@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grouped_mm, pad
 
-from iak.pipeline.iak.bank import block_diagonal, from_code
-from iak.pipeline.iak.kernel import Weights
+from iak.pipeline.iak.folded import Layer
 from iak.pipeline.model.batch_invariant import MIN_OUTPUTS
-from iak.pipeline.model.heads import Heads, Tail
 
 SEGMENT_ROWS = 4
 """Rows of a slot come in multiples of this number, and a product has so many rows, neither more nor
 less. Products of other numbers of rows may round a row otherwise: with 512 inputs and 64 outputs
 one of 8 rows differs from one of 16 (MKL of torch 2.13, one thread). Most domains of a request have
 few rows, so a small number fills up little. One to three rows take another path of MKL."""
-_MAX_COPIED = 4096
+_MAX_COPIED = 8192
 """Entries up to which matrices are copied segment by segment, so that one call multiplies all of
 them. Larger ones are multiplied slot by slot: reading them once costs less than copying them."""
 _COPIED = 2**18
@@ -139,47 +137,31 @@ class Added(NamedTuple):
 class Predictor:
     """K kernels on one base, which predict with the mean of the code."""
 
-    def __init__(self, weights: Weights, heads: Heads | Tail) -> None:
+    def __init__(self, layers: Sequence[Layer], *, tasks: int) -> None:
         """Prepare the products.
 
         Args:
-            weights: weights of all kernels by name, with a first dimension of K.
-            heads: the base's towers, or its tail.
+            layers: the kernels, from `folded.fold`.
+            tasks: T.
         """
-        self._encode = SlotLinear(weights["encode_w"])
-        self._mean = SlotLinear(weights["mean_w"])
-        parts = from_code(weights, heads)
-        within, skip, *narrow = (part.shape[1] for part in parts)
-        self._sizes = [within + skip, *narrow]
-        self._from_code = SlotLinear(torch.cat(parts, dim=1))
-        self._lora: tuple[SlotLinear, SlotLinear] | None = None
-        if isinstance(heads, Heads) and weights["lora_in"].shape[2]:
-            adapters = [block_diagonal(weights[name]) for name in ("lora_in", "lora_out")]
-            self._lora = SlotLinear(adapters[0]), SlotLinear(adapters[1])
-        self._tasks = heads.tasks
-        self._encode_b, self._mean_b = weights["encode_b"], weights["mean_b"]
-        self._both_b = weights["skip_b"]  # before a tail, where h has no bias
-        if isinstance(heads, Heads):
-            self._both_b = torch.cat([weights["tower_bias"].flatten(1), self._both_b], dim=1)
+        self._products = [SlotLinear(layer.w_KOI) for layer in layers]
+        self._biases = [layer.b_KO for layer in layers]
+        self._tasks = tasks
 
-    def added(self, h_BH: Tensor, a_BA: Tensor, rows: SortedRows) -> Tensor:
+    def added(self, u_BA: Tensor, rows: SortedRows) -> Tensor:
         """Return what the kernels add, `both_BY`; a row's numbers do not depend on the other rows.
 
         Args:
-            h_BH: the base's representation, sorted by slot. One row or more.
-            a_BA: standardised encoder inputs of these rows.
+            u_BA: inputs of the kernels before they are standardised, sorted by slot. One row or
+                more.
             rows: the slots that they are sorted by.
         """
-        e_BO = self._encode(a_BA, rows).add_(rows.spread(self._encode_b)).relu_()
-        z_BC = self._mean(e_BO, rows).add_(rows.spread(self._mean_b))
-        both_BY: Tensor
-        both_BY, *narrow = self._from_code(z_BC, rows).split(self._sizes, dim=1)
-        both_BY[:, -self._both_b.shape[1] :].add_(rows.spread(self._both_b))
-        if self._lora is not None:
-            narrow_in, wide_out = self._lora
-            within_BX = self.parts(both_BY).within_BX
-            within_BX.add_(wide_out(narrow_in(h_BH, rows).add_(narrow[0]), rows))
-        return both_BY
+        y_BO = self._products[0](u_BA, rows)
+        hidden = self._biases[0].shape[1]  # what follows are the adapters' outputs
+        y_BO[:, :hidden].add_(rows.spread(self._biases[0])).relu_()
+        for product, b_KO in zip(self._products[1:], self._biases[1:], strict=True):
+            y_BO = product(y_BO, rows).add_(rows.spread(b_KO))
+        return y_BO
 
     def parts(self, both_BY: Tensor) -> Added:
         """Return the parts of what is added, as views."""

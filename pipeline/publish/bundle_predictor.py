@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iak.pipeline.iak.predictor import SEGMENT_ROWS, Predictor, SlotLinear, SortedRows
+from iak.pipeline.iak.folded import fold
+from iak.pipeline.iak.predictor import SEGMENT_ROWS, Predictor, SortedRows
 from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet
+from iak.pipeline.publish.encoder_inputs import EncoderInputs
 
 
 class BundlePredictor:
@@ -28,10 +30,9 @@ class BundlePredictor:
         self.bundles = bundles
         """The kernels."""
         self._heads = heads
-        self._predictor = Predictor(bundles.weights, heads)
-        # Stored as N x X, as (outputs, inputs). Only kernels of several standardisations need it.
-        narrow = None if bundles.shared is not None else bundles.narrow_KNX
-        self._narrow = None if narrow is None else SlotLinear(narrow)
+        self._inputs = EncoderInputs(bundles)
+        layers = fold(bundles.weights, heads, self._inputs.mean_KA, self._inputs.scale_KA)
+        self._predictor = Predictor(layers, tasks=heads.tasks)
 
     @torch.no_grad()
     def logits(
@@ -47,22 +48,12 @@ class BundlePredictor:
             slots_B: slot of each row, `BASE_SLOT` for none.
             s_BS: fresh statistics of the rows; None where the kernels read none.
         """
-        bundles, filled = self.bundles, _FilledRows.of(slots_B)
-        rows, index_R = filled.rows, filled.index_R
-        if not rows.slots:
+        filled = _FilledRows.of(slots_B)
+        if not filled.rows.slots:
             logits_BT: Tensor = self._heads(h_BH)
             return logits_BT
-        h_RH = h_BH.index_select(0, index_R)
-        if bundles.shared is not None:
-            # Once for the batch: each of 1,000 slots would read a copy of the components.
-            a_RA = bundles.shared.of_some(h_RH, x_BX, index_R)
-        else:
-            a_RA = self._standardised(h_RH, x_BX.index_select(0, index_R), rows)
-        if bundles.fresh_mean_KS is not None and bundles.fresh_scale_KS is not None:
-            assert s_BS is not None, "these kernels read fresh statistics"
-            s_RS = s_BS.index_select(0, index_R) - rows.spread(bundles.fresh_mean_KS)
-            a_RA = torch.cat([a_RA, s_RS / rows.spread(bundles.fresh_scale_KS)], dim=1)
-        both_BY = self._predictor.added(h_RH, a_RA, rows).index_select(0, filled.place_B)
+        u_RA = self._inputs.of(h_BH, x_BX, s_BS, filled.rows, filled.index_R)
+        both_BY = self._predictor.added(u_RA, filled.rows).index_select(0, filled.place_B)
         if len(filled.without):
             both_BY[filled.without] = 0.0
         added = self._predictor.parts(both_BY)
@@ -79,15 +70,6 @@ class BundlePredictor:
             return moved_BT
         shift_BTD = within_BX.unflatten(1, (heads.tasks, heads.hidden))
         return heads.read_out(heads.hidden_units(h_BH).add_(shift_BTD))
-
-    def _standardised(self, h_RH: Tensor, x_RX: Tensor, rows: SortedRows) -> Tensor:
-        """Return the encoder inputs of sorted rows, each by its own kernel's statistics."""
-        bundles, units = self.bundles, h_RH.shape[1]
-        a_RA = torch.cat([h_RH, x_RX], dim=1) if bundles.reads_x else h_RH
-        a_RA = (a_RA - rows.spread(bundles.mean_KA)) / rows.spread(bundles.scale_KA)
-        if self._narrow is None:
-            return a_RA
-        return torch.cat([a_RA[:, :units], self._narrow(a_RA[:, units:], rows)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +95,9 @@ class _FilledRows:
         slots_P = np.flatnonzero(counts[1:])
         lengths_P = counts[1:][slots_P]
         starts_P = np.cumsum(lengths_P) - lengths_P
-        order = np.argsort(slots, kind="stable")
+        # NumPy sorts integers of 16 bits by radix, in a third of the time.
+        narrow = slots.astype(np.int16) if len(counts) < 2**15 else slots
+        order = np.argsort(narrow, kind="stable")
         without, order = order[: counts[0]], order[counts[0] :]
         filled_P = -(-lengths_P // SEGMENT_ROWS) * SEGMENT_ROWS
         moved_P = np.cumsum(filled_P) - filled_P - starts_P  # how far filling up moves a slot

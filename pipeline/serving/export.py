@@ -22,8 +22,11 @@ from iak.pipeline.base.published_base import PublishedBase, files_of, history_po
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import put_file
 from iak.pipeline.fresh.base_numbers import BaseStatistics
+from iak.pipeline.iak.folded import fold
 from iak.pipeline.model.given import GivenModel
+from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.publish.bundle_set import BundleSet
+from iak.pipeline.publish.encoder_inputs import EncoderInputs
 from iak.pipeline.serving import runtime
 from iak.pipeline.serving.export_statistics import write_base_statistics, write_statistics
 from iak.pipeline.sharding.base_weights import DENSE_PATH
@@ -51,10 +54,6 @@ BANK_DOCUMENT, BANK_WEIGHTS = "bank.json", "bank.safetensors"
 RUNTIME = "iak_runtime.py"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 """Types of entries that the runtime reads."""
-_UNREAD = ("probe_w", "probe_b", "prior_mean", "prior_logvar")
-"""Weights that only tuning and the rate read; an export leaves them out."""
-_JOINED = {"code_w": ("mean_w", "logvar_w"), "code_b": ("mean_b", "logvar_b")}
-"""The encoder's mean and variance come from one product, and so are stored as one weight."""
 
 
 def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
@@ -131,7 +130,7 @@ def write_bank(folder: Path, bundles: BundleSet, base: PublishedBase, catalog: C
         base: the base that they were tuned on.
         catalog: catalogue of the rows that will be predicted.
     """
-    _, digest = _write(folder, BANK_WEIGHTS, _bank_weights(bundles))
+    _, digest = _write(folder, BANK_WEIGHTS, _bank_weights(bundles, _heads(base)))
     slots = zip(bundles.names, bundles.versions, bundles.verdicts, strict=True)
     document = BankDocument(
         base_fingerprint=base.manifest.fingerprint,
@@ -140,7 +139,6 @@ def write_bank(folder: Path, bundles: BundleSet, base: PublishedBase, catalog: C
             for name, version, verdict in slots
         ),
         reads_x=bundles.reads_x,
-        is_shared=bundles.shared is not None,
         sha256=digest,
         statistics=write_statistics(
             folder, bundles, catalog.model_copy(update={"tasks": base.catalog.tasks})
@@ -149,25 +147,31 @@ def write_bank(folder: Path, bundles: BundleSet, base: PublishedBase, catalog: C
     put_file(folder / BANK_DOCUMENT, document.model_dump_json(indent=1))
 
 
-def _bank_weights(bundles: BundleSet) -> dict[str, Tensor]:
-    """Return what the runtime reads of kernels, by name."""
-    joined = {name for pair in _JOINED.values() for name in pair}
-    weights = {n: w for n, w in bundles.weights.items() if n not in (*_UNREAD, *joined)}
-    weights |= {
-        name: torch.cat([bundles.weights[part] for part in parts], dim=1)
-        for name, parts in _JOINED.items()
-    }
-    if bundles.shared is not None:
-        standard = bundles.shared.tensors()
-    else:
-        standard = {"mean": bundles.mean_KA, "scale": bundles.scale_KA}
-        if bundles.narrow_KNX is not None:
-            standard["narrow"] = bundles.narrow_KNX
-    if bundles.fresh_mean_KS is not None and bundles.fresh_scale_KS is not None:
-        standard = {
-            **standard, "fresh_mean": bundles.fresh_mean_KS, "fresh_scale": bundles.fresh_scale_KS,
-        }  # fmt: skip
-    return weights | {f"standard.{name}": tensor.clone() for name, tensor in standard.items()}
+def _bank_weights(bundles: BundleSet, heads: Heads | Tail) -> dict[str, Tensor]:
+    """Return what the runtime reads of kernels, by name: their layers, and how x is narrowed."""
+    inputs = EncoderInputs(bundles)
+    weights: dict[str, Tensor] = {}
+    for number, layer in enumerate(fold(bundles.weights, heads, inputs.mean_KA, inputs.scale_KA)):
+        weights |= {f"layers.{number}.w": layer.w_KOI, f"layers.{number}.b": layer.b_KO}
+    if inputs.components_NX is not None:
+        weights["x.components"] = inputs.components_NX
+    if inputs.narrow_KNX is not None:
+        of_x = slice(-inputs.narrow_KNX.shape[2], None)
+        weights |= {"x.mean": bundles.mean_KA[:, of_x], "x.scale": bundles.scale_KA[:, of_x]}
+        weights["x.narrow"] = inputs.narrow_KNX
+    return weights
+
+
+def _heads(base: PublishedBase) -> Heads | Tail:
+    """Return the towers of a base, or its tail; neither trunk nor tables are opened."""
+    if base.catalog.columns_base is not None:
+        return open_given(base.folder, base.manifest, base.catalog).heads
+    prefix = "heads."
+    weights = {n.removeprefix(prefix): w for n, w in _dense(base).items() if n.startswith(prefix)}
+    tasks, width, hidden = weights["w1_TWD"].shape
+    heads = Heads(tasks=tasks, width=width, hidden=hidden)
+    heads.load_state_dict(weights)
+    return heads
 
 
 def _document(

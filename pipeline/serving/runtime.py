@@ -41,7 +41,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
-FORMAT = 1
+FORMAT = 2
 NULL_ROW, UNSEEN_ROW, FIRST_ROW = 0, 1, 2
 POOLED, BASE = "pooled", "base"
 NO_BUNDLES = "no bundles were given"
@@ -54,7 +54,7 @@ vector register, round otherwise (torch 2.13)."""
 SEGMENT_ROWS = 4
 """Rows of a kernel are filled up to a multiple of this, and each product has so many: one of more
 or fewer rows may round a row otherwise (MKL of torch 2.13)."""
-MAX_COPIED = 4096
+MAX_COPIED = 8192
 """Entries up to which a kernel's matrices are copied, so that one call multiplies all of them."""
 MIN_OUTPUTS = 12
 """Outputs of a product from which a row's result does not depend on the other rows (MKL)."""
@@ -71,7 +71,6 @@ MAX_MICROS = 4_000 * 365 * DAY_MICROS
 """Times further from 1970 are cut to this, which a datetime can represent."""
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MASK = 2**64 - 1
-_STANDARD = ("mean", "scale")
 _WHOLE = re.compile(r"-?\d+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 """A number in text, as `pipeline/data/written.py` reads one."""
@@ -908,7 +907,7 @@ class BaseStatistics:
             BadExport: a file is missing or was changed.
         """
         self._statistics = Statistics(folder, document["statistics"])
-        self._mean_S, self._scale_S = (np.array(document[name]) for name in _STANDARD)
+        self._mean_S, self._scale_S = (np.array(document[name]) for name in ("mean", "scale"))
 
     @property
     def columns(self) -> dict[str, bool]:
@@ -1181,49 +1180,18 @@ class Bank:
         file = folder / "bank.safetensors"
         _check_digest(file, document["sha256"])
         self.w = _read(file)
-        self._reads_x, self._is_shared = document["reads_x"], document["is_shared"]
+        self._reads_x = document["reads_x"]
         self.kernels: list[dict[str, Any]] = document["kernels"]
         described = document.get("statistics")
         self.statistics = Statistics(folder, described) if described else None
-        self._prepare(towers)
-        self.slots = {kernel["domain"]: slot for slot, kernel in enumerate(self.kernels)}
-
-    def _prepare(self, towers: Towers | Tail) -> None:
-        """Compute what follows from the weights alone."""
         self._towers = towers
-        # Mean and variance of the code lie in one weight. Predicting reads the mean.
-        mean_w, _ = self.w["code_w"].chunk(2, dim=1)
-        self._encode, self._mean = SlotLinear(self.w["encode_w"]), SlotLinear(mean_w)
-        self._mean_b, _ = self.w["code_b"].chunk(2, dim=1)
-        parts = self._from_code_parts(towers)
-        self._sizes = [part.shape[1] for part in parts]
-        self._from_code = SlotLinear(torch.cat(parts, dim=1))
-        narrow = self.w.get("standard.narrow")
-        if narrow is not None:
-            # One map of all kernels, which also divides x by its scale, or one of each kernel.
-            scale = self.w["standard.scale"]
-            if self._is_shared:
-                mean_X = self.w["standard.mean"][-len(narrow) :].double()
-                self._scaled_NX = (narrow / scale[-len(narrow) :, None]).T.contiguous()
-                self._shift_N = -(self._scaled_NX.double() @ mean_X).float()
-            else:
-                self._narrow = SlotLinear(narrow)
-
-    def _from_code_parts(self, towers: Towers | Tail) -> list[Tensor]:
-        """Return the matrices that read the code, and prepare the adapters."""
-        self._has_adapters = False
-        if isinstance(towers, Tail):  # which takes no adapters
-            return [self.w["decode_w"], self.w["skip_w"]]
-        lora_in, lora_out = self.w["lora_in"], self.w["lora_out"]
-        moved_KTWC = self.w["decode_w"].unflatten(1, (towers.tasks, towers.width))
-        through_KTDC = torch.einsum("ptwc,twd->ptdc", moved_KTWC, towers.w1_TWD)
-        parts = [through_KTDC.flatten(1, 2), self.w["skip_w"]]
-        self._has_adapters = lora_in.shape[2] > 0
-        if self._has_adapters:
-            parts.append((lora_in @ moved_KTWC).flatten(1, 2))
-            self._lora_in = SlotLinear(_block_diagonal(lora_in))
-            self._lora_out = SlotLinear(_block_diagonal(lora_out))
-        return parts
+        numbers = range(sum(name.startswith("layers.") for name in self.w) // 2)
+        self._layers = [SlotLinear(self.w[f"layers.{number}.w"]) for number in numbers]
+        self._biases = [self.w[f"layers.{number}.b"] for number in numbers]
+        # One map of all kernels, which also divides x by its scale, or one of each kernel.
+        self._components = self.w.get("x.components")
+        self._narrow = SlotLinear(self.w["x.narrow"]) if "x.narrow" in self.w else None
+        self.slots = {kernel["domain"]: slot for slot, kernel in enumerate(self.kernels)}
 
     def route(self, path: Sequence[str]) -> tuple[int, str | None]:
         """Return the slot that predicts a domain, and why it is not the domain's own.
@@ -1252,59 +1220,36 @@ class Bank:
         rows, towers = SortedRows(slots_B), self._towers
         if not rows.slots:
             return towers(h_BH)
-        h_RH = h_BH.index_select(0, rows.index)
-        if self._is_shared:
-            a_RA = self._standardised_once(h_BH, x_BX).index_select(0, rows.index)
-        else:
-            a_RA = self._standardised(h_RH, x_BX.index_select(0, rows.index), rows)
-        if s_BS is not None:
-            mean_RS, scale_RS = (rows.spread(self.w[f"standard.fresh_{n}"]) for n in _STANDARD)
-            s_RS = s_BS.index_select(0, rows.index) - mean_RS
-            a_RA = torch.cat([a_RA, s_RS / scale_RS], dim=1)
-        within_RX, skip_RT = self._added(h_RH, a_RA, rows)
-        within_BX, skip_BT = (rows.put_back(part, len(h_BH)) for part in (within_RX, skip_RT))
+        added_BY = rows.put_back(self._added(self._inputs(h_BH, x_BX, s_BS, rows), rows), len(h_BH))
+        within_BX, skip_BT = added_BY[:, : -towers.tasks], added_BY[:, -towers.tasks :]
         if isinstance(towers, Tail):
             return towers(h_BH + within_BX) + skip_BT
         shift_BTD = within_BX.unflatten(1, (towers.tasks, towers.hidden))
         return towers.read_out(towers.hidden_units(h_BH) + shift_BTD) + skip_BT
 
-    def _standardised_once(self, h_BH: Tensor, x_BX: Tensor) -> Tensor:
-        """Return the inputs of the encoders where all have one standardisation."""
-        mean, scale = self.w["standard.mean"], self.w["standard.scale"]
-        if "standard.narrow" not in self.w:
-            a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
-            return (a_BA - mean) / scale
-        units = h_BH.shape[1]
-        narrow_BN = torch.addmm(self._shift_N, x_BX, self._scaled_NX.T)
-        return torch.cat([(h_BH - mean[:units]) / scale[:units], narrow_BN], dim=1)
+    def _inputs(self, h_BH: Tensor, x_BX: Tensor, s_BS: Tensor | None, rows: SortedRows) -> Tensor:
+        """Return the inputs of sorted rows; the first layer includes their standardisation."""
+        parts = [h_BH.index_select(0, rows.index)]
+        if self._components is not None:
+            parts.append((x_BX @ self._components.T).index_select(0, rows.index))
+        elif self._reads_x:
+            parts.append(x_BX.index_select(0, rows.index))
+        if self._narrow is not None:
+            mean_RX, scale_RX = (rows.spread(self.w[f"x.{name}"]) for name in ("mean", "scale"))
+            parts[1] = self._narrow((parts[1] - mean_RX) / scale_RX, rows)
+        if s_BS is not None:
+            parts.append(s_BS.index_select(0, rows.index))
+        return torch.cat(parts, dim=1)
 
-    def _standardised(self, h_BH: Tensor, x_BX: Tensor, rows: SortedRows) -> Tensor:
-        """Return the inputs of rows sorted by kernel, each by its own standardisation."""
-        units = h_BH.shape[1]
-        a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
-        mean_BA, scale_BA = (rows.spread(self.w[f"standard.{n}"]) for n in _STANDARD)
-        a_BA = (a_BA - mean_BA) / scale_BA
-        if "standard.narrow" not in self.w:
-            return a_BA
-        return torch.cat([a_BA[:, :units], self._narrow(a_BA[:, units:], rows)], dim=1)
-
-    def _added(self, h_BH: Tensor, a_BA: Tensor, rows: SortedRows) -> tuple[Tensor, Tensor]:
-        """Return what the kernels add to the towers' hidden units, and to the logits."""
-        e_BO = (self._encode(a_BA, rows) + rows.spread(self.w["encode_b"])).relu()
-        z_BC = self._mean(e_BO, rows) + rows.spread(self._mean_b)
-        within_BX, skip_BT, *narrow = self._from_code(z_BC, rows).split(self._sizes, dim=1)
-        if not isinstance(self._towers, Tail):
-            within_BX = within_BX + rows.spread(self.w["tower_bias"].flatten(1))
-        if self._has_adapters:
-            within_BX = within_BX + self._lora_out(narrow[0] + self._lora_in(h_BH, rows), rows)
-        return within_BX, skip_BT + rows.spread(self.w["skip_b"])
-
-
-def _block_diagonal(weight_KTOI: Tensor) -> Tensor:
-    """Return each kernel's matrices of all tasks as one block-diagonal matrix."""
-    tasks = torch.eye(weight_KTOI.shape[1], dtype=weight_KTOI.dtype)
-    wide = torch.einsum("ptoi,tu->ptoui", weight_KTOI, tasks)
-    return wide.flatten(3, 4).flatten(1, 2)
+    def _added(self, u_RA: Tensor, rows: SortedRows) -> Tensor:
+        """Return what the kernels add to the towers' hidden units, and to the logits after them."""
+        y_RO = self._layers[0](u_RA, rows)
+        hidden = self._biases[0].shape[1]  # what follows are the adapters' outputs
+        e_RO = (y_RO[:, :hidden] + rows.spread(self._biases[0])).relu()
+        y_RO = torch.cat([e_RO, y_RO[:, hidden:]], dim=1)
+        for layer, bias_KO in zip(self._layers[1:], self._biases[1:], strict=True):
+            y_RO = layer(y_RO, rows) + rows.spread(bias_KO)
+        return y_RO
 
 
 # ------------------------------------------------ the whole, as serving/scorer.py

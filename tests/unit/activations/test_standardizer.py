@@ -135,16 +135,6 @@ class Linear(torch.nn.Module):
         return Representation(h_BH=self.layer(x_BX), x_BX=x_BX)
 
 
-@pytest.mark.parametrize("narrow", [0, 2])
-@pytest.mark.parametrize("reads_x", [True, False])
-def test_some_rows_of_a_batch_are_read_as_the_whole_batch_is(fitted, reads_x, narrow):
-    standard = fitted(reads_x=reads_x, narrow=narrow)
-    h_BH, x_BX = rows(seed=3)
-    index_R = torch.tensor([399, 7, 7, 0, 128])
-    some_RA = standard.of_some(h_BH[index_R], x_BX, index_R)
-    assert torch.equal(some_RA, standard.of(h_BH, x_BX)[index_R])
-
-
 def test_products_in_bf16_change_h_a_little_and_x_not_at_all(monkeypatch):
     monkeypatch.setattr(represent_module, "unwrap_frozen", lambda model: model)
     model, x_BX = Linear().requires_grad_(False), rows()[1]

@@ -1,7 +1,7 @@
 """Heads, kernels and rows small enough to check by hand, and rows to tune them on."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from torch import nn
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.activations.standardizer import KernelInputs, Standardizer
 from iak.pipeline.iak.kernel import KernelShape, fresh
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.process import Worker
 from iak.pipeline.tuning.tune import Setting, Stage
@@ -27,6 +27,7 @@ SHAPE = KernelShape(
     base=2 * WIDTH, inputs=2 * WIDTH + X_UNITS, hidden=7, code=3, tasks=2, tower_in=WIDTH,
     tower_hidden=4, rank=2,
 )  # fmt: skip
+TAIL_SHAPE = replace(SHAPE, rank=0, tower_in=0, tower_hidden=0)
 
 
 def small_heads(seed=0):
@@ -36,6 +37,17 @@ def small_heads(seed=0):
         for parameter in heads.parameters():
             nn.init.normal_(parameter)
     return heads.requires_grad_(False)
+
+
+def small_tail():
+    """A linear map from h to the logits, which takes no adapters."""
+    w_TH = normal(SHAPE.tasks, SHAPE.base, seed=9)
+    return Tail(lambda h_BH: h_BH @ w_TH.T, tasks=SHAPE.tasks, units=SHAPE.base)
+
+
+def stacked(kernels):
+    """The weights of kernels by name, with a first dimension of K."""
+    return {name: torch.stack([weights[name] for weights in kernels]) for name in kernels[0]}
 
 
 def moved_kernel(seed, shape=SHAPE, size=0.3):

@@ -8,13 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.iak import kernel
+from iak.pipeline.iak.folded import fold
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.iak.predictor import SEGMENT_ROWS, Predictor, SlotLinear, SortedRows
 from iak.pipeline.model.heads import Heads, Tail
-from tests.unit.iak.small import SHAPE, moved_kernel, normal, small_heads
+from tests.unit.iak.small import (
+    SHAPE,
+    TAIL_SHAPE,
+    moved_kernel,
+    normal,
+    small_heads,
+    small_tail,
+    stacked,
+)
 
-SHIPPED = (512, 64), (256, 8), (64, 16), (16, 76), (8, 64), (64, 32)
-"""Inputs and outputs of the products of a kernel of the shipped size, on towers of 128 units."""
+SHIPPED = (512, 80), (80, 66), (256, 64), (64, 16), (16, 258)
+"""Inputs and outputs of the products of kernels of the shipped size, on two towers of 128 units and
+before a tail."""
 
 
 def sorted_rows(lengths):
@@ -68,21 +78,20 @@ def test_each_row_gets_the_logits_of_its_kernel(rank, segments):
 
 @given(segments=st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any))
 def test_a_tail_gets_the_logits_of_its_kernels_too(segments):
-    w_TH = normal(SHAPE.tasks, SHAPE.base, seed=9)
-    tail = Tail(lambda h_BH: h_BH @ w_TH.T, tasks=SHAPE.tasks, units=SHAPE.base)
-    shape = replace(SHAPE, rank=0, tower_in=0, tower_hidden=0)
-    check_against_single_kernels(shape, tail, segments)
+    check_against_single_kernels(TAIL_SHAPE, small_tail(), segments)
 
 
 def check_against_single_kernels(shape: KernelShape, heads: Heads | Tail, segments):
     kernels = [moved_kernel(seed, shape) for seed in range(len(segments))]
-    weights = {name: torch.stack([k[name] for k in kernels]) for name in kernels[0]}
+    mean_KA = normal(len(segments), shape.inputs, seed=2)
+    scale_KA = 0.5 + normal(len(segments), shape.inputs, seed=3).abs()
     rows = sorted_rows([count * SEGMENT_ROWS for count in segments])
     h_BH = normal(len(rows.owners_B), shape.base)
-    a_BA = normal(len(h_BH), shape.inputs, seed=1)
+    u_BA = torch.cat([h_BH, normal(len(h_BH), shape.inputs - shape.base, seed=1)], dim=1)
     with torch.no_grad():
-        predictor = Predictor(weights, heads)
-        added = predictor.parts(predictor.added(h_BH, a_BA, rows))
+        layers = fold(stacked(kernels), heads, mean_KA, scale_KA)
+        predictor = Predictor(layers, tasks=heads.tasks)
+        added = predictor.parts(predictor.added(u_BA, rows))
         if isinstance(heads, Tail):
             logits_BT = heads(h_BH + added.within_BX) + added.logits_BT
         else:
@@ -90,5 +99,6 @@ def check_against_single_kernels(shape: KernelShape, heads: Heads | Tail, segmen
             logits_BT = heads.read_out(heads.hidden_units(h_BH) + shift_BTD) + added.logits_BT
         for slot, one in enumerate(kernels):
             own = rows.owners_B == slot
-            alone_BT = kernel.run(one, heads, h_BH[own], a_BA[own], None).logits_BT
+            a_BA = (u_BA[own] - mean_KA[slot]) / scale_KA[slot]
+            alone_BT = kernel.run(one, heads, h_BH[own], a_BA, None).logits_BT
             torch.testing.assert_close(logits_BT[own], alone_BT, atol=1e-5, rtol=1e-5)

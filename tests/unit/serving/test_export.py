@@ -162,9 +162,12 @@ def test_a_base_without_kernels_is_exported(tmp_path, base, rows):
     assert set(found["kernel"]) == {"base", None}
 
 
-def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base, night, rows):
-    folder = tmp_path / "bundles"
-    for number, entry in enumerate(read_index(night).bundles):
+@pytest.mark.parametrize("nights", ["one", "several"])
+def test_kernels_read_components_of_their_night(tmp_path, base, night, rows, nights):
+    """Those of one night share them. Of several, each has its own standardisation too."""
+    components, folder = 12, tmp_path / "bundles"
+    for place, entry in enumerate(read_index(night).bundles):
+        number = place if nights == "several" else 0
         bundle = read_bundle(
             night / entry.folder, base_fingerprint=base.manifest.fingerprint,
             schema_hash=base.manifest.schema_hash,
@@ -173,9 +176,9 @@ def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base
         tensors[f"{STANDARD}mean"] = tensors[f"{STANDARD}mean"] + number
         units = len(tensors[f"{STANDARD}mean"]) - H
         tensors[f"{STANDARD}narrow"] = torch.randn(
-            units, 3, generator=torch.Generator().manual_seed(number)
+            units, components, generator=torch.Generator().manual_seed(number)
         )
-        tensors["encode_w"] = tensors["encode_w"][:, : H + 3]
+        tensors["encode_w"] = tensors["encode_w"].repeat(1, 2)[:, : H + components]
         manifest = bundle.manifest
         write_bundle(
             folder, tensors, domain=manifest.domain or None,
@@ -184,7 +187,7 @@ def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base
             verdict=manifest.verdict, created_at=manifest.created_at,
         )  # fmt: skip
     write_index(folder)
-    assert bundle_set(base, folder).shared is None
+    assert (bundle_set(base, folder).shared is None) == (nights == "several")
     assert_same(exported(tmp_path / "out", base, folder), scorer(base, folder), rows)
 
 
@@ -266,7 +269,8 @@ def test_another_bank_is_swapped_in_without_the_base(tmp_path, base, night, rows
 def test_a_bank_of_another_base_is_refused(tmp_path, pair, night, base):
     folder = tmp_path / "bank"
     folder.mkdir()
-    other = SimpleNamespace(manifest=SimpleNamespace(fingerprint="0" * 64), catalog=base.catalog)
+    manifest = base.manifest.model_copy(update={"fingerprint": "0" * 64})
+    other = SimpleNamespace(manifest=manifest, catalog=base.catalog, folder=base.folder)
     export.write_bank(folder, bundle_set(base, night), other, CATALOG)
     with pytest.raises(runtime.BadExport, match=f"kernels of base {'0' * 64}"):
         pair[1].load_bank(folder)
@@ -295,9 +299,10 @@ def test_a_table_that_was_changed_is_found_by_verify(tmp_path, base):
 def test_what_is_no_export_is_refused(tmp_path):
     with pytest.raises(runtime.BadExport, match=r"export.json cannot be read.*iak export"):
         runtime.load(tmp_path)
-    (tmp_path / "export.json").write_text('{"kind": "iak-export", "format": 2}')
-    with pytest.raises(runtime.BadExport, match=r"expected .*Export it again"):
-        runtime.load(tmp_path)
+    for other in (runtime.FORMAT - 1, runtime.FORMAT + 1):
+        (tmp_path / "export.json").write_text(f'{{"kind": "iak-export", "format": {other}}}')
+        with pytest.raises(runtime.BadExport, match=r"expected .*Export it again"):
+            runtime.load(tmp_path)
 
 
 def test_rows_that_cannot_be_read_are_refused_by_column(pair, rows):

@@ -1,0 +1,34 @@
+"""The inputs of kernels: standardised by what is left to fold, they are those of tuning."""
+
+import pytest
+import torch
+
+from iak.pipeline.iak.predictor import SEGMENT_ROWS, SortedRows
+from iak.pipeline.publish.encoder_inputs import EncoderInputs
+from tests.unit.iak.small import SHAPE, X_UNITS, normal
+from tests.unit.publish.test_bundle_set import BUNDLES, bundle_set_of
+
+KINDS = {
+    "x as it is": {},
+    "h alone": {"reads": "h"},
+    "components of all kernels": {"alike": True, "narrow": 3},
+    "components of each kernel": {"narrow": 3},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_left_to_fold_makes_them_those_of_the_standardizer(tmp_path, kind):
+    bundles = bundle_set_of(tmp_path, list(BUNDLES), **KINDS[kind])
+    inputs = EncoderInputs(bundles)
+    h_BH, x_BX = normal(40, SHAPE.base), normal(40, X_UNITS, seed=1)
+    owners_R = torch.arange(len(BUNDLES)).repeat_interleave(SEGMENT_ROWS)
+    rows = SortedRows(
+        slots=list(range(len(BUNDLES))), lengths=[SEGMENT_ROWS] * len(BUNDLES), owners_B=owners_R
+    )
+    index_R = torch.tensor([39, 7, 7, 0, 12]).repeat(SEGMENT_ROWS)
+    u_RA = inputs.of(h_BH, x_BX, None, rows, index_R)
+    for slot in rows.slots:
+        own = index_R[owners_R == slot]
+        a_BA = (u_RA[owners_R == slot] - inputs.mean_KA[slot]) / inputs.scale_KA[slot]
+        expected_BA = bundles.standard(slot).of(h_BH[own], x_BX[own])
+        torch.testing.assert_close(a_BA, expected_BA, atol=1e-5, rtol=1e-5)
