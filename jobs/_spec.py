@@ -14,6 +14,8 @@ from iak.schemas.base import Settings
 
 _MIN_SIMILARITY = 0.8
 """Ratio of `difflib` above which the last parts of two dotted names count as similar."""
+_SAME = {"out": "run_dir", "run_dir": "out"}
+"""Where a verb writes: a run has a folder, and an export or a file a place of its own."""
 _FEW_SETTINGS = 12
 """Most settings that a message names, a group counted once."""
 
@@ -128,7 +130,8 @@ def _takes_text(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
 
 def near_settings(name: str, names: Collection[str]) -> str:
     """Return a sentence with settings whose name or its last part is similar; empty if none is."""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    near = [same for same in [_SAME.get(name, "")] if same in names]
+    near += difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     last = name.rpartition(".")[2]
     near += [
         n

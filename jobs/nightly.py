@@ -390,8 +390,8 @@ def _tell_of_markers(catalog: Catalog, data_root: str) -> None:
     if newest := newest_unmarked(catalog, data_root, ready.marker):
         console.print(
             f"no {ready.marker} lies in the log: a day counts as complete once its newest file is "
-            f"{ready.quiet_for} hours old; now the newest is of {newest:%Y-%m-%d %H:%M} UTC. For "
-            'days that are whole when they arrive (a copied log), set quiet_for = "PT0S" under '
-            "[ready]",
+            f"{ready.quiet_for} old (hours, minutes, seconds); the newest is of "
+            f"{newest:%Y-%m-%d %H:%M} UTC. For days that are whole when they arrive (a copied "
+            'log), set quiet_for = "PT0S" under [ready]',
             markup=False,
         )

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -40,7 +40,7 @@ _REQUEST_WORDS = words_of("request session query search auction slate pageview i
 _MAX_OF_REQUEST = 1_000
 """Most mean rows of a request; a column whose values have more says what kind of request it was."""
 _USER = re.compile(
-    r"^(.*_)?(user|user_pseudo|anonymous|uid|member|visitor|customer|consumer|buyer|viewer|account|profile|cookie)"
+    r"^(.*_)?(user|user_pseudo|anonymous|uid|member|visitor|customer|consumer|buyer|viewer|reviewer|rater|account|profile|cookie)"
     r"(_?(id|key|no|hash|uuid|pk|code))?$"
 )
 _PERSON = re.compile(
@@ -64,7 +64,7 @@ _KIND_WORDS = words_of("category cate genre department vertical section group")
 """Words of a column that says what kind of item a row is of."""
 _DOMAIN_WORDS = words_of(
     "region country market city province state segment scene channel site daypart platform "
-    "tenant locale language store app domain tab"
+    "tenant locale language store shop app domain tab"
 )
 _CLOCK_WORDS = _DATE_PARTS | words_of("hourmin hhmm time weekday dow")
 """Words of a column that says when a row was: a kernel is tuned for where or for whom."""
@@ -139,11 +139,12 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     user = _user(rows, taken | set(sample.uneven))
     leaks = guess_leaks(rows, labels, skipped=taken)
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
-    keys = {k for k in sample.partition_keys if _is_domain_key(sample, k, date_key)}
-    dated = day_columns(rows, set(rows.schema.names) - (taken - keys), date_key, time)
-    skipped = (taken - keys) | dated.keys()
+    keys = _domain_keys(sample, date_key, split_columns)
+    dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
+    skipped = (taken - {*keys}) | dated.keys()
     features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
-    left_out += tuple(Guess(column=name, why=why) for name, why in dated.items())
+    others = {name: _unread(kind) for name, kind in sample.unread.items()}
+    left_out += tuple(Guess(column=name, why=why) for name, why in (dated | others).items())
     if not features:
         raise BadLog(
             f"no column below {sample.uri} can be a feature: "
@@ -152,7 +153,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     cut, splits_why = _splits(sample, date_key, time, split_columns)
     judged = cut["gate"].share * _rarer_share(labels[0])
     sure = [f for f in features if not f.is_optional]
-    domain, domain_keys = _domain(sample, date_key, sure, judged)
+    domain, domain_keys = _domain(sample, keys, sure, judged, user)
     return CatalogGuess(
         partition_keys=sample.partition_keys,
         tasks=labels,
@@ -172,8 +173,16 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         fresh=guess_fresh(rows, features, user=user, domain_keys=domain_keys),
         leaks=leaks,
         left_out=left_out,
-        notes=tuple(_notes(sample, labels, leaks, user, split_columns)),
+        notes=tuple(_notes(sample, labels, leaks, user, split_columns, domain_keys)),
     )
+
+
+def _unread(kind: pa.DataType) -> str:
+    """Return why a column of a type that no feature reads is left out."""
+    if pa.types.is_null(kind):
+        return "it is null in every row"
+    what = f"no feature reads a column of type {kind}"[:80]
+    return f"{what}; write the fields as columns of their own" if pa.types.is_nested(kind) else what
 
 
 def _labels(sample: LogSample, skipped: set[str]) -> tuple[LabelGuess, ...]:
@@ -229,6 +238,18 @@ def _time_keys(sample: LogSample, date_key: Guess | None) -> tuple[str, ...]:
         for key in sample.partition_keys
         if words_of(key) & _DATE_PARTS and not (date_key and key == date_key.column)
     )
+
+
+def _domain_keys(
+    sample: LogSample, date_key: Guess | None, split_columns: Collection[str]
+) -> tuple[str, ...]:
+    """Return the partition keys that may name domains.
+
+    A kernel is tuned on rows of one part of the log (train) and tried on another (test), so a
+    column of such parts names none.
+    """
+    keys = (key for key in sample.partition_keys if key not in split_columns)
+    return tuple(key for key in keys if _is_domain_key(sample, key, date_key))
 
 
 def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
@@ -330,22 +351,26 @@ def _rarer_share(label: LabelGuess) -> float:
 
 
 def _domain(
-    sample: LogSample, date_key: Guess | None, features: Sequence[FeatureGuess], judged: float
+    sample: LogSample,
+    keys: tuple[str, ...],
+    features: Sequence[FeatureGuess],
+    judged: float,
+    user: Guess | None,
 ) -> tuple[Guess, tuple[str, ...]]:
     """Return partition keys that are not dates, else a column of few values.
 
     Args:
         sample: sampled rows.
-        date_key: the partition key whose values are dates.
+        keys: partition keys that may name domains.
         features: features that every file has.
         judged: share of a domain's rows that lie in the gate and have the rarer answer.
+        user: the column of users, which names domains only where no other column can.
     """
-    keys = tuple(k for k in sample.partition_keys if _is_domain_key(sample, k, date_key))
     if keys:
         listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
         return Guess(column=keys[0], why=f"the folders are cut by {listing}"), keys
     scale = sample.snapshot.rows / len(sample.rows)
-    best: tuple[bool, bool, bool, bool, float, float, str] | None = None
+    best: tuple[bool, bool, bool, bool, bool, float, float, str] | None = None
     for feature in features:
         column = sample.rows.column(feature.column)
         if feature.kind != "categorical":
@@ -358,6 +383,7 @@ def _domain(
         decided = counts[counts * scale * judged >= MIN_POSITIVES].sum() / len(column)
         rank = (
             is_few and not column.null_count,
+            not (user and feature.column == user.column),
             not words & _CLOCK_WORDS,
             bool(words & _DOMAIN_WORDS),
             bool(words & _KIND_WORDS),
@@ -375,6 +401,17 @@ def _domain(
     count = pc.count_distinct(sample.rows.column(name)).as_py()
     why = f"no folder names a domain; {name} has {count:,} values"
     return Guess(column=name, why=why), (name,)
+
+
+def _domain_notes(rows: pa.Table, keys: Sequence[str]) -> list[str]:
+    """Return a note where the domains are so many that most have few rows."""
+    count = len(rows.group_by(list(keys)).aggregate([]))
+    if count <= _MAX_DOMAIN_VALUES:
+        return []
+    return [
+        f"{' x '.join(keys)} makes {count:,} domains, so many have few rows: name a coarser column "
+        "under [domain] where the log has one, or a parent"
+    ]
 
 
 def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, SplitCut]) -> int:
@@ -522,6 +559,7 @@ def _notes(
     leaks: Sequence[Guess],
     user: Guess | None,
     split_columns: Mapping[str, Any],
+    domain_keys: Sequence[str],
 ) -> list[str]:
     """Return notes on what a person should check, the most important first."""
     notes = []
@@ -540,6 +578,7 @@ def _notes(
         notes.append("no user column was recognised: no GAUC, and rows count as independent")
     if len(split_columns) > 1:
         notes.append(f"several columns say train and test: {', '.join(split_columns)}")
+    notes += _domain_notes(sample.rows, domain_keys)
     skipped = sample.snapshot.unreadable
     notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
     return notes

@@ -52,7 +52,9 @@ _WORD_SEPARATORS = (" ", ",")
 _DOTTED = words_of("version ver os build release ip id ids uid key code hash")
 """Words of a column whose texts may have dots and are no numbers."""
 _NUMBERS_SHARE = 0.99
-"""Least share of a column's texts that are numbers, where they are read so."""
+"""Least share of a column's texts that are numbers, where they are read so by its name."""
+_FRACTIONS_SHARE = 0.9
+"""The same where most texts have a dot: the others say in words that a number is missing."""
 _MIN_REPEATS = 3
 """Least mean occurrences of an id."""
 _LONG_ID = 24
@@ -167,9 +169,10 @@ def _has_numbers_in_text(name: str, column: pa.ChunkedArray) -> bool:
         return False
     are_numbers = WrittenNumber(word=None).read(known.combine_chunks()).is_valid()
     is_named = bool(words & NUMBER_WORDS and not words & ID_WORDS)
-    has_fractions = pc.mean(pc.match_substring(known, ".").cast(pa.float64())).as_py() > 0
+    has_fractions = pc.mean(pc.match_substring(known, ".").cast(pa.float64())).as_py()
     share = pc.mean(are_numbers.cast(pa.float64())).as_py()
-    return bool(share >= _NUMBERS_SHARE and (has_fractions or is_named))
+    is_sure = share >= _NUMBERS_SHARE and (has_fractions > 0 or is_named)
+    return bool(is_sure or (share >= _FRACTIONS_SHARE and has_fractions > 0.5))
 
 
 def _are_ids(ids: pa.Array, separator: str) -> bool:
@@ -211,7 +214,8 @@ def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> Feature
     counts = f"{distinct:,} distinct values in {len(known):,} sampled rows"
     if owns_lists:
         return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {counts}")
-    if len(known) >= _MIN_ROWS and distinct > _NEARLY_UNIQUE * len(known):
+    is_number = kind == "whole" and _is_named_number(name)
+    if len(known) >= _MIN_ROWS and distinct > _NEARLY_UNIQUE * len(known) and not is_number:
         return Guess(column=name, why=f"nearly every row has its own value ({counts})")
     if kind == "text":
         return _text(name, known, counts)
@@ -267,10 +271,9 @@ def _text(name: str, known: pa.ChunkedArray, counts: str) -> FeatureGuess | Gues
 
 def _whole(name: str, known: pa.ChunkedArray, distinct: int, counts: str) -> FeatureGuess | Guess:
     """Tell ids from numbers: by name, then by how the values are spread."""
-    words = words_of(name)
-    if words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"} and distinct > 2:
+    if _is_named_number(name) and distinct > 2:
         return _number(name, known, f"its name; {counts}")
-    if words & ID_WORDS or distinct <= _MAX_CATEGORIES:
+    if words_of(name) & ID_WORDS or distinct <= _MAX_CATEGORIES:
         return FeatureGuess(column=name, kind="categorical", why=f"whole numbers, {counts}")
     ends = pc.min_max(known)
     low, high = ends["min"].as_py(), ends["max"].as_py()
@@ -281,6 +284,11 @@ def _whole(name: str, known: pa.ChunkedArray, distinct: int, counts: str) -> Fea
         why = f"nearly all numbers from {low} to {high} occur, as ids do; {counts}"
         return FeatureGuess(column=name, kind="categorical", why=why)
     return _number(name, known, f"whole numbers from {low} to {high} with gaps, {counts}")
+
+
+def _is_named_number(name: str) -> bool:
+    words = words_of(name)
+    return bool(words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"})
 
 
 def _number(name: str, known: pa.ChunkedArray, why: str) -> FeatureGuess | Guess:

@@ -53,7 +53,7 @@ def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspe
         t.title: np.concatenate([label_numbers(part, t) for part in rows]) for t in catalog.tasks
     }
     for column in sorted(known - skipped):
-        values = [normal.plain(part.column(column), normal.ID) for part in rows]
+        values = [_plain(part.column(column)) for part in rows]
         for task in catalog.tasks:
             counted, positive = _judged_rows(task, catalog, labels)
             if min(positive.sum(), (~positive).sum()) < MIN_OF_CLASS:
@@ -61,6 +61,11 @@ def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspe
             score = _score(values, counted, positive)
             if score >= SUSPECT_AUC:
                 yield Suspect(column=column, task=task.title, auc=score, rows=len(positive))
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """Return a column's values as ids; floats stay numbers, since they may have fractions."""
+    return normal.plain(values, "number" if pa.types.is_floating(values.type) else normal.ID)
 
 
 def is_judged(kind: pa.DataType) -> bool:

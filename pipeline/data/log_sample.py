@@ -6,7 +6,7 @@ spread evenly over the row groups.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,8 @@ class LogSample:
     """Sampled rows, partition keys among the columns as text."""
     uneven: Mapping[str, str]
     """Columns that some files lack, or that have several types -> a description."""
+    unread: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """Columns of types that no catalogue describes, such as structs; they are not sampled."""
 
 
 def read_sample(uri: str, *, rows: int) -> LogSample:
@@ -84,6 +86,7 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
         partitions={key: _values(snapshot, key) for key in keys},
         rows=_rows(snapshot, inside, keys, wanted=rows),
         uneven={name: difference for name, difference in uneven.items() if name not in keys},
+        unread={name: kind for name, kind in inside.items() if not _is_read(kind)},
     )
 
 
@@ -158,13 +161,16 @@ def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict
     twice: set[str] = set()
     for schema in schemas:
         twice |= {name for name, count in Counter(schema.names).items() if count > 1}
-        for field in schema:
-            types.setdefault(field.name, Counter())[field.type] += 1
+        for column in schema:
+            types.setdefault(column.name, Counter())[column.type] += 1
     uneven = dict.fromkeys(sorted(twice), "a file holds two columns of this name")
     types = {name: counts for name, counts in types.items() if name not in twice}
     for name, counts in types.items():
         missing = len(schemas) - counts.total()
         kinds = {kind_of(kind) for kind in counts}
+        if kinds == {"whole", "float"}:
+            # pandas writes whole numbers as floats in the files where one is missing.
+            types[name], kinds = Counter({pa.float64(): counts.total()}), {"float"}
         if missing and len(kinds) == 1:
             uneven[name] = f"{missing:,} of {len(schemas):,} files {MISSING}"
         elif len(kinds) > 1:
@@ -216,7 +222,7 @@ def _rows(
     most = int(np.clip(_DECODED_ROWS / mean, 1, _MAX_ROW_GROUPS))
     picked = [groups[index] for index in evenly(len(groups), most)]
     stride = max(sum(count for _, _, count in picked) // wanted, 1)
-    readable = {n: t for n, t in inside.items() if not kind_of(t).endswith(("other", "null"))}
+    readable = {name: kind for name, kind in inside.items() if _is_read(kind)}
     parts = [
         part
         for file, group, _ in picked
@@ -228,7 +234,25 @@ def _rows(
             "data are damaged, or the files name their columns differently from their table. "
             "Write the files again, or write the catalogue by hand (schemas/README.md)"
         )
-    return pa.concat_tables(parts)
+    return _with_whole_numbers(pa.concat_tables(parts))
+
+
+def _is_read(kind: pa.DataType) -> bool:
+    return not kind_of(kind).endswith(("other", "null"))
+
+
+def _with_whole_numbers(rows: pa.Table) -> pa.Table:
+    """Return the rows with floats as whole numbers, where all are whole and some are null."""
+    for index, column in enumerate(rows.columns):
+        if not (pa.types.is_floating(column.type) and column.null_count < len(column)):
+            continue
+        known = pc.if_else(pc.is_nan(column), None, column)
+        if known.null_count and pc.all(pc.equal(known, pc.floor(known))).as_py():
+            try:
+                rows = rows.set_column(index, rows.schema.names[index], known.cast(pa.int64()))
+            except pa.ArrowInvalid:  # beyond int64
+                continue
+    return rows
 
 
 def _strided(
@@ -260,7 +284,8 @@ def _strided(
 def _plain(rows: pa.RecordBatch, name: str, wanted: pa.DataType) -> pa.Array:
     """Return a column in a simple type, the same for all files; null where a file has another."""
     simple = _simple(wanted)
-    if name not in rows.schema.names or kind_of(rows.column(name).type) != kind_of(wanted):
+    kinds = (kind_of(rows.column(name).type) if name in rows.schema.names else "", kind_of(wanted))
+    if kinds[0] != kinds[1] and kinds != ("whole", "float"):
         return pa.nulls(len(rows), simple)
     return rows.column(name).cast(simple, safe=False)
 

@@ -9,6 +9,7 @@ Writers store the same values in many types. After `plain`, a column of ids is i
     list_view, large_list_view, fixed_size_list             list
     decimal of scale 0                                      int64; for wide ones, `_plain_decimal`
     any other decimal, float16                              float64; ids with a fraction stay
+    ids in floats, as pandas writes those with nulls        int64; a fraction is refused
     null                                                    nulls of the expected type
     NaN in a label                                          null
 """
@@ -119,6 +120,8 @@ def plain(values: pa.Array, kind: str) -> pa.Array:
         return _plain_decimal(values, is_id=kind in (ID, WHOLE))
     if is_.is_float16(actual):
         values = values.cast(pa.float64())
+    if kind in (ID, WHOLE) and is_.is_floating(values.type):
+        return _whole_floats(values)
     if kind in (ID, GRADE, EVENT):
         return _plain_text(values)
     if kind == LABEL and is_.is_floating(values.type):
@@ -232,6 +235,26 @@ def _whole_decimals(values: pa.Array) -> pa.Array:
         ids[~fits] = folded
     mask = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
     return pa.array(ids.view(np.int64), mask=mask)
+
+
+def _whole_floats(values: pa.Array) -> pa.Array:
+    """Return ids that are stored as floats as int64; NaN is null.
+
+    pandas turns whole numbers into floats where one of them is missing.
+
+    Raises:
+        ArrowInvalid: a value has a fraction, or is so large that floats skip whole numbers.
+    """
+    numbers = _without_nan(values.cast(pa.float64()))
+    exact = 2.0**24 if pa.types.is_float32(values.type) else 2.0**53
+    is_id = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), exact))
+    if pc.all(is_id).as_py() is False:
+        seen = numbers.filter(pc.invert(is_id))[0].as_py()
+        raise pa.ArrowInvalid(
+            f"{seen!r} is no whole number that a float holds exactly, so it is no id; write ids as "
+            "int64 (pandas: Int64) or as text"
+        )
+    return numbers.cast(pa.int64())
 
 
 def _without_nan(values: pa.Array) -> pa.Array:

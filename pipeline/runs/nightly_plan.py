@@ -294,7 +294,7 @@ def _find_night(
 def _no_complete_day(dates: LogDates, spec: NightlySpec) -> str:
     waits, remedy = "", ""
     if not spec.ready.needs_marker:
-        waits = f", or no new file for {spec.ready.quiet_for} hours"
+        waits = f", or no new file for {spec.ready.quiet_for}"
         remedy = ' For days that are whole when they arrive (a copied log), set quiet_for = "PT0S"'
         remedy += " under [ready]"
     return (

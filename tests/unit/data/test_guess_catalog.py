@@ -70,6 +70,45 @@ def test_a_split_column_is_followed_and_is_no_feature(tmp_path):
     assert "fold" not in {f.column for f in guess.features}
 
 
+def test_folders_of_train_and_test_are_neither_a_domain_nor_a_feature(tmp_path):
+    for part in ("train", "test"):
+        write(tmp_path, shop(500), folder=f"fold={part}")
+    guess = guessed(tmp_path)
+    assert guess.partition_keys == ("fold",)
+    assert guess.splits["test"].where == {"fold": ("test",)}
+    assert guess.domain_keys == ("scene",)
+    assert "fold" not in [f.column for f in guess.features]
+
+
+def test_users_are_domains_only_where_no_other_column_can_be(tmp_path):
+    label = pa.array(np.arange(2_000) % 3 == 0)
+    ids = {"user_id": np.arange(2_000) % 89, "item_id": np.arange(2_000) % 71}
+    for number, columns in enumerate((ids, {"user_id": ids["user_id"]})):
+        write(tmp_path / str(number), pa.table(columns | {"click": label}))
+        guess = guessed(tmp_path / str(number))
+        assert guess.domain_keys == (("item_id",), ("user_id",))[number]
+        assert any("name a coarser column" in note for note in guess.notes)
+
+
+def test_whole_numbers_that_a_null_turned_into_floats_are_ids(tmp_path):
+    for number, kind in enumerate((pa.int64(), pa.float64())):
+        items = pa.array([i % 200 if i % 9 or not number else None for i in range(1_000)])
+        zones = pa.array([i % 5 if i % 7 else None for i in range(1_000)], pa.float64())
+        table = shop(1_000, item_id=items.cast(kind), zone=zones)
+        write(tmp_path, table, folder=f"dt=2026-10-0{number + 1}")
+    guess = guessed(tmp_path)
+    kinds = {feature.column: feature.kind for feature in guess.features}
+    assert kinds["item_id"] == kinds["zone"] == "categorical"
+
+
+def test_columns_that_no_catalogue_describes_are_named_with_the_remedy(tmp_path):
+    details = pa.array([{"brand": "b"}] * 500)
+    write(tmp_path, shop(500, details=details, nothing=pa.nulls(500)))
+    left_out = {guess.column: guess.why for guess in guessed(tmp_path).left_out}
+    assert left_out["details"].endswith("write the fields as columns of their own")
+    assert left_out["nothing"] == "it is null in every row"
+
+
 def test_without_dates_and_split_columns_rows_are_cut_by_their_hash(tmp_path):
     write(tmp_path, shop(event_time=None))
     cuts = [cut.slice for cut in guessed(tmp_path).splits.values()]

@@ -191,6 +191,22 @@ def test_a_long_hash_is_an_id_and_no_free_text():
     assert (feature.column, feature.kind) == ("customer_id", "categorical")
 
 
+def test_few_words_among_fractions_say_that_a_number_is_missing_and_many_do_not():
+    prices = [f"{0.5 + row % 700:.2f}" for row in range(2_000)]
+    for step, is_number in ((20, True), (5, False)):
+        texts = ["n/a" if row % step == 0 else price for row, price in enumerate(prices)]
+        (feature,), _ = guess_features(pa.table({"c7": texts}), skipped=(), uneven={})
+        assert feature.in_text == is_number
+
+
+@pytest.mark.parametrize("name", ["video_duration", "c7"])
+def test_whole_numbers_that_hardly_repeat_are_a_number_where_they_are_named_so(name):
+    table = pa.table({name: np.arange(2_000) * 977 % 60_013})
+    features, left_out = guess_features(table, skipped=(), uneven={})
+    assert [f.kind for f in features] == (["numeric"] if name == "video_duration" else [])
+    assert len(features) + len(left_out) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "write", "in_text"),
     [

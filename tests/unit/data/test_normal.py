@@ -95,6 +95,28 @@ def test_decimals_wider_than_64_bits_stay_apart():
     assert len(made.unique()) == len(wide)
 
 
+@given(
+    values=st.lists(st.none() | st.integers(-(2**24) + 1, 2**24 - 1), max_size=9),
+    kind=st.sampled_from([pa.float32(), pa.float64()]),
+    of=st.sampled_from(["id", "whole number"]),
+)
+def test_ids_that_a_null_turned_into_floats_are_the_ids(values, kind, of):
+    ids = pa.array(values, pa.int64())
+    assert plain(ids.cast(kind), of).equals(ids)
+    with_nan = pa.array([float("nan") if v is None else v for v in values], kind)
+    assert plain(with_nan, of).equals(ids)
+    assert plain(ids.cast(kind).dictionary_encode(), of).equals(ids)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(0.5, pa.float64()), (2.0**53, pa.float64()), (2.0**24, pa.float32()), (1e300, pa.float64())],
+)
+def test_a_float_that_may_be_another_id_is_refused_by_its_value(value, kind):
+    with pytest.raises(pa.ArrowInvalid, match=r"is no whole number that a float holds exactly"):
+        plain(pa.array([1.0, None, value], kind), "id")
+
+
 def test_text_that_is_no_utf8_is_refused_and_not_read_as_something_else():
     with pytest.raises(pa.ArrowInvalid, match="UTF8"):
         plain(pa.array([b"\xff"], pa.binary()), IDS)
@@ -111,13 +133,13 @@ def test_a_column_that_cannot_be_read_is_named_with_what_to_write():
 @pytest.mark.parametrize(
     ("actual", "kind"),
     [
-        (pa.float64(), "id"),
+        (pa.duration("s"), "id"),
         (pa.string(), "number"),
         (pa.string(), "label"),
         (pa.binary(), "number"),
         (pa.struct({"a": pa.int64()}), "id"),
         (pa.list_(pa.list_(pa.int64())), "list of ids"),
-        (pa.list_(pa.float64()), "list of ids"),
+        (pa.list_(pa.decimal128(10, 2)), "list of ids"),
         (pa.map_(pa.string(), pa.int64()), "list of ids"),
         (pa.int64(), "list of ids"),
         (pa.decimal128(10, 2), "id"),
@@ -215,7 +237,7 @@ EXPECTED = encoded(batch_of(BASE))
 @settings(max_examples=30)
 @given(
     text=st.sampled_from(TEXT),
-    item=st.sampled_from(NUMBERS),
+    item=st.sampled_from([*NUMBERS, pa.float32(), pa.float64()]),
     inner=st.sampled_from(NUMBERS),
     word=st.sampled_from(TEXT[:6]),
     make=st.sampled_from(LISTS_OF),

@@ -58,7 +58,15 @@ def test_an_unknown_setting_is_refused_with_the_command_and_what_is_near(word, n
     assert repr(word) in str(error.value)
 
 
-@pytest.mark.parametrize("word", ["run_dir", "data-root"])
+@pytest.mark.parametrize(
+    ("kind", "word", "meant"), [(ExportSpec, "run_dir", "out"), (PretrainSpec, "out", "run_dir")]
+)
+def test_where_a_verb_writes_has_two_names(kind, word, meant):
+    with pytest.raises(BadRequest, match=rf"no setting '{word}'. Did you mean {meant}\b"):
+        refuse_unknown(kind, [word], command="iak x")
+
+
+@pytest.mark.parametrize("word", ["zzz", "data-root"])
 def test_a_verb_of_few_settings_names_them_all(word):
     with pytest.raises(BadRequest, match=r"It takes catalog, base, .*, tables\.\*") as error:
         refuse_unknown(ExportSpec, [word], command="iak export")
