@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
+from rich.markup import escape
 
 from iak.jobs._progress import console, print_event
 from iak.jobs._tables import show_facts, show_table
 from iak.jobs.clusters import load_cluster, shipped_clusters, with_constants, with_devices
 from iak.pipeline.base.defaults import batch_rows_for
 from iak.pipeline.base.published_base import PublishedBase, shapes_of
+from iak.pipeline.data.vocabulary_size import LARGE, hashing_advice, size_message
 from iak.pipeline.errors import OK, BadRequest, DoesNotFit
 from iak.pipeline.files import put_file
 from iak.pipeline.model.tables import TableShape
@@ -31,6 +33,7 @@ from iak.pipeline.sharding.placement_search import GIB, Wanted
 from iak.pipeline.sharding.quantised import check_width
 from iak.schemas.base import JsonObject, Settings
 from iak.schemas.cluster import ClusterSpec
+from iak.schemas.feature import FIRST_ROW
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FinetuneSpec, PlanSpec
 from iak.schemas.log import Catalog
@@ -67,6 +70,7 @@ def main(spec: PlanSpec) -> int:
             print_event("plan", {"event": cluster.name, "of": len(clusters), "number": number})
         answers.append(assess(request, cluster))
     _write(spec, request.work, answers)
+    _show_large_vocabularies(catalog, request.work)
     if len(answers) > 1:
         return _show_many(spec, answers)
     _show(request, answers[0])
@@ -261,6 +265,17 @@ def _show(request: PlanRequest, assessment: Assessment) -> None:
         console.print(f"[dim]{cluster.name}: {cluster.note}[/dim]", highlight=False)
     for problem in assessment.problems:
         console.print(f"[bold]does not fit:[/bold] {problem}", highlight=False)
+
+
+def _show_large_vocabularies(catalog: Catalog, work: Workload) -> None:
+    """Name tables with so many ids that hashing them is to be weighed."""
+    for shape in work.shapes:
+        table = catalog.table_specs.get(shape.name)
+        ids = shape.rows - FIRST_ROW
+        if table and table.encoding == "vocabulary" and ids >= LARGE:
+            size, advice = size_message(ids, shape.width), hashing_advice(shape.name, ids)
+            message = f"[bold]large vocabulary {shape.name}:[/bold] {size}. {escape(advice)}"
+            console.print(message, highlight=False)
 
 
 def _show_tables(estimate: Estimate) -> None:

@@ -5,20 +5,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import date
 
-import pyarrow as pa
-
 from iak.pipeline.data import (
     contract,
     features,
-    hashing,
     parquet,
     ripeness,
     splits,
     unseen,
-    vocabulary,
+    vocabulary_size,
 )
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.dates import LogDates
+from iak.pipeline.data.encoding_counts import EncodingCounts
 from iak.pipeline.data.event_dates import (
     DaysByFile,
 )
@@ -34,6 +32,7 @@ from iak.pipeline.data.splits import Selection
 from iak.pipeline.data.window_findings import find_in_windows
 from iak.pipeline.errors import PipelineError
 from iak.schemas.feature import ListSpec, NumericSpec
+from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
 
 
@@ -197,7 +196,12 @@ class SplitSample:
                 )
 
     def _unseen(self) -> Iterator[Finding]:
-        encoding = vocabulary.fit(self._counted_rows(), self.catalog)
+        counts = EncodingCounts(self.catalog)
+        for raw in self._raw("pretrain"):
+            self.counted_rows += len(raw.rows)
+            counts.add(raw.rows)
+        yield from self._large_vocabularies(counts)
+        encoding = counts.encoding()
         counted = {
             name: self._counted(name, encoding) for name in self.chosen if name != "pretrain"
         }
@@ -218,10 +222,22 @@ class SplitSample:
                 remedy="Did its ids change their spelling, or is it a table of new ids by nature?",
             )
 
-    def _counted_rows(self) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
-        for raw in self._raw("pretrain"):
-            self.counted_rows += len(raw.rows)
-            yield raw.rows, raw.identity
+    def _large_vocabularies(self, counts: EncodingCounts) -> Iterator[Finding]:
+        """Yield tables with so many ids that hashing them is to be weighed."""
+        share = self.counted_rows / self.chosen["pretrain"].rows
+        for name, occurrences in counts.tables.items():
+            table = self.catalog.table_specs[name]
+            ids = vocabulary_size.estimate_ids(occurrences, share, table.min_count)
+            if table.rows is None and ids >= vocabulary_size.LARGE:
+                width = table.width or ModelSpec().width
+                yield Finding(
+                    level="warn",
+                    what=f"large vocabulary {name}: {vocabulary_size.size_message(ids, width)}",
+                    column=name,
+                    count=ids,
+                    unit="values",
+                    remedy=vocabulary_size.hashing_advice(name, ids),
+                )
 
     def _counted(self, split: str, encoding: Encoding) -> unseen.UnseenIds:
         rows = self.wanted_of_others

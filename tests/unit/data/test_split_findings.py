@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from iak.pipeline.data import vocabulary_size
 from iak.pipeline.data.event_dates import NO_DAYS, read_dates
 from iak.pipeline.data.split_findings import SplitSample, select_splits
 from tests.builders import DAYS, draw_rows, partition, small_catalog, snapshot_of, write_file
@@ -51,3 +52,20 @@ def test_a_task_without_a_positive_cannot_be_trained(root):
         "none of its 60 labelled rows is positive"
         for f in findings
     )
+
+
+def test_a_vocabulary_without_a_bound_that_is_large_is_named_with_what_hashing_costs(
+    root, monkeypatch
+):
+    monkeypatch.setattr(vocabulary_size, "LARGE", 3)
+    tables = {"user_id": {"min_count": 1}, "user_scene": {"rows": 100}, "item": {"min_count": 1}}
+    catalog = small_catalog(splits={"pretrain": {"days": [0, 0]}}, tables=tables)
+    dates, _ = read_dates(str(root), catalog)
+    chosen, _ = select_splits(snapshot_of(root, catalog), catalog, dates, NO_DAYS)
+    sample = SplitSample(catalog, chosen, 1_000, None)
+    large = {f.column: f for f in sample.findings() if f.what.startswith("large vocabulary")}
+    users = len({*draw_rows(60).column("user_id").to_pylist()} - {None})
+    assert large["user_id"].count == users
+    assert f"{users:,} ids would get a row each" in large["user_id"].what
+    assert "hash" in large["user_id"].remedy
+    assert "user_scene" not in large, "its rows are bounded"

@@ -45,6 +45,15 @@ def test_a_table_that_fits_nowhere_says_so(capsys):
     assert "no shipped cluster of up to 128 machines is enough; make tables smaller" in told
 
 
+def test_a_vocabulary_that_is_large_is_told_with_what_hashing_costs(capsys):
+    assert run("table_rows.user_id=40000002", "table_rows.item_id=1000000") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "large vocabulary user_id: about 40,000,000 ids would get a row each, 2.4 GiB" in told
+    assert "[tables.user_id]" in told
+    assert "rows = 16,777,216: 91% or rows = 67,108,864: 45%" in told
+    assert "large vocabulary item_id" not in told
+
+
 def test_a_cluster_of_ones_own_is_advised_more_of_its_machines(tmp_path, capsys):
     shipped = shipped_clusters()["8xL40S"].read_text()
     path = tmp_path / "mine.toml"
