@@ -50,6 +50,8 @@ class LogDates:
     """The last date that a row can have; None where no clock bounds the log."""
     unread: Mapping[str, int] = field(default_factory=dict)
     """Values of the date's partition key that name no date, with their rows."""
+    has_months: bool = False
+    """Whether folders name months, each of which has the date of its last day."""
     is_beyond_today: bool = False
     """Whether every date lies beyond the clock's, so that the clock bounds nothing."""
 
@@ -90,7 +92,9 @@ class LogDates:
                 f"{what}: {_listed(dates)}",
                 column=column,
                 count=sum(dates.values()),
-                remedy="No window is counted from them; correct or remove the rows",
+                remedy="No window is counted from them; a month counts when it is over"
+                if dates is self.future and self.has_months
+                else "No window is counted from them; correct or remove the rows",
                 where=where,
             )
             for dates, what in doubts
@@ -125,6 +129,7 @@ def sort_out(
     rows_of: RowsOf,
     today: date | None,
     unread: Mapping[str, int] | None = None,
+    has_months: bool = False,
 ) -> LogDates:
     """Separate the dates that windows are counted from, from stray and future ones.
 
@@ -133,6 +138,7 @@ def sort_out(
         rows_of: counts the rows of some dates; called only where a date is in doubt.
         today: the last date that a row can have; None where no clock bounds the log.
         unread: values that name no date, with their rows.
+        has_months: whether dates are the last days of months.
     """
     known = sorted(set(dates))
     past = [day for day in known if today is None or day <= today]
@@ -145,6 +151,7 @@ def sort_out(
         future=_rows(rows_of, future),
         today=None if is_beyond_today else today,
         unread=dict(unread or {}),
+        has_months=has_months,
         is_beyond_today=is_beyond_today,
     )
 

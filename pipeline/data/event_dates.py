@@ -79,7 +79,13 @@ def _folder_dates(
     if known and unread:
         for name, rows in _rows_by_folder(uri, catalog, key, values - set(known), version):
             unread[name or "null"] += rows
-    return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
+    return dates.sort_out(
+        list(known.values()),
+        rows_of=rows_of,
+        today=today,
+        unread=unread,
+        has_months=any(map(splits.is_month, known)),
+    )
 
 
 def _rows_by_folder(

@@ -125,9 +125,8 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         BadLog: no column can be a label, or none a feature or a domain.
     """
     rows = sample.rows
-    date_key = _date_key(sample)
+    date_key, time, month_key = _times(sample)
     split_columns = _split_columns(rows)
-    time = guess_time(sample, date_key)
     no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
     labels = _labels(sample, no_label | set(sample.uneven))
     if not labels:
@@ -139,7 +138,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     user = _user(rows, taken | set(sample.uneven))
     leaks = guess_leaks(rows, labels, skipped=taken)
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
-    keys = _domain_keys(sample, date_key, split_columns)
+    keys = _domain_keys(sample, date_key or month_key, split_columns)
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
     skipped = (taken - {*keys}) | dated.keys()
     features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
@@ -165,7 +164,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         splits=cut,
         splits_why=splits_why,
         date_key=date_key,
-        time_keys=_time_keys(sample, date_key),
+        time_keys=_time_keys(sample, date_key, month_key),
         time=time,
         row_id=row_id,
         slice_by=slice_by,
@@ -220,23 +219,52 @@ def _no_label(sample: LogSample) -> str:
 # ---------------------------------------------------------------- keys and time
 
 
+def _times(sample: LogSample) -> tuple[Guess | None, TimeGuess | None, Guess | None]:
+    """Return the key of dates, the event's time, and the key of months beside such a time.
+
+    Where event times tell the day, folders of months do not.
+    """
+    date_key = _date_key(sample)
+    if date_key is None or not _has_months(sample, date_key.column):
+        return date_key, guess_time(sample, date_key), None
+    time = guess_time(sample, None)
+    return (None, time, date_key) if time else (date_key, None, None)
+
+
 def _date_key(sample: LogSample) -> Guess | None:
     """Return the partition key whose values are dates."""
     for key in sample.partition_keys:
         values = [v for v in sample.partitions[key] if v is not None]
         dates = [d for d in map(splits.parse_date, values) if d]
         if values and len(dates) >= 0.9 * len(values):
-            why = f"{len(dates):,} of {len(values):,} folder names are dates"
+            what = (
+                "months, which stand for their last days" if _has_months(sample, key) else "dates"
+            )
+            why = f"{len(dates):,} of {len(values):,} folder names are {what}"
             return Guess(column=key, why=why)
     return None
 
 
-def _time_keys(sample: LogSample, date_key: Guess | None) -> tuple[str, ...]:
-    """Return the partition keys besides the date that are named as parts of a time."""
+def _has_months(sample: LogSample, key: str) -> bool:
+    """Return whether a partition key's values are months."""
+    return any(map(splits.is_month, sample.partitions[key]))
+
+
+def _time_keys(
+    sample: LogSample, date_key: Guess | None, month_key: Guess | None
+) -> tuple[str, ...]:
+    """Return the partition keys besides the date that are named as parts of a time, or are months.
+
+    Args:
+        sample: sampled rows.
+        date_key: the partition key whose values are dates.
+        month_key: the one whose values are months, where event times tell the days.
+    """
     return tuple(
         key
         for key in sample.partition_keys
-        if words_of(key) & _DATE_PARTS and not (date_key and key == date_key.column)
+        if (words_of(key) & _DATE_PARTS or (month_key and key == month_key.column))
+        and not (date_key and key == date_key.column)
     )
 
 

@@ -7,8 +7,8 @@ log's reader then reads those files. A format that cannot be resolved so is refu
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal, NoReturn
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs
 
+from iak.pipeline.data.partitions import joined_value
 from iak.pipeline.errors import BadLog, BadRequest
 
 Format = Literal["delta", "iceberg"]
@@ -84,6 +85,30 @@ class TableSnapshot:
     """Columns of the table."""
     names_in: Callable[[pa.Schema], Names | None]
     """A file's schema -> the table's columns in it; None where names are as they stand."""
+
+
+def with_joined_keys(table: TableSnapshot, keys: Sequence[str]) -> TableSnapshot:
+    """Return a table whose files have a value of each key that joins partition columns.
+
+    The key `year/month/day` joins the columns year, month and day, as it does folders of these
+    names.
+
+    Args:
+        table: the table.
+        keys: partition keys of the catalogue.
+    """
+    joined = {key: key.split("/") for key in keys if "/" in key}
+
+    def of_file(file: TableFile) -> Mapping[str, str | None]:
+        values = {
+            key: joined_value([file.partition[part] for part in parts])
+            for key, parts in joined.items()
+            if set(parts) <= file.partition.keys()
+        }
+        return {**file.partition, **values}
+
+    files = tuple(replace(file, partition=of_file(file)) for file in table.files)
+    return replace(table, files=files) if joined else table
 
 
 def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> TableFolder | None:

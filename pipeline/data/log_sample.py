@@ -117,7 +117,7 @@ def innermost_folder(uri: str) -> str:
 def partition_keys_of(uri: str) -> tuple[str, ...]:
     """Return the hive keys of the folder names, outermost first, as most files have them.
 
-    Folders of year, month and day are one key.
+    Folders of year, month and day are one key, and so are those of year and month alone.
     """
     filesystem, root = open_folder(uri)
     counts: Counter[tuple[str, ...]] = Counter()
@@ -132,11 +132,12 @@ def partition_keys_of(uri: str) -> tuple[str, ...]:
 
 
 def _with_dates(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Join the keys of a year, a month and a day that lie in each other."""
-    for first in range(len(keys) - 2):
-        three = keys[first : first + 3]
-        if all(key.lower() in names for key, names in zip(three, _OF_DATE, strict=True)):
-            return (*keys[:first], "/".join(three), *keys[first + 3 :])
+    """Join the keys of a year, a month and a day that lie in each other, or of the first two."""
+    for count in (3, 2):
+        for first in range(len(keys) - count + 1):
+            parts = keys[first : first + count]
+            if all(key.lower() in names for key, names in zip(parts, _OF_DATE, strict=False)):
+                return (*keys[:first], "/".join(parts), *keys[first + count :])
     return keys
 
 

@@ -64,7 +64,7 @@ def take_snapshot(
         _refuse_version(uri, version)
         classifier = FileClassifier(uri=uri, keys=partition_keys, schema_problem=schema_problem)
         return _plain_snapshot(classifier, admits)
-    table = _resolved(folder, version)
+    table = lakehouse.with_joined_keys(_resolved(folder, version), partition_keys)
     classifier = FileClassifier(
         uri=folder.uri, keys=partition_keys, schema_problem=schema_problem, table=table
     )
@@ -239,9 +239,10 @@ def _table_snapshot(classifier: FileClassifier, table: TableSnapshot, admits: Ad
     of_files = {key for file in table.files for key in file.partition}
     unknown = [key for key in classifier.keys if key not in of_files | set(table.columns)]
     if unknown and table.files:
+        advice = _advice_to_join(unknown, table)
         raise BadRequest(
             f"log.partition_keys names {', '.join(unknown)}, but the {table.table.format} table "
-            f"{classifier.uri} has the columns {', '.join(table.columns)}"
+            f"{classifier.uri} has the columns {', '.join(table.columns)}{advice}"
         )
 
     def admitted(file: TableFile) -> bool:
@@ -253,6 +254,17 @@ def _table_snapshot(classifier: FileClassifier, table: TableSnapshot, admits: Ad
         files=tuple(f for f in classified if isinstance(f, LogFile)),
         unreadable=tuple(f for f in classified if isinstance(f, Unreadable)),
         table=table.table,
+    )
+
+
+def _advice_to_join(keys: Sequence[str], table: TableSnapshot) -> str:
+    """Return what to do where a key joins columns that do not partition the table."""
+    if not any(set(key.split("/")) <= set(table.columns) for key in keys):
+        return ""
+    return (
+        ". A key with a slash joins columns that the table is partitioned by, and it is not by "
+        "these. Partition it so; or add a column with the date, and name that one in "
+        "partition_keys and date_key; or name a column of times as event_time"
     )
 
 
@@ -293,7 +305,7 @@ def _values_of_table(
     The metadata give the value of a file. Files are read where they have the column instead, or
     where so many rows are deleted that none may be left.
     """
-    table = _resolved(folder, version)
+    table = lakehouse.with_joined_keys(_resolved(folder, version), keys)
     classifier = FileClassifier(
         uri=folder.uri, keys=keys, schema_problem=lambda _: None, table=table
     )

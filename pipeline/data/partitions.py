@@ -30,6 +30,8 @@ def folders_of(keys: Iterable[str]) -> tuple[str, ...]:
 def joined_value(parts: Sequence[str | None]) -> str | None:
     """Return the value of a key from those of its folders: 2026, 2 and 23 are 2026-02-23.
 
+    2026 and 2 are the month 2026-02.
+
     Args:
         parts: the value of each folder; None for a null, which makes the whole value null.
     """

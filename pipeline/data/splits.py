@@ -7,8 +7,10 @@ so that workers agree on their shares without communication.
 This module also reads event times and dates, on which conditions and labels depend.
 """
 
+import calendar
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -30,6 +32,8 @@ PER_SECOND: Mapping[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _PLAUSIBLE_S = (631_152_000.0, 4_102_444_800.0)
 """1990 and 2100, in Unix seconds: events of a log happened between them."""
+_MONTH = re.compile(r"((?:19|20)\d{2})-?(0[1-9]|1[0-2])")
+"""A month, as 2026-02 or 202602."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -125,8 +129,13 @@ def parse_date(value: str | None) -> date | None:
 
     Every ISO 8601 spelling of a date counts. So does a midnight (`2026-10-01 00:00:00`), which
     writers produce for a date column with the type timestamp. Another time of day is not a date.
+    A month stands for its last day, when all its rows have happened: a label is then never taken
+    for older than it is.
     """
     text = (value or "").strip()
+    if month := _MONTH.fullmatch(text):
+        year, number = map(int, month.groups())
+        return date(year, number, calendar.monthrange(year, number)[1])
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -136,6 +145,11 @@ def parse_date(value: str | None) -> date | None:
     except ValueError:
         return None
     return moment.date() if moment.time() == time.min else None
+
+
+def is_month(value: str | None) -> bool:
+    """Return whether a partition value names a month, whose day is its last one."""
+    return _MONTH.fullmatch((value or "").strip()) is not None
 
 
 def columns_read(

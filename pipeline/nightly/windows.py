@@ -32,6 +32,16 @@ def window_days(windows: Sequence[TaskWindow], night: date) -> tuple[date, ...]:
     return tuple(first + timedelta(days=n) for n in range((night - first).days + 1))
 
 
+def expected_days(days: Sequence[date], *, has_months: bool) -> tuple[date, ...]:
+    """Return the days that a log may have files of: all, or the last days of months.
+
+    Args:
+        days: days that a night reads.
+        has_months: whether the log's folders name months, which stand for their last days.
+    """
+    return tuple(d for d in days if not has_months or (d + timedelta(days=1)).day == 1)
+
+
 def night_catalog(
     catalog: Catalog,
     days: Sequence[date],

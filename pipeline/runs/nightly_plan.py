@@ -33,7 +33,12 @@ from iak.pipeline.nightly.partitions import (
     judge_partitions,
     last_complete_day,
 )
-from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
+from iak.pipeline.nightly.windows import (
+    expected_days,
+    night_catalog,
+    task_windows,
+    window_days,
+)
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.nightly_known_days import base_notices
@@ -109,17 +114,17 @@ def plan_night(
     catalog = load_catalog(spec.catalog)
     clock = Clock(now=now, ready=spec.ready)
     dated = _dated(catalog)
-    listed, night = _find_night(spec, dated, clock, asked)
+    listed, night, has_months = _find_night(spec, dated, clock, asked)
     history = History(records, until=night)
     base_path = base or base_of(spec, history)
     opened = open_frozen_base(base_path, catalog, spec.finetune.tables)
     fingerprint = opened.manifest.fingerprint
-    windows = task_windows(catalog, night, spec.window.days)
-    days = window_days(windows, night)
+    days = window_days(windows := task_windows(catalog, night, spec.window.days), night)
     newest = _read_window(spec, dated, days, opened)
     seen = [*(files for files in listed if files.day < days[0]), *newest.partitions]
     labels = _ripe_labels(newest, dated, windows)
-    judged = judge_partitions(seen, days, clock, history.partition_days(), labels)
+    expected = expected_days(days, has_months=has_months)
+    judged = judge_partitions(seen, expected, clock, history.partition_days(), labels)
     split, notices = _split_catalog(spec, catalog, days, judged)
     head = registry_head(store := open_store(spec.registry))
     candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
@@ -267,8 +272,8 @@ def _kept_digests(spec: NightlySpec, base: PublishedBase) -> KeptContents:
 
 def _find_night(
     spec: NightlySpec, catalog: Catalog, clock: Clock, asked: date | None
-) -> tuple[tuple[PartitionFiles, ...], date]:
-    """Return the log's newest partitions, and the night's nominal date."""
+) -> tuple[tuple[PartitionFiles, ...], date, bool]:
+    """Return the log's newest partitions, the night's date, and whether folders name months."""
     # A planted log may have dates after today. In any other log a later date is a mistake.
     zone = ZoneInfo(catalog.log.time_zone)
     today = None if catalog.log.truth else clock.now.astimezone(zone).date()
@@ -288,7 +293,7 @@ def _find_night(
     night = asked or last_complete_day(listed, clock, before=today)
     if night is None:
         raise BadLog(_no_complete_day(dates, spec))
-    return listed, night
+    return listed, night, dates.has_months
 
 
 def _no_complete_day(dates: LogDates, spec: NightlySpec) -> str:

@@ -62,6 +62,22 @@ def test_folders_of_year_month_day_and_hour_tell_a_time(tmp_path):
     assert guess.time.column == "event_time"
 
 
+@pytest.mark.parametrize("folder", ["year=2026/month={}", "pt=2026{:02d}"])
+def test_folders_of_months_tell_dates_where_no_event_time_does(folder, tmp_path):
+    for month in range(1, 9):
+        table = shop(300, seed=month)
+        write(tmp_path / "timed", table, folder=folder.format(month))
+        write(tmp_path / "bare", table.drop(["event_time"]), folder=folder.format(month))
+    key = "year/month" if "year" in folder else "pt"
+    bare, timed = guessed(tmp_path / "bare"), guessed(tmp_path / "timed")
+    assert bare.partition_keys == timed.partition_keys == (key,)
+    assert (bare.date_key.column, bare.time_keys) == (key, ())
+    assert bare.splits["test"].days == (-1, -1)
+    assert bare.splits["pretrain"].days[1] < -60
+    assert (timed.date_key, timed.time_keys, timed.time.column) == (None, (key,), "event_time")
+    assert key not in bare.domain_keys + timed.domain_keys
+
+
 def test_a_split_column_is_followed_and_is_no_feature(tmp_path):
     parts = np.random.default_rng(0).choice(["train", "val", "test"], 2_000, p=[0.8, 0.1, 0.1])
     write(tmp_path, shop(event_time=None, fold=parts))

@@ -727,3 +727,23 @@ def test_what_deltalake_says_is_told_without_its_backtrace(tmp_path, version):
     with pytest.raises((BadLog, BadRequest), match=r"the Delta table .*: ") as refused:
         take_snapshot(str(folder), partition_keys=KEYS, version=version)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("table", [delta_table, iceberg_table])
+def test_a_date_in_three_columns_is_one_key_of_a_table(tmp_path, table):
+    parts = {"year": [2026, 2026, 2026], "month": [2, 2, 12], "day": [3, 3, 31]}
+    rows = draw_rows(3)
+    for name, values in parts.items():
+        rows = rows.append_column(name, pa.array(values, pa.int32()))
+    table(tmp_path / "cut", rows, tuple(parts))
+    uri, keys = str(tmp_path / "cut"), ("year/month/day",)
+    snapshot = take_snapshot(
+        uri, partition_keys=keys, admits=lambda known: known[keys[0]] != "2026-12-31"
+    )
+    assert {file.exact_partition[keys[0]] for file in snapshot.files} == {"2026-02-03"}
+    assert snapshot.rows == 2
+    values = logs.partition_values(uri, keys, keys[0])
+    assert values == {"2026-02-03", "2026-12-31"}
+    table(tmp_path / "whole", rows)
+    with pytest.raises(BadRequest, match=r"add a column with the date"):
+        take_snapshot(str(tmp_path / "whole"), partition_keys=keys)

@@ -69,6 +69,16 @@ def test_a_key_of_three_folders_is_their_date(tmp_path):
     assert others == [(f"{tmp_path}/year=2026/day=1", "no folder month=...")]
 
 
+def test_a_key_of_two_folders_is_their_month(tmp_path):
+    for folder in ("year=2026/month=2", "year=2026/month=12"):
+        write_file(tmp_path / folder / "a.parquet", draw_rows(2))
+    listed = listing.list_files(LOCAL, str(tmp_path), (), ("year/month",), lambda _: True, [])
+    assert {known for _, known in listed} == {
+        (("year/month", "2026-02"),),
+        (("year/month", "2026-12"),),
+    }
+
+
 def test_a_table_below_the_log_is_refused(root):
     (root / "region=ningbo" / f"dt={DAYS[0]}" / "_delta_log").mkdir()
     with pytest.raises(BadLog, match="is a table of its own"):

@@ -197,7 +197,12 @@ def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
         ("2026-W40-4", date(2026, 10, 1)),
         (" 2026-10-01 ", date(2026, 10, 1)),
         ("2026-10-01 05:00:00", None),
-        ("2026-10", None),
+        ("2026-10", date(2026, 10, 31)),  # a month stands for its last day
+        ("2028-02", date(2028, 2, 29)),
+        ("202602", date(2026, 2, 28)),
+        ("2026-13", None),
+        ("260210", None),
+        ("2026", None),
         ("someday", None),
         ("", None),
         (None, None),
@@ -205,6 +210,16 @@ def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
 )
 def test_a_date_partition_may_be_spelled_as_any_iso_date_or_midnight(value, day):
     assert splits.parse_date(value) == day
+
+
+@given(day=st.dates(date(1990, 1, 1), date(2099, 12, 31)))
+def test_a_month_ends_on_its_day_and_no_day_is_a_month(day):
+    end = splits.parse_date(f"{day:%Y-%m}")
+    assert end is not None
+    assert (end.year, end.month) == (day.year, day.month)
+    assert (end + timedelta(days=1)).day == 1
+    assert splits.is_month(f"{day:%Y%m}")
+    assert not splits.is_month(str(day))
 
 
 ZONES = st.sampled_from(

@@ -4,7 +4,12 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
+from iak.pipeline.nightly.windows import (
+    expected_days,
+    night_catalog,
+    task_windows,
+    window_days,
+)
 from iak.schemas.nightly import WindowSpec
 from tests.builders import small_catalog
 
@@ -24,6 +29,14 @@ def test_each_task_has_its_newest_ripe_days_from_the_first_day_whose_rows_are_re
     assert (order.first, order.last) == (date(2026, 10, 20), date(2026, 10, 26))
     assert window_days([click, order], NIGHT)[0] == order.first
     assert window_days([click, order], NIGHT)[-1] == NIGHT
+
+
+def test_a_log_of_months_lacks_no_day_within_a_month():
+    """Else each day without a file would hold the night."""
+    days = [date(2026, 9, 1) + timedelta(days=n) for n in range(91)]
+    ends = (date(2026, 9, 30), date(2026, 10, 31), date(2026, 11, 30))
+    assert expected_days(days, has_months=True) == ends
+    assert expected_days(days, has_months=False) == tuple(days)
 
 
 def test_a_label_that_ripens_within_a_day_costs_a_day():
