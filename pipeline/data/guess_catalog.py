@@ -31,7 +31,7 @@ from iak.pipeline.data.guess_time import (
     day_columns,
     guess_time,
 )
-from iak.pipeline.data.log_sample import MISSING, LogSample, kind_of
+from iak.pipeline.data.log_sample import MISSING, LogSample, is_bytes, kind_of
 from iak.pipeline.data.profile import MIN_POSITIVES
 from iak.pipeline.errors import BadLog
 
@@ -180,6 +180,8 @@ def _unread(kind: pa.DataType) -> str:
     """Return why a column of a type that no feature reads is left out."""
     if pa.types.is_null(kind):
         return "it is null in every row"
+    if is_bytes(kind):
+        return "its bytes are no UTF-8 text, or all are null; write ids as hexadecimal text"
     what = f"no feature reads a column of type {kind}"[:80]
     return f"{what}; write the fields as columns of their own" if pa.types.is_nested(kind) else what
 
@@ -285,7 +287,7 @@ def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
         return False
     values = [value for value in sample.partitions[key] if value is not None]
     is_dated = sum(bool(_DATED.match(value)) for value in values) > len(values) / 2
-    return len(values) > 1 and not is_dated
+    return bool(values) and not is_dated
 
 
 def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -385,7 +387,7 @@ def _domain(
     judged: float,
     user: Guess | None,
 ) -> tuple[Guess, tuple[str, ...]]:
-    """Return partition keys that are not dates, else a column of few values.
+    """Return partition keys of several values, else a column of few, else a key of one value.
 
     Args:
         sample: sampled rows.
@@ -394,9 +396,9 @@ def _domain(
         judged: share of a domain's rows that lie in the gate and have the rarer answer.
         user: the column of users, which names domains only where no other column can.
     """
-    if keys:
-        listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
-        return Guess(column=keys[0], why=f"the folders are cut by {listing}"), keys
+    if cut := tuple(key for key in keys if len(sample.partitions[key]) > 1):
+        listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in cut)
+        return Guess(column=cut[0], why=f"the folders are cut by {listing}"), cut
     scale = sample.snapshot.rows / len(sample.rows)
     best: tuple[bool, bool, bool, bool, bool, float, float, str] | None = None
     for feature in features:
@@ -420,6 +422,9 @@ def _domain(
             feature.column,
         )
         best = max(best or rank, rank)
+    if keys and not (best and best[0]):
+        why = f"one folder names it, and no column has 2 to {_MAX_DOMAIN_VALUES} values"
+        return Guess(column=keys[0], why=why), keys[:1]
     if best is None:
         raise BadLog(
             f"no column below {sample.uri} can name a domain; a kernel is tuned for each value of "

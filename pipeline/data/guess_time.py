@@ -7,6 +7,7 @@ text or digits in one of the usual formats.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from zoneinfo import available_timezones
 
 import numpy as np
 import pyarrow as pa
@@ -128,7 +129,8 @@ def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
     if best is None:
         return _guess_elapsed(sample)
     _, name, times = best
-    zone, zone_why = _zone(times.seconds, days, is_zoned=_is_zoned(rows, name, times))
+    zoned = _is_zoned(rows, name, times)
+    zone, zone_why = _zone(times.seconds, days, is_zoned=zoned, named=_named_zone(rows, name))
     first, last = (datetime.fromtimestamp(s, UTC).date() for s in _ends(times.seconds))
     return TimeGuess(
         column=name,
@@ -345,7 +347,18 @@ def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
     return best, shares[best]
 
 
-def _zone(seconds: Floats, days: Floats | None, *, is_zoned: bool) -> tuple[str, str]:
+def _named_zone(rows: pa.Table, name: str) -> str | None:
+    """Return the zone of a city that a timestamp's type names; None for UTC and offsets."""
+    kind = rows.schema.field(name).type
+    zone: str = (pa.types.is_timestamp(kind) and kind.tz) or ""
+    return zone if "/" in zone and zone in available_timezones() else None
+
+
+def _zone(
+    seconds: Floats, days: Floats | None, *, is_zoned: bool, named: str | None
+) -> tuple[str, str]:
+    if days is None and named:
+        return named, "the zone that the column's type names"
     if days is None:
         return "UTC", "folder dates do not show the zone; name your city's, such as Asia/Shanghai"
     hours, share = _agreement(seconds, days)

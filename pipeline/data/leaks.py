@@ -53,7 +53,10 @@ def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspe
         t.title: np.concatenate([label_numbers(part, t) for part in rows]) for t in catalog.tasks
     }
     for column in sorted(known - skipped):
-        values = [_plain(part.column(column)) for part in rows]
+        try:
+            values = [_plain(part.column(column)) for part in rows]
+        except pa.ArrowInvalid:
+            continue  # bytes that are no text, which no feature can read
         for task in catalog.tasks:
             counted, positive = _judged_rows(task, catalog, labels)
             if min(positive.sum(), (~positive).sum()) < MIN_OF_CLASS:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from iak.pipeline.data import logs
+from iak.pipeline.data import logs, normal
 from iak.pipeline.data.snapshot import LogFile, Snapshot, open_folder
 from iak.pipeline.data.written import WrittenNumber
 from iak.pipeline.errors import BadLog, BadRequest
@@ -79,14 +79,16 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
         )
     types, uneven = _columns(schemas)
     inside = {name: kind for name, kind in types.items() if name not in keys}
+    sampled = _rows(snapshot, inside, keys, wanted=rows)
+    unread = {name: kind for name, kind in inside.items() if _is_unread(name, kind, sampled)}
     return LogSample(
         uri=uri,
         snapshot=snapshot,
         partition_keys=keys,
         partitions={key: _values(snapshot, key) for key in keys},
-        rows=_rows(snapshot, inside, keys, wanted=rows),
+        rows=sampled.drop_columns([name for name in sampled.column_names if name in unread]),
         uneven={name: difference for name, difference in uneven.items() if name not in keys},
-        unread={name: kind for name, kind in inside.items() if not _is_read(kind)},
+        unread=unread,
     )
 
 
@@ -187,6 +189,8 @@ def kind_of(actual: pa.DataType) -> str:
         return kind_of(actual.value_type)
     if isinstance(actual, pa.BaseExtensionType):
         return kind_of(actual.storage_type)
+    if is_bytes(actual):
+        return "text"  # a log may hold text so; of other bytes the sample has nulls
     named = (
         ("bool", is_.is_boolean),
         ("whole", is_.is_integer),
@@ -206,6 +210,13 @@ def kind_of(actual: pa.DataType) -> str:
     if any(test(actual) for test in lists) or is_.is_large_list_view(actual):
         return f"list of {kind_of(actual.value_type)}"
     return "other"
+
+
+def is_bytes(actual: pa.DataType) -> bool:
+    """Return whether a type is one of bytes, which may be those of a text."""
+    is_ = pa.types
+    checks = (is_.is_binary, is_.is_large_binary, is_.is_binary_view, is_.is_fixed_size_binary)
+    return any(check(actual) for check in checks)
 
 
 def _rows(
@@ -240,6 +251,13 @@ def _rows(
 
 def _is_read(kind: pa.DataType) -> bool:
     return not kind_of(kind).endswith(("other", "null"))
+
+
+def _is_unread(name: str, kind: pa.DataType, rows: pa.Table) -> bool:
+    """Return whether no feature can read a column, by its type or since its bytes are no text."""
+    if not _is_read(kind):
+        return True
+    return is_bytes(kind) and rows.column(name).null_count == len(rows)
 
 
 def _with_whole_numbers(rows: pa.Table) -> pa.Table:
@@ -288,7 +306,13 @@ def _plain(rows: pa.RecordBatch, name: str, wanted: pa.DataType) -> pa.Array:
     kinds = (kind_of(rows.column(name).type) if name in rows.schema.names else "", kind_of(wanted))
     if kinds[0] != kinds[1] and kinds != ("whole", "float"):
         return pa.nulls(len(rows), simple)
-    return rows.column(name).cast(simple, safe=False)
+    column = rows.column(name)
+    if pa.types.is_string(simple):
+        try:
+            column = normal.plain(column, normal.ID)
+        except pa.ArrowInvalid:
+            return pa.nulls(len(rows), simple)
+    return column.cast(simple, safe=False)
 
 
 def _simple(actual: pa.DataType) -> pa.DataType:

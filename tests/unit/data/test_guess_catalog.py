@@ -1,5 +1,7 @@
 """What init reads off folders, footers and rows of a log that nobody described."""
 
+import uuid
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -104,6 +106,31 @@ def test_users_are_domains_only_where_no_other_column_can_be(tmp_path):
         guess = guessed(tmp_path / str(number))
         assert guess.domain_keys == (("item_id",), ("user_id",))[number]
         assert any("name a coarser column" in note for note in guess.notes)
+
+
+def test_a_folder_of_one_value_is_the_domain_where_no_column_has_few(tmp_path):
+    columns = {"item_id": np.arange(2_000) % 71, "click": np.arange(2_000) % 3 == 0}
+    for day in range(4):
+        write(tmp_path, pa.table(columns), folder=f"country=de/dt=2026-10-0{day + 1}")
+    guess = guessed(tmp_path)
+    assert guess.domain_keys == ("country",)
+    assert "country" not in [f.column for f in guess.features]
+
+
+def test_ids_in_bytes_are_features_where_they_are_text_or_uuids(tmp_path):
+    ids = [uuid.UUID(int=row % 40 + 1) for row in range(500)]
+    columns = {
+        "device_uuid": pa.ExtensionArray.from_storage(
+            pa.uuid(), pa.array([i.bytes for i in ids], pa.binary(16))
+        ),
+        "word": pa.array([f"w{row % 9}".encode() for row in range(500)]),
+        "blob": pa.array([b"\xff" + bytes([row % 7]) for row in range(500)]),
+    }
+    write(tmp_path, shop(500, user_id=None, **columns))
+    guess = guessed(tmp_path)
+    assert {"device_uuid", "word"} <= {f.column for f in guess.features}
+    assert guess.user.column == "device_uuid"
+    assert "UTF-8" in {left.column: left.why for left in guess.left_out}["blob"]
 
 
 def test_whole_numbers_that_a_null_turned_into_floats_are_ids(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.guess_labels import Guess
-from iak.pipeline.data.guess_time import day_columns, times_of
+from iak.pipeline.data.guess_time import day_columns, guess_time, times_of
 from iak.pipeline.data.log_sample import read_sample
 from tests.unit.data.shop import DAY, START, shop, write
 
@@ -29,6 +29,17 @@ def test_a_time_in_text_or_digits_is_found_with_its_format(written, texts, tmp_p
     write(tmp_path, shop(event_time=None, hour=texts(times)))
     guess = guessed(tmp_path)
     assert (guess.time.column, guess.time.format) == ("hour", written)
+
+
+@pytest.mark.parametrize(
+    ("zone", "guess"), [("Asia/Kolkata", "Asia/Kolkata"), ("UTC", "UTC"), ("+05:30", "UTC")]
+)
+def test_a_city_that_a_timestamps_type_names_is_the_zone(zone, guess, tmp_path):
+    seconds = shop().column("event_time").to_numpy()
+    times = pa.array(seconds * 10**9, pa.timestamp("ns", zone))
+    write(tmp_path, shop(event_time=times))
+    time = guess_time(read_sample(str(tmp_path), rows=1_000), None)
+    assert (time.column, time.time_zone) == ("event_time", guess)
 
 
 def test_a_birthday_is_not_the_time_of_the_event(tmp_path):

@@ -65,6 +65,11 @@ def test_pairs_of_one_row_each_do_not_give_a_request_away():
     assert suspected(pa.array(np.arange(2_000) // 2)) == {}
 
 
+def test_bytes_that_are_no_text_are_not_scored():
+    assert suspected(pa.array([b"\xff" + bytes([c]) for c in CLICK])) == {}
+    assert suspected(pa.array([b"a" + bytes([c + 65]) for c in CLICK])) != {}
+
+
 def test_few_positives_suspect_nothing():
     rare = np.zeros(2_000, np.int8)
     rare[: leaks.MIN_OF_CLASS - 1] = 1
