@@ -135,10 +135,11 @@ class LogSpec(Spec):
     three folders, and its value is their date. The key `year/month` spans two, and its value is
     their month, `2026-02`. Of a Delta or Iceberg table these are partition columns."""
     date_key: Column | None = None
-    """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight. A month
-    (`2026-02`, `202602`) stands for its last day, so it counts when it is over. Windows count days
-    then too: `days = [-62, -1]` has the last two months. Where an `event_time` tells the day, leave
-    `date_key` out and name the months in `time_keys`."""
+    """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight. An hour
+    (`2026020307`) belongs to its day. A month (`2026-02`, `202602`) or a week (`2026-W08`) stands
+    for its last day, so it counts when it is over. Windows count days then too: `days = [-62, -1]`
+    has the last two months. Where an `event_time` tells the day, leave `date_key` out and name the
+    key of the months in `time_keys`."""
     time_keys: Annotated[tuple[Column, ...], Field(exclude_if=lambda value: not value)] = ()
     """Partition keys besides `date_key` that tell when rows were, such as `hour`. A night takes
     folders that differ in these alone for one partition."""

@@ -21,6 +21,7 @@ from statistics import median
 
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.notice import notice
+from iak.pipeline.data.splits import Period
 
 FAR_DAYS = 7
 """Least gap, in days, that may be far."""
@@ -50,8 +51,8 @@ class LogDates:
     """The last date that a row can have; None where no clock bounds the log."""
     unread: Mapping[str, int] = field(default_factory=dict)
     """Values of the date's partition key that name no date, with their rows."""
-    has_months: bool = False
-    """Whether folders name months, each of which has the date of its last day."""
+    period: Period = "day"
+    """What folders name. A week or a month has the date of its last day."""
     is_beyond_today: bool = False
     """Whether every date lies beyond the clock's, so that the clock bounds nothing."""
 
@@ -92,8 +93,8 @@ class LogDates:
                 f"{what}: {_listed(dates)}",
                 column=column,
                 count=sum(dates.values()),
-                remedy="No window is counted from them; a month counts when it is over"
-                if dates is self.future and self.has_months
+                remedy=f"No window is counted from them; a {self.period} counts when it is over"
+                if dates is self.future and self.period != "day"
                 else "No window is counted from them; correct or remove the rows",
                 where=where,
             )
@@ -129,7 +130,7 @@ def sort_out(
     rows_of: RowsOf,
     today: date | None,
     unread: Mapping[str, int] | None = None,
-    has_months: bool = False,
+    period: Period = "day",
 ) -> LogDates:
     """Separate the dates that windows are counted from, from stray and future ones.
 
@@ -138,7 +139,7 @@ def sort_out(
         rows_of: counts the rows of some dates; called only where a date is in doubt.
         today: the last date that a row can have; None where no clock bounds the log.
         unread: values that name no date, with their rows.
-        has_months: whether dates are the last days of months.
+        period: what folders name; a week or a month has the date of its last day.
     """
     known = sorted(set(dates))
     past = [day for day in known if today is None or day <= today]
@@ -151,7 +152,7 @@ def sort_out(
         future=_rows(rows_of, future),
         today=None if is_beyond_today else today,
         unread=dict(unread or {}),
-        has_months=has_months,
+        period=period,
         is_beyond_today=is_beyond_today,
     )
 

@@ -84,7 +84,7 @@ def _folder_dates(
         rows_of=rows_of,
         today=today,
         unread=unread,
-        has_months=any(map(splits.is_month, known)),
+        period=splits.period_of(known),
     )
 
 

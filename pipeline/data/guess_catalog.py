@@ -125,7 +125,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         BadLog: no column can be a label, or none a feature or a domain.
     """
     rows = sample.rows
-    date_key, time, month_key = _times(sample)
+    date_key, time, period_key = _times(sample)
     split_columns = _split_columns(rows)
     no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
     labels = _labels(sample, no_label | set(sample.uneven))
@@ -138,7 +138,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     user = _user(rows, taken | set(sample.uneven))
     leaks = guess_leaks(rows, labels, skipped=taken)
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
-    keys = _domain_keys(sample, date_key or month_key, split_columns)
+    keys = _domain_keys(sample, date_key or period_key, split_columns)
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
     skipped = (taken - {*keys}) | dated.keys()
     features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
@@ -164,7 +164,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         splits=cut,
         splits_why=splits_why,
         date_key=date_key,
-        time_keys=_time_keys(sample, date_key, month_key),
+        time_keys=_time_keys(sample, date_key, period_key),
         time=time,
         row_id=row_id,
         slice_by=slice_by,
@@ -222,12 +222,12 @@ def _no_label(sample: LogSample) -> str:
 
 
 def _times(sample: LogSample) -> tuple[Guess | None, TimeGuess | None, Guess | None]:
-    """Return the key of dates, the event's time, and the key of months beside such a time.
+    """Return the key of dates, the event's time, and the key of periods beside such a time.
 
-    Where event times tell the day, folders of months do not.
+    Where event times tell the day, folders of weeks or months do not.
     """
     date_key = _date_key(sample)
-    if date_key is None or not _has_months(sample, date_key.column):
+    if date_key is None or splits.period_of(sample.partitions[date_key.column]) == "day":
         return date_key, guess_time(sample, date_key), None
     time = guess_time(sample, None)
     return (None, time, date_key) if time else (date_key, None, None)
@@ -239,33 +239,27 @@ def _date_key(sample: LogSample) -> Guess | None:
         values = [v for v in sample.partitions[key] if v is not None]
         dates = [d for d in map(splits.parse_date, values) if d]
         if values and len(dates) >= 0.9 * len(values):
-            what = (
-                "months, which stand for their last days" if _has_months(sample, key) else "dates"
-            )
+            period = splits.period_of(values)
+            what = "dates" if period == "day" else f"{period}s, which stand for their last days"
             why = f"{len(dates):,} of {len(values):,} folder names are {what}"
             return Guess(column=key, why=why)
     return None
 
 
-def _has_months(sample: LogSample, key: str) -> bool:
-    """Return whether a partition key's values are months."""
-    return any(map(splits.is_month, sample.partitions[key]))
-
-
 def _time_keys(
-    sample: LogSample, date_key: Guess | None, month_key: Guess | None
+    sample: LogSample, date_key: Guess | None, period_key: Guess | None
 ) -> tuple[str, ...]:
-    """Return the partition keys besides the date that are named as parts of a time, or are months.
+    """Return the partition keys besides the date that are named as parts of a time, or are periods.
 
     Args:
         sample: sampled rows.
         date_key: the partition key whose values are dates.
-        month_key: the one whose values are months, where event times tell the days.
+        period_key: the one whose values are weeks or months, where event times tell the days.
     """
     return tuple(
         key
         for key in sample.partition_keys
-        if (words_of(key) & _DATE_PARTS or (month_key and key == month_key.column))
+        if (words_of(key) & _DATE_PARTS or (period_key and key == period_key.column))
         and not (date_key and key == date_key.column)
     )
 

@@ -11,9 +11,10 @@ import calendar
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -32,8 +33,14 @@ PER_SECOND: Mapping[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _PLAUSIBLE_S = (631_152_000.0, 4_102_444_800.0)
 """1990 and 2100, in Unix seconds: events of a log happened between them."""
+Period = Literal["day", "week", "month"]
+"""How much time a partition value names."""
 _MONTH = re.compile(r"((?:19|20)\d{2})-?(0[1-9]|1[0-2])")
 """A month, as 2026-02 or 202602."""
+_WEEK = re.compile(r"\d{4}-?W\d{2}")
+"""A week, as 2026-W08."""
+_HOUR = re.compile(r"(\d{8}|\d{4}-\d{2}-\d{2}-)(?:[01]\d|2[0-3])")
+"""An hour of a day, as 2026020307 or 2026-02-03-07."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -129,15 +136,20 @@ def parse_date(value: str | None) -> date | None:
 
     Every ISO 8601 spelling of a date counts. So does a midnight (`2026-10-01 00:00:00`), which
     writers produce for a date column with the type timestamp. Another time of day is not a date.
-    A month stands for its last day, when all its rows have happened: a label is then never taken
-    for older than it is.
+    An hour in a name, 2026100105, belongs to its day. A week or a month stands for its last day,
+    when all its rows have happened: a label is then never taken for older than it is.
     """
     text = (value or "").strip()
+    if hour := _HOUR.fullmatch(text):
+        text = hour[1].removesuffix("-")
     if month := _MONTH.fullmatch(text):
         year, number = map(int, month.groups())
         return date(year, number, calendar.monthrange(year, number)[1])
+    if re.fullmatch(r"\d{8}..", text):
+        return None  # Python 3.11 reads 20261001ab as a date, without its last two characters
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
+        return day + timedelta(days=6) if _WEEK.fullmatch(text) else day
     except ValueError:
         pass
     try:
@@ -147,9 +159,12 @@ def parse_date(value: str | None) -> date | None:
     return moment.date() if moment.time() == time.min else None
 
 
-def is_month(value: str | None) -> bool:
-    """Return whether a partition value names a month, whose day is its last one."""
-    return _MONTH.fullmatch((value or "").strip()) is not None
+def period_of(values: Iterable[str | None]) -> Period:
+    """Return the longest period that one of these partition values names."""
+    texts = [(value or "").strip() for value in values]
+    if any(map(_MONTH.fullmatch, texts)):
+        return "month"
+    return "week" if any(map(_WEEK.fullmatch, texts)) else "day"
 
 
 def columns_read(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from iak.pipeline.data.splits import Period
 from iak.schemas.log import Catalog, SplitSpec
 from iak.schemas.night import TaskWindow
 from iak.schemas.nightly import WindowSpec
@@ -32,14 +33,19 @@ def window_days(windows: Sequence[TaskWindow], night: date) -> tuple[date, ...]:
     return tuple(first + timedelta(days=n) for n in range((night - first).days + 1))
 
 
-def expected_days(days: Sequence[date], *, has_months: bool) -> tuple[date, ...]:
-    """Return the days that a log may have files of: all, or the last days of months.
+def expected_days(days: Sequence[date], period: Period) -> tuple[date, ...]:
+    """Return the days that a log may have files of: all, or the last days of weeks or months.
 
     Args:
         days: days that a night reads.
-        has_months: whether the log's folders name months, which stand for their last days.
+        period: what the log's folders name; a week or a month stands for its last day.
     """
-    return tuple(d for d in days if not has_months or (d + timedelta(days=1)).day == 1)
+    if period == "day":
+        return tuple(days)
+    nexts = ((day, day + timedelta(days=1)) for day in days)
+    return tuple(
+        d for d, after in nexts if (after.weekday() == 0 if period == "week" else after.day == 1)
+    )
 
 
 def night_catalog(

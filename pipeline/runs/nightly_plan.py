@@ -21,6 +21,7 @@ from iak.pipeline.data.partition_days import (
     log_dates,
     read_newest_days,
 )
+from iak.pipeline.data.splits import Period
 from iak.pipeline.data.window_shift import domain_drift
 from iak.pipeline.errors import BadLog
 from iak.pipeline.nightly.choice import Candidate, Request, choose
@@ -114,7 +115,7 @@ def plan_night(
     catalog = load_catalog(spec.catalog)
     clock = Clock(now=now, ready=spec.ready)
     dated = _dated(catalog)
-    listed, night, has_months = _find_night(spec, dated, clock, asked)
+    listed, night, period = _find_night(spec, dated, clock, asked)
     history = History(records, until=night)
     base_path = base or base_of(spec, history)
     opened = open_frozen_base(base_path, catalog, spec.finetune.tables)
@@ -123,7 +124,7 @@ def plan_night(
     newest = _read_window(spec, dated, days, opened)
     seen = [*(files for files in listed if files.day < days[0]), *newest.partitions]
     labels = _ripe_labels(newest, dated, windows)
-    expected = expected_days(days, has_months=has_months)
+    expected = expected_days(days, period)
     judged = judge_partitions(seen, expected, clock, history.partition_days(), labels)
     split, notices = _split_catalog(spec, catalog, days, judged)
     head = registry_head(store := open_store(spec.registry))
@@ -272,8 +273,8 @@ def _kept_digests(spec: NightlySpec, base: PublishedBase) -> KeptContents:
 
 def _find_night(
     spec: NightlySpec, catalog: Catalog, clock: Clock, asked: date | None
-) -> tuple[tuple[PartitionFiles, ...], date, bool]:
-    """Return the log's newest partitions, the night's date, and whether folders name months."""
+) -> tuple[tuple[PartitionFiles, ...], date, Period]:
+    """Return the log's newest partitions, the night's date, and what folders name."""
     # A planted log may have dates after today. In any other log a later date is a mistake.
     zone = ZoneInfo(catalog.log.time_zone)
     today = None if catalog.log.truth else clock.now.astimezone(zone).date()
@@ -293,7 +294,7 @@ def _find_night(
     night = asked or last_complete_day(listed, clock, before=today)
     if night is None:
         raise BadLog(_no_complete_day(dates, spec))
-    return listed, night, dates.has_months
+    return listed, night, dates.period
 
 
 def _no_complete_day(dates: LogDates, spec: NightlySpec) -> str:

@@ -76,12 +76,12 @@ def test_a_date_beyond_today_moves_no_window_however_full_it_is():
 
 def test_a_month_that_is_not_over_is_no_mistake_of_the_writer():
     months = [date(2026, 8, 31), date(2026, 9, 30), date(2026, 10, 31)]
-    for has_months, remedy in ((True, "a month counts when it is over"), (False, "correct or")):
+    for period, remedy in (("month", "a month counts when it is over"), ("day", "correct or")):
         result = dates.sort_out(
             months,
             rows_of=lambda days: dict.fromkeys(days, 5),
             today=date(2026, 10, 9),
-            has_months=has_months,
+            period=period,
         )
         assert result.newest == date(2026, 9, 30)
         (finding,) = result.findings("log", "year/month")

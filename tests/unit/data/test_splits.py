@@ -200,6 +200,12 @@ def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
         ("2026-10", date(2026, 10, 31)),  # a month stands for its last day
         ("2028-02", date(2028, 2, 29)),
         ("202602", date(2026, 2, 28)),
+        ("2026-W08", date(2026, 2, 22)),
+        ("2026W08", date(2026, 2, 22)),
+        ("2026020307", date(2026, 2, 3)),  # an hour belongs to its day
+        ("2026-02-03-23", date(2026, 2, 3)),
+        ("2026020324", None),
+        ("20260203ab", None),
         ("2026-13", None),
         ("260210", None),
         ("2026", None),
@@ -218,8 +224,18 @@ def test_a_month_ends_on_its_day_and_no_day_is_a_month(day):
     assert end is not None
     assert (end.year, end.month) == (day.year, day.month)
     assert (end + timedelta(days=1)).day == 1
-    assert splits.is_month(f"{day:%Y%m}")
-    assert not splits.is_month(str(day))
+    assert splits.period_of([str(day), f"{day:%Y%m}", None]) == "month"
+    assert splits.period_of([str(day), None]) == "day"
+
+
+@given(day=st.dates(date(1990, 1, 1), date(2099, 12, 31)))
+def test_a_week_ends_on_its_sunday(day):
+    year, week, _ = day.isocalendar()
+    value = f"{year}-W{week:02}"
+    end = splits.parse_date(value)
+    assert end is not None
+    assert end.isocalendar() == (year, week, 7)
+    assert splits.period_of([value, str(day)]) == "week"
 
 
 ZONES = st.sampled_from(

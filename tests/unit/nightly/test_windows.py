@@ -35,8 +35,11 @@ def test_a_log_of_months_lacks_no_day_within_a_month():
     """Else each day without a file would hold the night."""
     days = [date(2026, 9, 1) + timedelta(days=n) for n in range(91)]
     ends = (date(2026, 9, 30), date(2026, 10, 31), date(2026, 11, 30))
-    assert expected_days(days, has_months=True) == ends
-    assert expected_days(days, has_months=False) == tuple(days)
+    assert expected_days(days, "month") == ends
+    assert expected_days(days, "day") == tuple(days)
+    sundays = expected_days(days, "week")
+    assert len(sundays) == 13
+    assert {day.isoweekday() for day in sundays} == {7}
 
 
 def test_a_label_that_ripens_within_a_day_costs_a_day():
