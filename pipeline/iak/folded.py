@@ -36,7 +36,7 @@ _AFTER_RELU = (
 class Layer(NamedTuple):
     """A product and a bias of each slot."""
 
-    w_KOI: Tensor
+    w_KIO: Tensor
     b_KO: Tensor
     """Of the first layer's outputs only those that go through a ReLU have one. They come first."""
 
@@ -53,24 +53,24 @@ def fold(
         mean_KA: mean of each kernel's inputs.
         scale_KA: what their differences from it are divided by.
     """
-    first_KOA = weights["encode_w"] / scale_KA[:, None]
+    first_KAO = weights["encode_w"].transpose(1, 2) / scale_KA[:, :, None]
     # In float64 here and below, so that a sum is rounded once.
-    moved = [w_OA.double() @ m_A.double() for w_OA, m_A in zip(first_KOA, mean_KA, strict=True)]
+    moved = [m_A.double() @ w_AO.double() for m_A, w_AO in zip(mean_KA, first_KAO, strict=True)]
     first_b_KO = (weights["encode_b"].double() - torch.stack(moved)).float()
     if isinstance(heads, Tail):
-        return Layer(first_KOA, first_b_KO), *_before_tail(weights)
+        return Layer(first_KAO, first_b_KO), *_before_tail(weights)
     lora_KRH = torch.stack([torch.block_diag(*lora_TRW) for lora_TRW in weights["lora_in"]])
     # Adapters read h alone, the first inputs.
-    lora_KRA = pad(lora_KRH, (0, first_KOA.shape[2] - heads.units))
+    lora_KAR = pad(lora_KRH, (0, first_KAO.shape[1] - heads.units)).transpose(1, 2)
     w1_TDW = heads.w1_TWD.transpose(1, 2).double()
     second = [
         _second({name: weights[name][slot].double() for name in _AFTER_RELU}, w1_TDW)
-        for slot in range(len(first_KOA))
+        for slot in range(len(first_KAO))
     ]
-    second_KOI, second_b_KO = (torch.stack(parts) for parts in zip(*second, strict=True))
+    second_KIO, second_b_KO = (torch.stack(parts) for parts in zip(*second, strict=True))
     return (
-        Layer(torch.cat([first_KOA, lora_KRA], dim=1), first_b_KO),
-        Layer(second_KOI, second_b_KO),
+        Layer(torch.cat([first_KAO, lora_KAR], dim=2), first_b_KO),
+        Layer(second_KIO, second_b_KO),
     )
 
 
@@ -79,9 +79,9 @@ def _before_tail(weights: Weights) -> tuple[Layer, Layer]:
     decode_KHC = weights["decode_w"]
     no_bias_KH = torch.zeros_like(decode_KHC[:, :, 0])
     return (
-        Layer(weights["mean_w"], weights["mean_b"]),
+        Layer(weights["mean_w"].transpose(1, 2), weights["mean_b"]),
         Layer(
-            torch.cat([decode_KHC, weights["skip_w"]], dim=1),
+            torch.cat([decode_KHC, weights["skip_w"]], dim=1).transpose(1, 2),
             torch.cat([no_bias_KH, weights["skip_b"]], dim=1),
         ),
     )
@@ -101,6 +101,6 @@ def _second(weights: Weights, w1_TDW: Tensor) -> tuple[Tensor, Tensor]:
     from_lora = pad(torch.block_diag(*weights["lora_out"]), (0, 0, 0, tasks))
     bias = torch.cat([weights["tower_bias"].flatten(), weights["skip_b"]])
     return (
-        torch.cat([from_code @ weights["mean_w"], from_lora], dim=1).float(),
+        torch.cat([from_code @ weights["mean_w"], from_lora], dim=1).T.float(),
         (bias + from_code @ weights["mean_b"]).float(),
     )

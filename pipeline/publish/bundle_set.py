@@ -49,7 +49,7 @@ class BundleSet:
     mean_KA: Tensor
     """The standardisation that each kernel was tuned with, as in `Standardizer`."""
     scale_KA: Tensor
-    narrow_KNX: Tensor | None
+    narrow_KXN: Tensor | None
     reads_x: bool
     shared: Standardizer | None = None
     """The standardisation of all kernels, where they have the same one, as of one night."""
@@ -78,7 +78,7 @@ class BundleSet:
             weights={name: stacked.to(device) for name, stacked in self.weights.items()},
             mean_KA=self.mean_KA.to(device),
             scale_KA=self.scale_KA.to(device),
-            narrow_KNX=None if self.narrow_KNX is None else self.narrow_KNX.to(device),
+            narrow_KXN=None if self.narrow_KXN is None else self.narrow_KXN.to(device),
             shared=None if self.shared is None else self.shared.to(device),
             fresh_mean_KS=None if self.fresh_mean_KS is None else self.fresh_mean_KS.to(device),
             fresh_scale_KS=None if self.fresh_scale_KS is None else self.fresh_scale_KS.to(device),
@@ -107,7 +107,7 @@ class BundleSet:
             mean_A=self.mean_KA[slot],
             scale_A=self.scale_KA[slot],
             reads_x=self.reads_x,
-            narrow_XN=None if self.narrow_KNX is None else self.narrow_KNX[slot].T.contiguous(),
+            narrow_XN=None if self.narrow_KXN is None else self.narrow_KXN[slot],
         )
 
     def bundle_tensors(self, slot: int) -> dict[str, Tensor]:
@@ -264,7 +264,7 @@ def _stacked_set(
         | _no_probe(bundles),
         mean_KA=_alike_or_stacked([b.tensors[f"{STANDARD}mean"] for b in bundles]),
         scale_KA=_alike_or_stacked([b.tensors[f"{STANDARD}scale"] for b in bundles]),
-        narrow_KNX=_alike_or_stacked([n.T for n in narrow if n is not None])
+        narrow_KXN=_alike_or_stacked([n for n in narrow if n is not None])
         if narrow[0] is not None
         else None,
         reads_x=reads_x,

@@ -24,14 +24,14 @@ class EncoderInputs:
         """
         self._bundles, self._units = bundles, bundles.weights["decode_w"].shape[1]
         is_shared = bundles.shared is not None
-        self.narrow_KNX = None if is_shared else bundles.narrow_KNX
+        self.narrow_KXN = None if is_shared else bundles.narrow_KXN
         """Each kernel's map from its standardised x, where they do not share one."""
-        self._own = None if self.narrow_KNX is None else SlotLinear(self.narrow_KNX)
+        self._own = None if self.narrow_KXN is None else SlotLinear(self.narrow_KXN)
         self.components_NX: Tensor | None = None
         """Map from x to its components that all kernels share, the scale of x included."""
         of_x: list[Tensor] = []
-        if bundles.narrow_KNX is not None:
-            mean_KN = torch.zeros_like(bundles.narrow_KNX[:, :, 0])  # x is standardised already
+        if bundles.narrow_KXN is not None:
+            mean_KN = torch.zeros_like(bundles.narrow_KXN[:, 0])  # x is standardised already
             if bundles.shared is not None:
                 shift_N, self.components_NX = bundles.shared.narrowing
                 mean_KN = (-shift_N).expand_as(mean_KN)

@@ -152,13 +152,13 @@ def _bank_weights(bundles: BundleSet, heads: Heads | Tail) -> dict[str, Tensor]:
     inputs = EncoderInputs(bundles)
     weights: dict[str, Tensor] = {}
     for number, layer in enumerate(fold(bundles.weights, heads, inputs.mean_KA, inputs.scale_KA)):
-        weights |= {f"layers.{number}.w": layer.w_KOI, f"layers.{number}.b": layer.b_KO}
+        weights |= {f"layers.{number}.w": layer.w_KIO, f"layers.{number}.b": layer.b_KO}
     if inputs.components_NX is not None:
         weights["x.components"] = inputs.components_NX
-    if inputs.narrow_KNX is not None:
-        of_x = slice(-inputs.narrow_KNX.shape[2], None)
+    if inputs.narrow_KXN is not None:
+        of_x = slice(-inputs.narrow_KXN.shape[1], None)
         weights |= {"x.mean": bundles.mean_KA[:, of_x], "x.scale": bundles.scale_KA[:, of_x]}
-        weights["x.narrow"] = inputs.narrow_KNX
+        weights["x.narrow"] = inputs.narrow_KXN
     return weights
 
 

@@ -1132,23 +1132,22 @@ class SortedRows:
 class SlotLinear:
     """A matrix for each kernel, and its product with that kernel's rows."""
 
-    def __init__(self, w_KOI: Tensor) -> None:
+    def __init__(self, w_KIO: Tensor) -> None:
         """Take the matrices; inputs and outputs are filled up to multiples of four floats."""
-        self.outputs = w_KOI.shape[1]
+        self.outputs = w_KIO.shape[2]
         missing = max(MIN_OUTPUTS - self.outputs, 0) or -self.outputs % 4
-        w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, missing))
-        self.w_KOI = w_KOI
-        self.by_slot = w_KOI.transpose(1, 2).split(1) if w_KOI[0].numel() > MAX_COPIED else None
+        self.w_KIO = functional.pad(w_KIO, (0, missing, 0, -w_KIO.shape[1] % 4))
+        self.by_slot = self.w_KIO.split(1) if self.w_KIO[0].numel() > MAX_COPIED else None
 
     def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
         """Return w[k] x[b] for each row b of each kernel k."""
         x_BI = functional.pad(x_BI, (0, -x_BI.shape[1] % 4))
         x_GSI = x_BI.unflatten(0, (-1, SEGMENT_ROWS))
         if self.by_slot is None:
-            w_GOI = self.w_KOI.index_select(0, rows.owners[::SEGMENT_ROWS])
-            y_GSO = torch.bmm(x_GSI, w_GOI.transpose(1, 2))
+            w_GIO = self.w_KIO.index_select(0, rows.owners[::SEGMENT_ROWS])
+            y_GSO = torch.bmm(x_GSI, w_GIO)
         else:
-            y_GSO = x_GSI.new_empty(len(x_GSI), SEGMENT_ROWS, self.w_KOI.shape[1])
+            y_GSO = x_GSI.new_empty(len(x_GSI), SEGMENT_ROWS, self.w_KIO.shape[2])
             parts = zip(x_GSI.split(rows.runs), rows.slots, y_GSO.split(rows.runs), strict=True)
             for run, slot, out in parts:
                 w_1IO = self.by_slot[slot]

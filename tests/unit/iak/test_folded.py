@@ -41,7 +41,7 @@ def test_a_kernel_is_folded_alike_beside_any_others(shape, heads, slots):
     together = fold(stacked(kernels), heads, MEAN_KA, SCALE_KA)
     some = fold(stacked([kernels[k] for k in slots]), heads, MEAN_KA[slots], SCALE_KA[slots])
     for layer, all_kernels in zip(some, together, strict=True):
-        assert torch.equal(layer.w_KOI, all_kernels.w_KOI[slots])
+        assert torch.equal(layer.w_KIO, all_kernels.w_KIO[slots])
         assert torch.equal(layer.b_KO, all_kernels.b_KO[slots])
 
 
@@ -62,5 +62,5 @@ def test_a_mean_far_from_zero_costs_no_digits_beyond_those_of_its_inputs():
     layer, _ = fold(weights, heads, mean_1A, scale_1A)
     u_BA = 1000 + normal(9, SHAPE.inputs)
     exact_BO = (u_BA.double() - 1000) @ weights["encode_w"][0].double().T + weights["encode_b"][0]
-    folded_BO = u_BA @ layer.w_KOI[0, : SHAPE.hidden].T + layer.b_KO[0]
+    folded_BO = u_BA @ layer.w_KIO[0, :, : SHAPE.hidden] + layer.b_KO[0]
     torch.testing.assert_close(folded_BO.double(), exact_BO, atol=1000 * 2**-20, rtol=0)

@@ -45,29 +45,29 @@ def _one_thread():
 @given(segments=st.lists(st.integers(0, 40), min_size=2, max_size=5).filter(any))
 @pytest.mark.parametrize(("inputs", "outputs"), [*SHIPPED, (5, 3), (12, 1)])
 def test_a_product_rounds_a_row_alike_in_any_number_of_rows(inputs, outputs, segments):
-    w_KOI = normal(len(segments), outputs * inputs).view(-1, outputs, inputs)
+    w_KIO = normal(len(segments), inputs * outputs).view(-1, inputs, outputs)
     rows = sorted_rows([count * SEGMENT_ROWS for count in segments])
     x_BI = normal(sum(rows.lengths), inputs, seed=1)
-    together_BO = SlotLinear(w_KOI)(x_BI, rows)
-    exact_BO = torch.einsum("bi,boi->bo", x_BI.double(), w_KOI[rows.owners_B].double())
+    together_BO = SlotLinear(w_KIO)(x_BI, rows)
+    exact_BO = torch.einsum("bi,bio->bo", x_BI.double(), w_KIO[rows.owners_B].double())
     torch.testing.assert_close(together_BO.double(), exact_BO, atol=1e-3, rtol=1e-4)
     for first in range(0, len(x_BI), 5 * SEGMENT_ROWS):
         some = slice(first, first + SEGMENT_ROWS)
         slot = int(rows.owners_B[first])
         alone = sorted_rows([0] * slot + [SEGMENT_ROWS])
-        assert torch.equal(SlotLinear(w_KOI)(x_BI[some].clone(), alone), together_BO[some])
+        assert torch.equal(SlotLinear(w_KIO)(x_BI[some].clone(), alone), together_BO[some])
 
 
 def test_a_product_rounds_a_row_alike_beside_the_rows_of_many_kernels():
     kernels, inputs, outputs = 700, 64, 16  # their matrices are copied in three parts
-    w_KOI = normal(kernels, outputs * inputs).view(-1, outputs, inputs)
+    w_KIO = normal(kernels, inputs * outputs).view(-1, inputs, outputs)
     rows = sorted_rows([SEGMENT_ROWS] * kernels)
     x_BI = normal(sum(rows.lengths), inputs, seed=1)
-    together_BO = SlotLinear(w_KOI)(x_BI, rows)
+    together_BO = SlotLinear(w_KIO)(x_BI, rows)
     for slot in range(0, kernels, 9):
         some = slice(slot * SEGMENT_ROWS, (slot + 1) * SEGMENT_ROWS)
         alone = sorted_rows([0] * slot + [SEGMENT_ROWS])
-        assert torch.equal(SlotLinear(w_KOI)(x_BI[some].clone(), alone), together_BO[some])
+        assert torch.equal(SlotLinear(w_KIO)(x_BI[some].clone(), alone), together_BO[some])
 
 
 @pytest.mark.parametrize("rank", [0, SHAPE.rank])
