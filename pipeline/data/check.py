@@ -96,7 +96,7 @@ def check_log(
     findings += kind_findings(snapshot, catalog)
     dates, days_by_file, bad_dates = _dates(snapshot, catalog, today)
     collected = None if bad_dates else dates.collected_by(as_of or catalog.as_of)
-    findings += [*([bad_dates] if bad_dates else []), *date_findings(dates, catalog, uri, as_of)]
+    findings += [*bad_dates, *date_findings(dates, catalog, snapshot, as_of)]
     sample, whole = Sample(catalog, as_of=collected), parquet.select_all(snapshot, catalog)
     sample.read(whole, rows=sample_rows)
     findings += sample.findings()
@@ -121,11 +121,11 @@ def check_log(
 
 def _dates(
     snapshot: Snapshot, catalog: Catalog, today: date | None
-) -> tuple[LogDates, DaysByFile, Finding | None]:
+) -> tuple[LogDates, DaysByFile, list[Finding]]:
     """Return the log's dates as far as they can be read, and the finding that would stop a job.
 
     Returns:
-        The dates, the rows by date of each file, and a finding where they cannot be read.
+        The dates, the rows by date of each file, and one finding where they cannot be read.
     """
     dates, days_by_file = LogDates(), NO_DAYS
     version = snapshot.table.version if snapshot.table else None
@@ -133,8 +133,8 @@ def _dates(
         dates, days_by_file = read_dates(snapshot.uri, catalog, today, version=version)
         refuse_time_unit(snapshot, catalog)
     except PipelineError as error:
-        return dates, days_by_file, refusal(str(error), snapshot.uri, snapshot.rows)
-    return dates, days_by_file, None
+        return dates, days_by_file, [refusal(str(error), snapshot.uri, snapshot.rows)]
+    return dates, days_by_file, []
 
 
 def _report(

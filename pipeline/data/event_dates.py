@@ -5,17 +5,17 @@ make labels ripen at the wrong time without any error.
 """
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from iak.pipeline.data import contract, dates, logs, parquet, splits
+from iak.pipeline.data import contract, dates, logs, parquet, partitions, splits
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.dates import LogDates
-from iak.pipeline.data.notice import notice
+from iak.pipeline.data.notice import EXAMPLES, notice
 from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.errors import BadLog, PipelineError
 from iak.schemas.log import Catalog
@@ -246,19 +246,53 @@ def refuse_time_unit(snapshot: Snapshot, catalog: Catalog) -> None:
             )
 
 
+def dates_without_key(snapshot: Snapshot) -> Finding | None:
+    """Return a finding where folders are dates without a key: `2026-10-01`, or `2026/10/01`.
+
+    No partition key reads them, so the log looks as if it had no dates.
+    """
+    dated = {f.path: name for f in snapshot.files if (name := _bare_date(f.path.split("/")[:-1]))}
+    if not dated or 2 * len(dated) < len(snapshot.files):
+        return None
+    folder = next(iter(dated.values()))
+    return Finding(
+        level="warn",
+        what=f"folders such as {folder} are dates without a key, which are not read",
+        column="-",
+        count=len(dated),
+        unit="files",
+        examples=tuple(dated)[:EXAMPLES],
+        remedy="Name the folders dt=2026-10-01 (or year=2026/month=10/day=01), and write that key "
+        "into partition_keys and date_key; or name a column of times as event_time",
+    )
+
+
+def _bare_date(folders: Sequence[str]) -> str | None:
+    """Return the folders of a path that make a date without a key; None where none do."""
+    for count in (1, 3, 2):
+        for first in range(len(folders) - count + 1):
+            parts = folders[first : first + count]
+            is_named = len(parts[0]) == 4 if count > 1 else len(parts[0]) >= 8
+            if is_named and splits.parse_date(partitions.joined_value(parts)):
+                return "/".join(parts)
+    return None
+
+
 def date_findings(
-    days: LogDates, catalog: Catalog, where: str, as_of: date | None
+    days: LogDates, catalog: Catalog, snapshot: Snapshot, as_of: date | None
 ) -> list[Finding]:
     """Return the warnings about a log's dates, and about an `as_of` that lies beyond today.
 
     Args:
         days: the dates of the log.
         catalog: its catalogue.
-        where: folder of the log.
+        snapshot: its files, whose folders may be dates that no key reads.
         as_of: the job's setting; None takes the catalogue's.
     """
     column = catalog.log.date_key or catalog.log.event_time or "-"
-    findings = days.findings(where, column)
+    findings = days.findings(snapshot.uri, column)
+    if not days.counted and (bare := dates_without_key(snapshot)):
+        findings.append(bare)
     wanted = as_of or catalog.as_of
     if wanted and wanted != days.collected_by(wanted):
         findings.append(

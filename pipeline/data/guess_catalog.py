@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
+from iak.pipeline.data.event_dates import dates_without_key
 from iak.pipeline.data.guess_events import guess_codes, guess_events
 from iak.pipeline.data.guess_features import FeatureGuess, guess_features
 from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
@@ -606,6 +607,8 @@ def _notes(
     if len(split_columns) > 1:
         notes.append(f"several columns say train and test: {', '.join(split_columns)}")
     notes += _domain_notes(sample.rows, domain_keys)
+    if bare := dates_without_key(sample.snapshot):
+        notes.append(f"{bare.what}: {bare.remedy}")
     skipped = sample.snapshot.unreadable
     notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
     return notes

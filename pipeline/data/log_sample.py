@@ -111,7 +111,9 @@ def innermost_folder(uri: str) -> str:
         for info in shown
     )
     marked = any(info.base_name.startswith((".hoodie", "_delta_log")) for info in entries)
-    if has_data or marked or len(folders) != 1 or "=" in folders[0].base_name:
+    # A year is a folder of one log, though no other year may lie beside it yet.
+    is_part = len(folders) == 1 and ("=" in folders[0].base_name or folders[0].base_name.isdigit())
+    if has_data or marked or len(folders) != 1 or is_part:
         return uri
     return innermost_folder(f"{uri.rstrip('/')}/{folders[0].base_name}")
 

@@ -118,7 +118,7 @@ def open_log(
         as_of=days.collected_by(as_of or catalog.as_of),
         skipped=lost,
         findings=(
-            *date_findings(days, catalog, snapshot.uri, as_of),
+            *date_findings(days, catalog, snapshot, as_of),
             *([repeats_finding] if repeats_finding else []),
         ),
     )

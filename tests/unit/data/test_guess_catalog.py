@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from iak.pipeline.data.event_dates import dates_without_key
 from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.log_sample import read_sample
 from iak.pipeline.errors import BadLog
@@ -78,6 +79,24 @@ def test_folders_of_months_tell_dates_where_no_event_time_does(folder, tmp_path)
     assert bare.splits["pretrain"].days[1] < -60
     assert (timed.date_key, timed.time_keys, timed.time.column) == (None, (key,), "event_time")
     assert key not in bare.domain_keys + timed.domain_keys
+
+
+@pytest.mark.parametrize("folder", ["2026/10/{:02d}", "2026-10-{:02d}", "202610{:02d}/00"])
+def test_dates_without_a_key_are_noted_with_the_remedy(folder, tmp_path):
+    for day in range(1, 5):
+        write(tmp_path, shop(100, event_time=None, seed=day), folder=folder.format(day))
+    guess = guessed(tmp_path)
+    (note,) = [note for note in guess.notes if "dates without a key" in note]
+    assert folder.format(1).removesuffix("/00") in note
+    assert "Name the folders dt=2026-10-01" in note
+    finding = dates_without_key(read_sample(str(tmp_path), rows=9).snapshot)
+    assert (finding.level, finding.count) == ("warn", 4)
+
+
+def test_folders_that_are_no_dates_are_not_taken_for_some(tmp_path):
+    for number in range(3):
+        write(tmp_path, shop(100), folder=f"part{number}/0001/2026")
+    assert dates_without_key(read_sample(str(tmp_path), rows=9).snapshot) is None
 
 
 def test_a_split_column_is_followed_and_is_no_feature(tmp_path):
