@@ -72,6 +72,7 @@ BENCHMARKS = {
 }
 SCRIPTS = {
     "mapped": "Compare tables in shares with tables mapped from disk: start, memory, lookups",
+    "vocabulary": "Count a vocabulary of tens of millions of ids and open it: memory, lookups",
     "schedules": "Tune each public log by several schedules and seeds",
     "seven_logs": "Run pretrain, finetune and evaluate on each public log",
     "readme": "Write the records of a folder into infra/benchmarks/README.md",

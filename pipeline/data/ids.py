@@ -29,6 +29,7 @@ SMALL_IDS = 1 << 21
 """Whole numbers below this size are remembered with their rows: at most 32 MiB for a table."""
 MAX_STARTS_BITS = 22
 """Most first bits of a key by which its start in a vocabulary is remembered: 32 MiB for a table."""
+_HALF_WORD = np.uint64(32)
 _BLOCK = 32_768
 _MAX_DICT_WORDS = 512
 """Words of a dictionary up to which a `dict` is faster than hashing all of them again."""
@@ -257,13 +258,12 @@ def _look_up(keys_V: hashing.Keys, vocabulary: hashing.Keys, starts: Ids) -> Ids
     last = len(vocabulary) - 1
     bits = len(starts).bit_length() - 1
     positions_V = starts.take(keys_V >> np.uint64(64 - bits))
-    # Of a large vocabulary many keys follow a start. Steps that halve pass most of those that are
-    # smaller. No step passes a key that is not, so no end of the range has to be known.
-    step = 2 * (len(vocabulary) >> bits)
-    while step > 1:
-        step = -(-step // 2)
-        ahead_V = vocabulary.take(np.minimum(positions_V + (step - 1), last))
-        positions_V += step * (ahead_V < keys_V)
+    follow = len(vocabulary) >> bits
+    if follow:
+        # Of a large vocabulary several keys follow a start. The 32 bits after the first ones say
+        # how far on a key is to be expected among them.
+        next_V = (keys_V << np.uint64(bits)) >> _HALF_WORD
+        positions_V += ((next_V * np.uint64(follow)) >> _HALF_WORD).astype(np.int64)
     positions_V = np.minimum(positions_V, last)
     nearest_V = vocabulary.take(positions_V)
     # Step forward where the key found is smaller. A key beyond the last one stays unseen.
@@ -273,4 +273,18 @@ def _look_up(keys_V: hashing.Keys, vocabulary: hashing.Keys, starts: Ids) -> Ids
         behind = behind[positions_V[behind] <= last]
         nearest_V[behind] = vocabulary.take(positions_V[behind])
         behind = behind[nearest_V[behind] < keys_V[behind]]
+    if follow:
+        _step_back(keys_V, vocabulary, positions_V, nearest_V)
     return np.where(nearest_V == keys_V, positions_V + FIRST_ROW, UNSEEN_ROW)
+
+
+def _step_back(
+    keys_V: hashing.Keys, vocabulary: hashing.Keys, positions_V: Ids, nearest_V: hashing.Keys
+) -> None:
+    """Step back where the key found is larger. A key before the first one stays unseen."""
+    ahead = np.flatnonzero(nearest_V > keys_V)
+    while len(ahead):
+        positions_V[ahead] -= 1
+        ahead = ahead[positions_V[ahead] >= 0]
+        nearest_V[ahead] = vocabulary.take(positions_V[ahead])
+        ahead = ahead[nearest_V[ahead] > keys_V[ahead]]
