@@ -27,6 +27,8 @@ from safetensors import SafetensorError
 from iak.pipeline.errors import NotPermitted
 
 PART = ".part"
+MANY_FILES = 64
+"""Files from which a folder is made durable by one call for its disk."""
 _EXCHANGE = 2  # renameat2's RENAME_EXCHANGE
 _HERE = -100  # AT_FDCWD
 
@@ -127,7 +129,8 @@ def put_new_file(path: Path, content: bytes) -> None:
 def write_hidden(path: Path, content: bytes) -> None:
     """Write a file into a folder that readers do not know yet, and wait for its bytes alone.
 
-    `put_folder` makes its name durable, with all names of the folder at once.
+    `put_folder` makes its name durable, with all names of the folder at once. Where the folder lies
+    in another hidden one, of `syncs_files`, that one's bytes are waited for together.
 
     Args:
         path: path of the file; its folder exists, below one of `putting_folder`.
@@ -135,7 +138,8 @@ def write_hidden(path: Path, content: bytes) -> None:
     """
     with _errors_name(path):
         path.write_bytes(content)
-        sync_file(path)
+        if not is_part(path.parent.parent):
+            sync_file(path)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -160,12 +164,16 @@ def remove_folder(path: Path) -> None:
 
 
 @contextmanager
-def putting_folder(path: Path) -> Iterator[Path]:
+def putting_folder(path: Path, *, syncs_files: bool = False) -> Iterator[Path]:
     """Yield a new hidden folder. When the block ends it becomes `path`, and an old one is removed.
 
-    Nothing changes when the block raises. Files in the folder are synced by whoever writes them.
-    Inside another hidden folder `path` itself is yielded: no reader knows it, and names are synced
-    when the outer folder is put in place.
+    Nothing changes when the block raises. Inside another hidden folder `path` itself is yielded: no
+    reader knows it, and names are synced when the outer folder is put in place.
+
+    Args:
+        path: path of the folder.
+        syncs_files: wait for the bytes of all files at the end. Without it, files are synced by
+            whoever writes them.
     """
     if is_part(path.parent) and not path.exists():
         path.mkdir()
@@ -177,20 +185,20 @@ def putting_folder(path: Path) -> Iterator[Path]:
     try:
         with _errors_name(path):
             yield part
-            put_folder(part, path)
+            put_folder(part, path, syncs_files=syncs_files)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # the unfinished folder, or the replaced one
 
 
-def put_folder(built: Path, path: Path) -> None:
+def put_folder(built: Path, path: Path, *, syncs_files: bool = False) -> None:
     """Move a finished folder to its name. An old folder of that name is left at `built`.
 
     Args:
         built: the finished folder, hidden from readers, on the same file system.
         path: the name that readers know. It changes from the old folder to the new one at once.
+        syncs_files: wait for the bytes of its files, too.
     """
-    for folder, _, _ in os.walk(built):
-        sync_folder(Path(folder))
+    _sync_below(built, with_files=syncs_files)
     if not path.exists():
         built.rename(path)
     elif not _exchange(built, path):
@@ -231,6 +239,40 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_below(folder: Path, *, with_files: bool) -> None:
+    """Wait for the names in a folder and in all folders below it, and for their files' bytes.
+
+    Of many files the whole disk is synced: one call takes less than thousands of small ones.
+    """
+    folders = [(Path(name), files) for name, _, files in os.walk(folder)]
+    paths = [name / file for name, files in folders for file in files] if with_files else []
+    if len(paths) > MANY_FILES and sync_disk(folder):
+        return
+    for path in paths:
+        sync_file(path)
+    for name, _ in folders:
+        sync_folder(name)
+
+
+def sync_disk(folder: Path) -> bool:
+    """Wait for all that the folder's file system has to write; return False where none can.
+
+    Raises:
+        OSError: it could not be written. Linux reports this since 5.8.
+    """
+    sync = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if sync is None:
+        return False
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if sync(handle) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(handle)
+    return True
 
 
 def is_part(path: Path) -> bool:

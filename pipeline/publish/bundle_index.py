@@ -44,7 +44,7 @@ def publishing_bundles(root: Path) -> Iterator[Path]:
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     remove_parts(root)  # of a night that was killed
-    with putting_folder(root) as hidden:
+    with putting_folder(root, syncs_files=True) as hidden:
         yield hidden
         write_index(hidden)
 

@@ -1,5 +1,7 @@
 """Files and folders appear whole or not at all, with the mode that the umask gives."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import stat
@@ -221,6 +223,58 @@ def test_a_night_that_fails_leaves_nothing_of_the_folders_in_it(tmp_path):
     with pytest.raises(FileNotFoundError), files.putting_folder(tmp_path / "night") as night:
         fill_and_fail(night)
     assert listed(tmp_path) == []
+
+
+def synced(monkeypatch, tmp_path, kernels):
+    """Publish a folder of kernels; return the calls that made it durable, in their order."""
+    calls, fsync, disk = [], os.fsync, files.sync_disk
+    night = tmp_path / f"night {kernels}"
+
+    def kind_of(handle):
+        return "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"
+
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append(kind_of(handle)), fsync(handle)))
+    monkeypatch.setattr(files, "sync_disk", lambda path: (calls.append("disk"), disk(path))[1])
+    with files.putting_folder(night, syncs_files=True) as hidden:
+        for number in range(kernels):
+            with files.putting_folder(hidden / str(number)) as kernel:
+                files.write_hidden(kernel / "weights", b"whole")
+        assert not calls, "nothing is waited for before all is written"
+        calls.append("put")
+    monkeypatch.undo()
+    assert len(listed(night)) == kernels
+    return calls
+
+
+def test_a_few_files_are_synced_one_by_one_and_many_with_their_disk(monkeypatch, tmp_path):
+    few = synced(monkeypatch, tmp_path, 3)
+    assert few == ["put", *["file"] * 3, *["folder"] * 4, "folder"]
+    assert synced(monkeypatch, tmp_path, files.MANY_FILES + 1) == ["put", "disk", "folder"]
+
+
+def test_without_a_call_for_the_disk_many_files_are_synced_one_by_one(monkeypatch, tmp_path):
+    class Without:
+        def __init__(self, *_args, **_settings):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.ctypes, "CDLL", Without)
+        assert not files.sync_disk(tmp_path)
+    count = files.MANY_FILES + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "sync_disk", lambda _: False)
+        calls = synced(monkeypatch, tmp_path, count)
+    assert calls.count("file") == count
+
+
+def test_a_disk_that_cannot_be_synced_is_an_error_with_the_folder(monkeypatch, tmp_path):
+    class Broken:
+        def __init__(self, *_args, **_settings):
+            self.syncfs = lambda _handle: (ctypes.set_errno(errno.EIO), -1)[1]
+
+    monkeypatch.setattr(files.ctypes, "CDLL", Broken)
+    with pytest.raises(OSError, match=str(tmp_path)):
+        files.sync_disk(tmp_path)
 
 
 def fill_and_fail(night):

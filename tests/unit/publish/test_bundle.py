@@ -226,11 +226,11 @@ def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, 
     calls = []
     real = getattr(files, step)
 
-    def dies(*args):
+    def dies(*args, **settings):
         calls.append(args)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*args, **settings)
 
     monkeypatch.setattr(files, step, dies)
     with suppress(KeyboardInterrupt):
