@@ -357,6 +357,11 @@ def init(spec: NightlyInitSpec) -> int:
     if out.exists() and not spec.overwrite:
         raise BadRequest(f"out={out} exists; name another file, or give overwrite=true")
     catalog = load_catalog(spec.catalog)
+    if not (catalog.log.date_key or catalog.log.event_time):
+        raise BadRequest(
+            f"the catalogue {spec.catalog} names no dates, and a night has a date. Name them as "
+            "log.date_key or log.event_time; for a log without dates, tune by iak finetune"
+        )
     base = open_base(spec.base)
     data_root = spec.data_root or base.manifest.settings.data_root
     if not data_root:

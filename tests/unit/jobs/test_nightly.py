@@ -53,6 +53,15 @@ def test_it_shows_the_newest_nights_and_what_is_held(file, capsys):
     assert all(domain.decision.name in shown for domain in held)
 
 
+def test_a_log_without_dates_gets_no_file_of_nights(tmp_path, capsys):
+    (tmp_path / "base").mkdir()
+    out = tmp_path / "new.toml"
+    words = ["catalog=frappe", f"base={tmp_path / 'base'}", f"out={out}"]
+    assert cli.run(["nightly", "init", *words]) == 2
+    assert "log.date_key or log.event_time" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_record_that_cannot_be_read_is_a_warning(file, capsys):
     (record,) = some_nights(1)
     changed(file.parent / "nights", record)
