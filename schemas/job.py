@@ -345,6 +345,9 @@ class StageSpec(Spec):
     """Epochs without a better validation loss after which a kernel is finished."""
     shrink: Weight = 0.0
     """Weight of the squared distance to the kernel it started from."""
+    weight_decay: Share = 0.0
+    """Share that an epoch at the full rate takes off the encoder's first matrix. A kernel then
+    learns less by heart of single ids, whose embeddings it reads."""
     target_rate: Size | None = None
     """Nats a row that a code is to keep. `kernel.beta` is then only where the weight of the rate
     begins: it rises where a code keeps more, and falls where it keeps less. Without a target the

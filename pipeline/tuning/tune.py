@@ -523,7 +523,9 @@ class CohortTuner:
             # A sum, not a mean: each share is divided by the rows of all workers already.
             dist.all_reduce(gradients_PN)
         self._add_shrinkage(step.slots, gradients_PN)
-        self.adam.step(step.slots, gradients_PN, self._rate_shares(step.slots))
+        shares_P = self._rate_shares(step.slots)
+        self._decay_encoders(step.slots, shares_P)
+        self.adam.step(step.slots, gradients_PN, shares_P)
         if self.beta.target is not None:
             rows_P, nats_P = total(sums_PS[:, :2], self.setting.worker).unbind(dim=1)
             self.beta.follow(step.slots, rows_P, nats_P)
@@ -541,6 +543,26 @@ class CohortTuner:
         now_PN, start_PN = (present_rows(b, slots)[:, units] for b in (self.bank, self.start))
         moved_PN = torch.sub(now_PN, start_PN, out=self.moved_PN[: len(slots)])
         gradients_PN.add_(moved_PN, alpha=2 * shrink)
+
+    def _decay_encoders(self, slots: list[int], shares_P: Sequence[float]) -> None:
+        """Shrink the first matrix of the present slots' encoders, before the step of Adam.
+
+        The decay of an epoch is divided by its steps. A decay for each step would be many times
+        stronger where a log is large.
+        Source: Wang and Aitchison 2024, "How to set AdamW's weight decay as you scale model and
+        dataset size".
+        """
+        spec = self.stage.spec
+        if not spec.weight_decay:
+            return
+        span = banks.spans(self.bank.shape)["encode_w"]
+        rows = [self.bank.flat_KN[slot, span.start : span.stop] for slot in slots]
+        steps_P = self.steps_K[slots].clamp(max=spec.max_steps_per_epoch).tolist()
+        kept = [
+            1 - spec.weight_decay * share / steps
+            for share, steps in zip(shares_P, steps_P, strict=True)
+        ]
+        torch._foreach_mul_(rows, kept)  # one call, however many slots there are
 
     def _rate_shares(self, slots: list[int]) -> list[float]:
         """Return the share of its rate that each slot has left. It falls only in matching."""

@@ -92,6 +92,9 @@ def tuned_alone(name, start, *, epochs, **changes):
                 if phase == "matching" and how.spec.decay_share:
                     left = 1 - (epoch * count + step) / (passes * count)
                     adam.param_groups[0]["lr"] = how.spec.lr * min(left / how.spec.decay_share, 1)
+                with torch.no_grad():
+                    share = adam.param_groups[0]["lr"] / how.spec.lr
+                    weights["encode_w"].mul_(1 - how.spec.weight_decay * share / count)
                 adam.step()
         weights = {n: w.detach() for n, w in weights.items()}
     return weights
@@ -106,6 +109,7 @@ def tuned_alone(name, start, *, epochs, **changes):
             {"min_batch": 1, "max_batch": 8, "steps_per_epoch": 99}, id="many small steps"
         ),
         pytest.param({"decay_share": 0.7}, id="a rate that falls"),
+        pytest.param({"decay_share": 0.7, "weight_decay": 0.5}, id="encoders that decay"),
     ],
 )
 def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
@@ -121,7 +125,13 @@ def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"compression_epochs": 0, "shrink": 0.05}, {"decay_share": 1.0}]
+    "changes",
+    [
+        {},
+        {"compression_epochs": 0, "shrink": 0.05},
+        {"decay_share": 1.0},
+        {"decay_share": 1.0, "weight_decay": 0.5},
+    ],
 )
 def test_resumed_after_any_epoch_is_uninterrupted(changes):
     states = []
