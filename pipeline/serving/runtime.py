@@ -72,6 +72,9 @@ MAX_MICROS = 4_000 * 365 * DAY_MICROS
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MASK = 2**64 - 1
 _WHOLE = re.compile(r"-?\d+")
+_MONTH = re.compile(r"((?:19|20)\d{2})-?(0[1-9]|1[0-2])")
+_WEEK = re.compile(r"\d{4}-?W\d{2}")
+_HOUR = re.compile(r"(\d{8}|\d{4}-\d{2}-\d{2}-)(?:[01]\d|2[0-3])")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 """A number in text, as `pipeline/data/written.py` reads one."""
 _ISO = re.compile(
@@ -122,9 +125,9 @@ def word_of(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row
     Raises:
         BadRows: the value is no id.
     """
-    if value is None:
+    if _is_missing(value):
         return 0
-    if isinstance(value, numbers.Integral):
+    if isinstance(value, numbers.Integral) or _is_whole_float(value):
         return int(value) & _MASK
     if not isinstance(value, str):
         raise BadRows(f"column {column} holds {value!r}; expected a whole number, text or None")
@@ -132,6 +135,16 @@ def word_of(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row
     for byte in value.encode():
         word = (word ^ byte) * 0x100000001B3 & _MASK
     return word
+
+
+def _is_missing(value: Any) -> bool:  # noqa: ANN401 - a value of a row
+    """Return whether an id is None or NaN, as pandas has the missing one among whole numbers."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_whole_float(value: Any) -> bool:  # noqa: ANN401 - a value of a row
+    """Return whether an id is a float that is exactly one whole number."""
+    return isinstance(value, float) and value.is_integer() and abs(value) < 2.0**53
 
 
 def keys_of(values: Sequence[Any], column: str) -> Keys:
@@ -151,7 +164,7 @@ def crossed(columns: Sequence[Sequence[Any]], names: Sequence[str]) -> Keys:
     """
     keys = np.zeros(len(columns[0]), np.uint64)
     for values, name in zip(columns, names, strict=True):
-        is_null = np.array([value is None for value in values], np.bool_)
+        is_null = np.array([_is_missing(value) for value in values], np.bool_)
         own = np.where(is_null, np.uint64(0), keys_of(values, name))
         keys = combine(keys, own)
     return keys
@@ -260,7 +273,7 @@ class Encoder:
         return np.where(np.isnan(values), 0.0, values).astype(np.float32)
 
     def _look_up(self, table: str, values: Sequence[Any], column: str) -> Ids:
-        is_null = np.array([value is None for value in values], np.bool_)
+        is_null = np.array([_is_missing(value) for value in values], np.bool_)
         if self.tables[table]["encoding"] == "identity":
             count = self.tables[table]["ids"]
             wholes = (_whole(value, column) for value in values)
@@ -304,10 +317,12 @@ def _without_words(value: Any) -> Any:  # noqa: ANN401 - a value of a row
 
 def _whole(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row
     """Return the number of an identity table's id; -1 for None."""
-    if value is None:
+    if _is_missing(value):
         return -1
-    if isinstance(value, numbers.Integral) or (
-        isinstance(value, str) and _WHOLE.fullmatch(value.strip())
+    if (
+        isinstance(value, numbers.Integral)
+        or _is_whole_float(value)
+        or (isinstance(value, str) and _WHOLE.fullmatch(value.strip()))
     ):
         return int(value)
     raise BadRows(f"column {column} holds {value!r}; expected a whole number or None")
@@ -330,6 +345,7 @@ def _last_values(values: Any, feature: Mapping[str, Any], column: str) -> list[A
     if not isinstance(values, list | tuple):
         raise BadRows(f"column {column} holds {values!r}; expected a list or None")
     padding = feature["padding"]
+    values = [int(v) if _is_whole_float(v) else v for v in values]
     present = [v for v in values if padding is None or v is None or str(v) != str(padding)]
     return present[-feature["last"] :]
 
@@ -870,7 +886,7 @@ class Statistics:
         """Return the day of each row, later than all counts where it has none; or its fold."""
         document = self._document
         if name := document["date_key"]:
-            days = [_day_of_date(value) for value in rows[name]]
+            days = [day_of_date(value) for value in rows[name]]
         elif name := document["event_time"]:
             unit, zone = document["event_time_unit"], document["time_zone"]
             written = document.get("event_time_format")
@@ -886,7 +902,7 @@ class Statistics:
         identity = combine(np.repeat(file_key, len(numbers)), np.array(numbers, np.uint64))
         for name in (self._document["row_id"], self._document["fold_by"]):
             if name:
-                is_null = np.array([value is None for value in rows[name]], np.bool_)
+                is_null = np.array([_is_missing(value) for value in rows[name]], np.bool_)
                 identity = np.where(is_null, identity, keys_of(rows[name], name))
         salted = combine(identity, np.full(len(identity), np.uint64(FOLD_SALT)))
         share_B = (salted >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -1022,11 +1038,22 @@ def _width_of(read: Mapping[str, Any]) -> int:
     return 2 * len(read["chains"]) * len(read["windows"]) * len(read["rates"])
 
 
-def _day_of_date(value: Any) -> int | None:  # noqa: ANN401 - a value of a row
-    """Return the day of an ISO 8601 date since 1970-01-01; None where there is none."""
+def day_of_date(value: Any) -> int | None:  # noqa: ANN401 - a value of a row
+    """Return the day of a date key's value since 1970-01-01; None where there is none.
+
+    An hour belongs to its day. A week or a month stands for its last day.
+    """
     text = (value or "").strip()
+    if hour := _HOUR.fullmatch(text):
+        text = hour[1].removesuffix("-")
+    if month := _MONTH.fullmatch(text):
+        year, number = int(month[1]), int(month[2])
+        return date(year + number // 12, number % 12 + 1, 1).toordinal() - 1 - EPOCH
+    if re.fullmatch(r"\d{8}..", text):  # Python 3.11 leaves out the last two characters
+        return None
     try:
-        return date.fromisoformat(text).toordinal() - EPOCH
+        day = date.fromisoformat(text).toordinal() - EPOCH
+        return day + 6 if _WEEK.fullmatch(text) else day
     except ValueError:
         pass
     try:
@@ -1478,13 +1505,15 @@ def _listed(values: Sequence[Any] | npt.NDArray[Any]) -> list[Any]:
 
 def _text(value: Any, column: str) -> str | None:  # noqa: ANN401 - a value of a row
     """Return the value of a key as text, as Arrow writes it."""
-    if value is None or isinstance(value, str):
+    if _is_missing(value):
+        return None
+    if isinstance(value, str):
         return value
     if type(value) is date:
         return value.isoformat()
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, numbers.Integral):
+    if isinstance(value, numbers.Integral) or _is_whole_float(value):
         return str(int(value))
     raise BadRows(f"column {column} holds {value!r}; expected text, a whole number or None")
 

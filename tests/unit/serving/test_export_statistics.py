@@ -176,6 +176,19 @@ def test_a_written_time_is_on_the_day_that_the_package_reads(written, sound, val
     assert found == (shown and (shown - date(1970, 1, 1)).days)
 
 
+@given(
+    value=st.dates(date(1990, 1, 1), date(2099, 12, 31)).flatmap(
+        lambda day: st.sampled_from(
+            [day.strftime(f) for f in ("%Y-%m-%d", "%Y%m%d", "%Y-%m", "%Y%m", "%G-W%V", "%Y%m%d07")]
+        )
+    )
+    | st.sampled_from(["20260203ab", "2026020324", "2026-02-03-23", "2026", "", None, " 2026-12 "])
+)
+def test_a_date_key_has_the_day_that_the_package_reads(value):
+    day = splits.parse_date(value)
+    assert runtime.day_of_date(value) == (day and (day - date(1970, 1, 1)).days)
+
+
 @pytest.mark.parametrize("value", ["1790812800", " 1790899199.5", 1790812800, "+1.7908128e9"])
 def test_a_unix_time_in_text_is_on_the_day_of_its_number(value):
     number = WrittenNumber().read(pa.array([str(value)]))

@@ -27,6 +27,7 @@ COLUMNS = {
     "text": (pa.string(), st.sampled_from(TEXTS)),
     "whole": (pa.int64(), st.sampled_from(WHOLES) | st.integers(0, 9)),
     "flag": (pa.bool_(), st.booleans()),
+    "whole_float": (pa.float64(), st.sampled_from([0.0, -0.0, 3.0, -1.0, 2.0**40, math.nan])),
     "number": (pa.float64(), st.sampled_from(NUMBERS) | st.floats(-1e6, 1e6)),
     "count": (pa.int64(), st.integers(-5, 2**53)),
     "texts": (pa.list_(pa.string()), st.lists(st.none() | st.sampled_from(TEXTS), max_size=4)),
@@ -42,7 +43,7 @@ WRITTEN = {
     "joined_wholes": {"separator": ",", "whole": True},
     "digits": {"in_text": True},
 }
-IDS, DENSE = ("text", "whole", "flag"), ("number", "count", "digits")
+IDS, DENSE = ("text", "whole", "flag", "whole_float"), ("number", "count", "digits")
 LISTS = ("texts", "wholes", "joined", "joined_wholes")
 KEYS = st.sampled_from(["rome", "a/b", "100%", None])
 
@@ -50,7 +51,7 @@ KEYS = st.sampled_from(["rome", "a/b", "100%", None])
 def tables(column):
     """A table of any kind that may hold the ids of a column."""
     kinds = [{"min_count": 1}, {"encoding": "hash", "rows": 5}]
-    if column in ("whole", "flag", "wholes", "joined_wholes"):
+    if column in ("whole", "flag", "wholes", "joined_wholes", "whole_float"):
         kinds.append({"encoding": "identity", "rows": 6})
     return st.sampled_from(kinds)
 
@@ -154,7 +155,7 @@ def test_whole_numbers_beyond_int64_have_the_keys_of_the_package():
     assert runtime.keys_of(wholes, "c").tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("value", [1.0, b"a", ["a"], {"a": 1}])
+@pytest.mark.parametrize("value", [1.5, 2.0**53, b"a", ["a"], {"a": 1}])
 def test_what_is_no_id_is_refused_with_its_column(value):
     with pytest.raises(runtime.BadRows, match=r"column c holds .* expected a whole number, text"):
         runtime.word_of(value, "c")
