@@ -68,8 +68,9 @@ class PredictSpec(PlacedSpec, WorkerJobSpec):
     where: tuple[Condition, ...] = ()
     """`--where region=a --where region=b` predicts the rows of both regions. Conditions on several
     columns must all hold. Folders of other values are not opened."""
-    batch_rows: BatchRows = 8192
-    """Rows that a worker predicts at a time."""
+    batch_rows: BatchRows = 24_576
+    """Rows that a worker predicts at a time. A kernel's weights are read once for all its rows in
+    them. Where x has 1,796 units, x and the trunk's layers take about 0.3 GB of 24,576 rows."""
     part_rows: Rows = 262_144
     """Fewest rows of a file of predictions. It holds whole row groups of the log, and a resumed run
     keeps it."""

@@ -115,6 +115,8 @@ class BenchTablesSpec(BenchSpec):
 class BenchServeSpec(BenchSetupSpec):
     """Settings of `serve`: what kernels cost where rows are predicted, in files and over HTTP."""
 
+    predicted_rows: BatchRows = 24_576
+    """Rows that are predicted at a time from Parquet to Parquet, as `iak predict` does."""
     request_rows: BatchRows = 512
     """Rows of a request whose domains vary."""
     domains_in_request: Annotated[tuple[Count, ...], Field(min_length=1)] = (8, 100, 400)

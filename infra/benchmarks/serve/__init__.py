@@ -33,7 +33,14 @@ def measure(spec: BenchServeSpec, report: Report) -> BenchmarkResult:
         report(BenchAdvanced("kernels", {"domains": spec.domains[-1]}))
         (written,) = run_on_workers(kernels.kernels_on_worker, 1, setup, Path(scratch))
         report(BenchAdvanced("Parquet to Parquet", {"repeats": spec.repeats}))
-        (speeds,) = run_on_workers(offline.speeds_on_worker, 1, setup, written, spec.repeats)
+        (speeds,) = run_on_workers(
+            offline.speeds_on_worker,
+            1,
+            setup,
+            written,
+            repeats=spec.repeats,
+            batch_rows=spec.predicted_rows,
+        )
         asked = online.measure(setup, spec, written, report)
         report(BenchAdvanced("batches of adapters", {"adapters": spec.adapters[-1]}))
         (mixed,) = run_on_workers(

@@ -27,17 +27,17 @@ _ONE_FILE = 10**9
 
 
 def speeds_on_worker(
-    worker: Worker, setup: BenchSetup, kernels: Kernels, repeats: int
+    worker: Worker, setup: BenchSetup, kernels: Kernels, *, repeats: int, batch_rows: int
 ) -> Mapping[str, list[float]]:
     """Return rows per second of each repeat, the base alone and with all kernels in turns."""
     speeds: dict[str, list[float]] = {BASE: [], KERNELS: []}
     for _ in range(repeats):
         for name, bundles in ((BASE, None), (KERNELS, kernels.all)):
-            speeds[name].append(_speed(worker, setup, bundles))
+            speeds[name].append(_speed(worker, setup, bundles, batch_rows))
     return speeds
 
 
-def _speed(worker: Worker, setup: BenchSetup, bundles: Path | None) -> float:
+def _speed(worker: Worker, setup: BenchSetup, bundles: Path | None, batch_rows: int) -> float:
     """Return rows per second from the first batch to the last: loading is left out.
 
     The rows of the first batch pass before the clock starts.
@@ -56,7 +56,7 @@ def _speed(worker: Worker, setup: BenchSetup, bundles: Path | None) -> float:
             base=published_base.open_base(setup.base),
             bundles=bundles,
             folder=Path(folder),
-            batch_rows=setup.spec.batch_rows,
+            batch_rows=batch_rows,
             part_rows=_ONE_FILE,
             tables=EvaluatedTablesSpec(precision="int8", tolerance=ANYTHING),
             placement=ResolvedPlacement(),
