@@ -137,7 +137,7 @@ class LogSpec(Spec):
     date_key: Column | None = None
     """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight. An hour
     (`2026020307`) belongs to its day. A month (`2026-02`, `202602`) or a week (`2026-W08`) stands
-    for its last day, so it counts when it is over. Windows count days then too: `days = [-62, -1]`
+    for its last day, so it counts when it is over. Windows count days then too: `days = [-45, -1]`
     has the last two months. Where an `event_time` tells the day, leave `date_key` out and name the
     key of the months in `time_keys`."""
     time_keys: Annotated[tuple[Column, ...], Field(exclude_if=lambda value: not value)] = ()

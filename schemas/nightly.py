@@ -76,7 +76,7 @@ class WindowSpec(Spec):
     """Newest days with ripe labels that each task has at least. A task whose labels ripen later has
     its days earlier, so the window begins earlier by the longest `matures_after` of the catalogue.
     Tasks whose labels ripen sooner read these earlier days too. Where folders name weeks or months,
-    each counts on its last day: 62 days have the last two months."""
+    each counts on its last day: 45 days have the last two months."""
     valid: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     """Share of the rows, by the catalogue's slice key, that choose the best epoch."""
     gate: Annotated[Number, Field(gt=0, lt=1)] = 0.1

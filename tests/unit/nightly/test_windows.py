@@ -42,6 +42,13 @@ def test_a_log_of_months_lacks_no_day_within_a_month():
     assert {day.isoweekday() for day in sundays} == {7}
 
 
+@given(year=st.integers(2024, 2032), month=st.integers(1, 12))
+def test_45_days_that_end_with_a_month_have_two_months(year, month):
+    last = date(year + month // 12, month % 12 + 1, 1) - timedelta(days=1)
+    days = [last - timedelta(days=n) for n in range(45)]
+    assert len(expected_days(days, "month")) == 2
+
+
 def test_a_label_that_ripens_within_a_day_costs_a_day():
     _, order = task_windows(catalog("PT1H"), NIGHT, 3)
     assert order.last == NIGHT - timedelta(days=1)
