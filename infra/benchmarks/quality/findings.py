@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
 
 from iak.schemas.record import BenchmarkLine, Target
 from infra.benchmarks.quality.cells import Cell, Line
@@ -81,7 +83,7 @@ class LeagueLine(BenchmarkLine):
     reachable: float | None = None
     """On a planted log, the share of the gain from the base to the true probabilities that it
     reaches in its first task, a mean over seeds."""
-    by_day: bool = False
+    by_day: Annotated[bool, Field(exclude_if=lambda by_day: not by_day)] = False
     """Whether it reads counts of earlier days alone, so that its gain may be one of freshness."""
 
 
@@ -107,7 +109,7 @@ class PairLine(BenchmarkLine):
     verdict: str
     is_first: bool = False
     """Whether the task is the first of its log."""
-    by_day: bool = False
+    by_day: Annotated[bool, Field(exclude_if=lambda by_day: not by_day)] = False
     """Whether the method reads counts of earlier days alone."""
 
 
