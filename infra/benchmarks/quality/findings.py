@@ -272,9 +272,8 @@ def notes(leagues: Sequence[League], finished: Sequence[LeagueLine]) -> list[str
         "Differences are to the base of the same seed, a mean over domains weighted by rows. "
         "The interval is over rows, those of one user dependent, where the log names a user.",
         f"A difference whose half interval is above {MARGIN:g} counts for neither side.",
-        "A night with kernels whose last epoch is their best is repeated with twice the epochs, at "
-        "most twice. The one that validates better counts. Kernels are at their cap where the "
-        "longest one does, and some of them are still best at its end.",
+        "A kernel's rate falls to zero over its epochs, so that its last epoch is often its best. "
+        "It is counted as at its cap all the same, and a night at its cap is not repeated.",
         "Counts of earlier days: a row reads labels of days before its own. A test row reads what "
         "was known at the end of the window, so that the second test day does not read the labels "
         "of the first.",

@@ -5,23 +5,18 @@ are tuned by the library's own nights, so a method here is a few settings of a n
 train everything are in training.py, those over frozen activations in dense.py and calibration.py.
 """
 
-import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.load import nested, spec_with_presets
 from iak.pipeline.runs.night import tune_night
-from iak.schemas.domain import POOLED
 from iak.schemas.feature import ListSpec, table_of
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, FreshSpec
-from iak.schemas.job import FinetuneSpec, StageSpec
+from iak.schemas.job import FinetuneSpec
 from iak.schemas.log import Catalog
-from iak.schemas.results import NightResult
 from infra.benchmarks.quality.cells import Hyper
-from infra.benchmarks.quality.judge import selection_loss
 from infra.benchmarks.quality.setup import (
     IAK,
     ONE_WORKER,
@@ -35,10 +30,7 @@ from infra.benchmarks.quality.space import LogRange, Space, first_of
 ITEM = "item_id"
 COUNTED = (ITEM, "category")
 """Columns that are counted, where a log has them."""
-_REPEATED = 2
-"""Most times that a night is repeated with more epochs."""
 Predict = Callable[[Slice], Predicted]
-S = TypeVar("S", bound=StageSpec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,93 +129,30 @@ def kernels(
     settings = {name.replace("__", "."): value for name, value in fixed.items()}
 
     def fit(setup: MethodSetup, hyper: Hyper) -> Fitted:
-        fresh = statistics(setup.catalog)
+        run_dir, fresh = setup.folder("night"), statistics(setup.catalog)
         catalog = setup.catalog.model_copy(update={"fresh": fresh})
         asked = {
             "catalog": setup.window.name,
             "data_root": str(setup.window.root),
             "base": setup.base,
-            "run_dir": setup.folder("night"),
+            "run_dir": run_dir,
             "seed": setup.seed,
             "activations": "memory",
             **ONE_WORKER,
             **nested({**hyper, **settings}),
         }
         spec = spec_with_presets(FinetuneSpec, "finetune", catalog, asked)
-
-        def predict(night: NightResult, rows: Slice) -> Predicted:
-            return setup.predicted(
-                rows, base=setup.base, bundles=night.bundles, method=method, fresh=fresh
-            )
-
-        def valid_loss(night: NightResult) -> float:
-            rows = Slice(setup.window, "valid")
-            return selection_loss(setup.rows(rows), predict(night, rows), setup.catalog)
-
-        night, at_cap = tuned_to_the_end(
-            spec, lambda longer: tune_night(longer, catalog, ProcessLauncher()), valid_loss
-        )
+        night = tune_night(spec, catalog, ProcessLauncher())
         return Fitted(
-            predict=partial(predict, night),
+            predict=lambda rows: setup.predicted(
+                rows, base=setup.base, bundles=night.bundles, method=method, fresh=fresh
+            ),
             parameters=night.tuning.parameters_per_kernel,
             copies=len(night.kernels),
-            at_cap=at_cap,
+            at_cap=night.tuning.stopped_at_cap,
         )
 
     return fit
-
-
-def tuned_to_the_end(
-    spec: FinetuneSpec,
-    tune: Callable[[FinetuneSpec], NightResult],
-    valid_loss: Callable[[NightResult], float],
-) -> tuple[NightResult, tuple[str, ...]]:
-    """Return a night that more epochs do not improve, and the kernels that are still at their cap.
-
-    A night with kernels at their cap is repeated with twice the epochs, at most twice, as
-    continued training is. The rate falls to zero over all epochs, so a longer night is no
-    continuation of the shorter one. It is kept only where it validates better. Where it does not,
-    no kernel counts as at its cap.
-
-    Args:
-        spec: settings of the first night. A repeated one gets a run folder beside it.
-        tune: tunes a night.
-        valid_loss: returns the loss of its kernels on validation rows.
-    """
-    night = tune(spec)
-    for number in range(1, _REPEATED + 1):
-        if not (capped := night.tuning.stopped_at_cap):
-            return night, ()
-        run_dir = spec.run_dir.with_name(f"{spec.run_dir.name}-{number}")
-        shutil.rmtree(run_dir, ignore_errors=True)
-        spec = with_more_epochs(spec, capped).model_copy(update={"run_dir": run_dir})
-        longer = tune(spec)
-        if valid_loss(longer) >= valid_loss(night):
-            return night, ()
-        night = longer
-    return night, night.tuning.stopped_at_cap
-
-
-def with_more_epochs(spec: FinetuneSpec, capped: Collection[str]) -> FinetuneSpec:
-    """Return settings with twice the epochs and patience on each level that has kernels at its cap.
-
-    Args:
-        spec: settings of a night.
-        capped: kernels that stopped at their cap.
-    """
-    changed: dict[str, StageSpec] = {}
-    if POOLED in capped:
-        changed["pooled"] = _longer(spec.pooled)
-    if set(capped) - {POOLED}:
-        changed["domain"] = _longer(spec.domain)
-    return spec.model_copy(update=changed)
-
-
-def _longer(stage: S) -> S:
-    # Patience grows as well. Otherwise it would end a kernel while its rate is still high.
-    return stage.model_copy(
-        update={"max_epochs": 2 * stage.max_epochs, "patience": 2 * stage.patience}
-    )
 
 
 GATED = kernels(PUBLISHED)

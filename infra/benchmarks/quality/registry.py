@@ -31,8 +31,6 @@ from infra.benchmarks.quality.training import (
 )
 
 NIGHT, PRETRAIN = "finetune", "pretrain"
-NIGHTS = 2
-"""Version of the methods that tune nights."""
 METHODS: dict[str, Method] = {
     "base": Method(what="base, as it is", fit=fit_base),
     "platt": Method(
@@ -41,60 +39,46 @@ METHODS: dict[str, Method] = {
         space=penalty_space,
     ),
     "bias": Method(what="bias by domain", fit=recalibrate(with_slope=False), space=penalty_space),
-    "iak": Method(
-        what="IAK, every kernel", fit=kernels(), space=kernel_space, verb=NIGHT, version=NIGHTS
-    ),
-    "iak_gated": Method(what="IAK after the gate", fit=GATED, searched_as="iak", version=NIGHTS),
+    "iak": Method(what="IAK, every kernel", fit=kernels(), space=kernel_space, verb=NIGHT),
+    "iak_gated": Method(what="IAK after the gate", fit=GATED, searched_as="iak"),
     "iak_counts": Method(
         what="IAK with counts, out of fold",
         fit=kernels(statistics=counts),
         searched_as="iak",
-        version=NIGHTS,
     ),
     "iak_pairs": Method(
         what="IAK with counts and co-occurrence",
         fit=kernels(statistics=counts_and_pairs),
         searched_as="iak",
-        version=NIGHTS,
     ),
     "iak_past": Method(
         what="IAK with counts of earlier days",
         fit=by_day(kernels(statistics=earlier_days)),
         searched_as="iak",
-        version=NIGHTS,
         needs_times=True,
     ),
     "iak_past_pairs": Method(
         what="IAK with counts and co-occurrence of earlier days",
         fit=by_day(kernels(statistics=earlier_days_and_pairs)),
         searched_as="iak",
-        version=NIGHTS,
         needs_times=True,
     ),
     "iak_no_kl": Method(
-        what="IAK without the rate",
-        fit=kernels(kernel__beta=0.0),
-        searched_as="iak",
-        version=NIGHTS,
+        what="IAK without the rate", fit=kernels(kernel__beta=0.0), searched_as="iak"
     ),
     "iak_one_phase": Method(
         what="IAK without compression",
         fit=kernels(pooled__compression_epochs=0),
         searched_as="iak",
-        version=NIGHTS,
     ),
     "iak_h_only": Method(
-        what="IAK, encoder reads h alone",
-        fit=kernels(kernel__reads="h"),
-        searched_as="iak",
-        version=NIGHTS,
+        what="IAK, encoder reads h alone", fit=kernels(kernel__reads="h"), searched_as="iak"
     ),
     "iak_no_pooling": Method(
         # A rate of 1e-12 leaves the pooled kernel as it starts, which changes no logit.
         what="IAK, every domain from nothing",
         fit=kernels(pooled__lr=1e-12, domain__max_epochs=8, domain__compression_epochs=1),
         searched_as="iak",
-        version=NIGHTS,
     ),
     "bottleneck": Method(
         what="plain bottleneck adapter", fit=fit_bottleneck, space=bottleneck_space
