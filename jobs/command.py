@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 from cyclopts import (
     UNSET,
@@ -217,19 +217,32 @@ def _is_flag(word: str, arguments: ArgumentCollection) -> bool:
 def _entries(token: Token, argument: Argument) -> Iterator[Token]:
     """Yield a token for each entry of a list; any other token as it is.
 
-    TOML's lists may have text in single quotes and numbers such as 1_000, which JSON's may not.
+    TOML's lists may have text in single quotes and numbers such as 1_000, which JSON's may not. A
+    list of numbers, or of some known words, may also be written without brackets: `1,10,100`.
     """
-    is_list = get_origin(argument.resolved_hint) is tuple and token.value.startswith("[")
-    try:
-        entries = tomllib.loads(f"entries = {token.value}")["entries"] if is_list else None
-    except tomllib.TOMLDecodeError:
-        entries = None  # the spec refuses the text, by its name
+    is_list = get_origin(argument.resolved_hint) is tuple
+    entries: list[object] | None = None
+    if is_list and token.value.startswith("["):
+        try:
+            entries = tomllib.loads(f"entries = {token.value}")["entries"]
+        except tomllib.TOMLDecodeError:
+            entries = None  # the spec refuses the text, by its name
+    elif is_list and "," in token.value and _has_no_free_text(argument.resolved_hint):
+        entries = [entry.strip() for entry in token.value.split(",")]
     if entries is None:
         yield token
     elif not entries:
         yield token.evolve(value="", implicit_value=[])
     for entry in entries or ():
         yield token.evolve(value=str(entry))
+
+
+def _has_no_free_text(hint: object) -> bool:
+    """Return whether the entries of a list are numbers or known words, which have no comma."""
+    entry, *_ = get_args(hint)
+    if get_origin(entry) is Annotated:
+        entry, *_ = get_args(entry)
+    return entry in (int, float) or get_origin(entry) is Literal
 
 
 def _problem(error: CycloptsError | ValidationError, kind: type[BaseModel]) -> str:

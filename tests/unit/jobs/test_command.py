@@ -88,6 +88,25 @@ def test_any_spec_of_any_verb_is_the_same_in_three_spellings(tmp_path, verb, dat
     assert read_spec(verb, as_file(asked, tmp_path / "c.toml")) == wanted
 
 
+@given(mlp=st.lists(st.integers(1, 65_536), min_size=2, max_size=5))
+def test_a_list_of_numbers_needs_no_brackets(mlp):
+    bare, bracketed = ",".join(map(str, mlp)), json.dumps(mlp)
+    specs = [read_spec("pretrain", [*ASKED, f"model.mlp={text}"]) for text in (bare, bracketed)]
+    assert specs[0] == specs[1]
+    assert list(specs[0].model.mlp) == mlp
+
+
+def test_a_comma_in_free_text_is_kept():
+    spec = read_spec("registry rollback", ["registry=r", "domain=region=a,daypart=b"])
+    assert spec.domain == ("region=a,daypart=b",)
+
+
+@pytest.mark.parametrize("text", ["256,", ",256", "256,many"])
+def test_a_list_without_brackets_that_has_no_numbers_is_refused_by_its_name(text):
+    with pytest.raises(BadRequest, match=r"model\.mlp\.\d: expected whole number"):
+        read_spec("pretrain", [*ASKED, f"model.mlp={text}"])
+
+
 def test_settings_of_every_kind_are_drawn():
     """The law above is about lists, tables, dates, flags and paths only if specs have them."""
     names = {name for verb in WITH_SETTINGS for name, _ in leaves(spec_class(verb))}
