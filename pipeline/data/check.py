@@ -27,6 +27,7 @@ from iak.pipeline.data.file_findings import (
     partition_findings,
 )
 from iak.pipeline.data.fingerprints import files_without_checksums
+from iak.pipeline.data.kinds import without_odd_floats
 from iak.pipeline.data.notice import refusal
 from iak.pipeline.data.sample_findings import Sample, leak_findings
 from iak.pipeline.data.snapshot import Snapshot
@@ -88,6 +89,7 @@ def check_log(
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
         version=version,
     )
+    snapshot = without_odd_floats(snapshot, catalog)
     findings = [*name_findings(snapshot, catalog), *file_findings(snapshot, catalog)]
     findings += folder_findings(snapshot)
     odd_folders = list(partition_findings(snapshot, catalog))

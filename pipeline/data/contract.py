@@ -33,7 +33,7 @@ NAMED_LABELS = 5
 
 
 _ADVICE: Mapping[ColumnKind, str] = {
-    "id": "An id is a whole number or text.",
+    "id": "An id is a whole number or text; write ids that are doubles as int64 (pandas: Int64).",
     "list of ids": "A list of ids holds whole numbers or text, one list a row; for ids in one text "
     "give the feature a separator.",
     "whole number": "An identity table reads whole numbers; for text leave its encoding out.",

@@ -6,12 +6,12 @@ stores the kinds that it learned.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from iak.pipeline.data import normal
-from iak.pipeline.data.snapshot import LogFile, Snapshot
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.data.written import Written, written_columns
 from iak.pipeline.errors import BadLog, WrongBase
 from iak.schemas.feature import FeatureSpec, NumericSpec, table_of
@@ -125,6 +125,48 @@ def _readers(catalog: Catalog) -> dict[str, list[FeatureSpec]]:
         if feature.kind in ("categorical", "list"):
             readers.setdefault(table_of(feature) or feature.name, []).append(feature)
     return readers
+
+
+def without_odd_floats(snapshot: Snapshot, catalog: Catalog) -> Snapshot:
+    """Return a snapshot without the files whose ids are floats while other files have them exact.
+
+    Whole numbers in floats are ids where all files have them so. Where some files have not, an
+    export changed on its way, and nobody knows which digits it lost: these files are unreadable.
+    """
+    odd: dict[str, str] = {}
+    for column in _id_columns(catalog):
+        types = {f.path: dict(f.columns).get(column, pa.null()) for f in snapshot.files}
+        floats = {path: kind for path, kind in types.items() if pa.types.is_floating(_ids(kind))}
+        if any(not pa.types.is_null(_ids(k)) for p, k in types.items() if p not in floats):
+            for path, kind in floats.items():
+                odd.setdefault(path, f"{column}: {kind}, expected id as in other files")
+    if not odd:
+        return snapshot
+    unreadable = [
+        Unreadable(
+            path=file.path,
+            reason=odd[file.path],
+            expected=("id",),
+            partition=file.partition,
+            size_bytes=file.size_bytes,
+            group_rows=file.group_rows,
+            columns=file.columns,
+        )
+        for file in snapshot.files
+        if file.path in odd
+    ]
+    return replace(
+        snapshot,
+        files=tuple(file for file in snapshot.files if file.path not in odd),
+        unreadable=tuple(sorted((*snapshot.unreadable, *unreadable), key=lambda f: f.path)),
+    )
+
+
+def _ids(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a column's single ids: of a list's entries, of a dictionary's values."""
+    while _is_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
 
 
 def refuse_mixtures(snapshot: Snapshot, catalog: Catalog) -> None:

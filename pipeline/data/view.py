@@ -165,13 +165,14 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
 def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:
     """List the files that may hold rows of these splits."""
     key = catalog.log.date_key
-    return logs.take_snapshot(
+    snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
         admits=lambda partition: any(splits.admits(s, partition, date_key=key) for s in chosen),
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
         version=version,
     )
+    return kinds.without_odd_floats(snapshot, catalog)
 
 
 def _refuse_undeclared(catalog: Catalog, wanted: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from iak.pipeline.data import contract, logs, parquet, splits
 from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.fingerprints import with_contents
 from iak.pipeline.data.fresh_keys import has_days
+from iak.pipeline.data.kinds import without_odd_floats
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.data.view import LogView, select_also
 from iak.pipeline.errors import BadLog
@@ -72,6 +73,7 @@ def past_of(view: LogView, kept: KeptContents, use: Use = "kernel") -> Past | No
         # The version that the night reads, even where the table has a newer one by now.
         version=view.snapshot.table.version if view.snapshot.table else None,
     )
+    snapshot = without_odd_floats(snapshot, catalog)
     selection = parquet.select(with_contents(snapshot, catalog, kept), window, catalog)
     return Past(selections=(selection,), last=last.toordinal() - _EPOCH)
 

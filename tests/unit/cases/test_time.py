@@ -112,30 +112,22 @@ def test_a_date_partition_that_is_spelled_with_a_midnight_is_a_date():
     assert not report_of("tspart").findings
 
 
-def test_ids_that_a_null_turned_into_floats_are_read():
-    view = view_of("floatid2")
-    assert not view.skipped.files
-    assert ids_of(view) == ids_of(view_of("base"))
-    assert {f.what: f.count for f in report_of("floatid2").findings} == {"null user in user_id": 6}
-
-
-def with_durations(tmp_path: Path) -> Path:
-    """Return a copy of a case whose ids in floats are durations, which are no ids."""
-    folder = tmp_path / "floatid2"
-    shutil.copytree(CASES / "floatid2", folder)
+def test_ids_that_are_floats_in_every_file_are_read(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(CASES / "base", folder)
     for path in folder.rglob("*.parquet"):
         rows = pq.ParquetFile(path).read()
         index = rows.schema.get_field_index("user_id")
-        if pa.types.is_floating(rows.schema.field(index).type):
-            ids = rows.column(index).cast(pa.int64()).cast(pa.duration("s"))
-            pq.write_table(rows.set_column(index, "user_id", ids), path)
-    return folder
-
-
-def test_days_of_another_id_type_are_refused_with_files_days_and_rows(tmp_path):
-    catalog = catalog_of("floatid2")
-    folder = with_durations(tmp_path)
+        floats = rows.column(index).cast(pa.float64())
+        pq.write_table(rows.set_column(index, "user_id", floats), path)
+    catalog = catalog_of("base")
     view = open_log(catalog, str(folder), wanted=list(catalog.splits), today=TODAY)
+    assert not view.skipped.files
+    assert ids_of(view) == ids_of(view_of("base"))
+
+
+def test_days_of_another_id_type_are_refused_with_files_days_and_rows():
+    view = view_of("floatid2")
     (group,) = view.skipped.files
     assert (group.files, group.rows, group.is_estimated) == (6, 2_400, False)
     assert group.days == (date(2026, 10, 2), date(2026, 10, 8))
@@ -149,23 +141,20 @@ def test_days_of_another_id_type_are_refused_with_files_days_and_rows(tmp_path):
     for message in (
         "splits 'tune', 'valid', 'gate' lose 1,200 of 3,600 rows",
         "all of 2026-10-08",
-        "user_id: duration[s], expected id",
+        "user_id: double, expected id",
         "region=north/dt=2026-10-02/part-00000.parquet",
         "allow_skipped=true",
     ):
         assert message in str(error.value)
 
 
-def test_a_loss_without_a_whole_day_is_refused_by_its_share_alone(tmp_path):
+def test_a_loss_without_a_whole_day_is_refused_by_its_share_alone():
     catalog = catalog_of("floatid2")
     flat = {"splits": {"pretrain": {"where": {"region": ["north"]}}}}
     document = catalog.model_dump(mode="json") | flat
     document["log"] |= {"date_key": None, "event_time": None, "partition_keys": ["region"]}
     view = open_log(
-        Catalog.model_validate(document),
-        str(with_durations(tmp_path)),
-        wanted=["pretrain"],
-        today=TODAY,
+        Catalog.model_validate(document), str(CASES / "floatid2"), wanted=["pretrain"], today=TODAY
     )
     (loss,) = view.skipped.windows
     assert (loss.whole_days, loss.share) == ((), 0.2)

@@ -115,6 +115,34 @@ def test_lists_that_are_all_empty_are_of_any_kind(tmp_path):
     assert encoding.kinds["item"] == WHOLE
 
 
+def with_floats(rows, column):
+    """The rows with whole numbers of a column as floats."""
+    index = rows.schema.get_field_index(column)
+    kind = pa.list_(pa.float64()) if column == "hist" else pa.float64()
+    return rows.set_column(index, column, rows.column(index).cast(kind))
+
+
+@pytest.mark.parametrize("column", ["item_id", "hist"])
+def test_floats_beside_exact_ids_are_unreadable_and_floats_alone_are_not(tmp_path, column):
+    floats = [with_floats(draw_rows(6, first=6 * part), column) for part in range(2)]
+    alone = written(tmp_path / "alone", *floats)
+    assert kinds.without_odd_floats(alone, CATALOG) is alone
+    beside = written(tmp_path / "beside", draw_rows(6), floats[1])
+    kept = kinds.without_odd_floats(beside, CATALOG)
+    (file,) = kept.unreadable
+    assert [f.path for f in (*kept.files, file)] == [f.path for f in beside.files]
+    assert file.reason.startswith(f"{column}: ")
+    assert file.reason.endswith(", expected id as in other files")
+    assert (file.rows, file.expected) == (6, ("id",))
+
+
+def test_a_file_of_nulls_says_nothing_of_floats(tmp_path):
+    rows = draw_rows(6, first=6)
+    nulls = rows.set_column(rows.schema.get_field_index("item_id"), "item_id", pa.nulls(6))
+    snapshot = written(tmp_path, with_floats(draw_rows(6), "item_id"), nulls)
+    assert kinds.without_odd_floats(snapshot, CATALOG) is snapshot
+
+
 def test_a_base_that_learned_another_kind_is_refused(tmp_path):
     snapshot = written(tmp_path, draw_rows(5))
     kinds.refuse_other_kinds(snapshot, CATALOG, {"item": WHOLE, "region": TEXT})
