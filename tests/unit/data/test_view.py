@@ -1,5 +1,6 @@
 """A job's view of a log: the rows of its splits, or a refusal that says what to change."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,7 +52,7 @@ def test_a_log_without_a_readable_file_is_refused_with_the_reasons(root):
 @pytest.mark.parametrize(
     ("column", "values", "advice"),
     [
-        ("user_id", [1.5] * 3, "write ids that are doubles as int64"),
+        ("user_id", [Decimal("1.5")] * 3, "write ids that are doubles as int64"),
         ("price", ["dear"] * 3, "read text as categorical"),
         ("click", ["yes"] * 3, "A label is 0, 1 or null, as a number or a boolean."),
         ("hist", [1] * 3, "one list a row"),
@@ -68,6 +69,19 @@ def test_a_column_of_another_type_is_refused_with_what_would_be_read(root, colum
     assert advice in str(refused.value)
     findings = check_log(CATALOG, str(root.parent), sample_rows=100).findings
     assert [advice in f.remedy for f in findings if "expected" in f.what] == [True]
+
+
+def test_ids_with_a_fraction_are_refused_with_file_column_and_value(root):
+    for number, path in enumerate(sorted(root.rglob("*.parquet"))):
+        rows = draw_rows(3, first=3 * number)
+        at = rows.schema.get_field_index("user_id")
+        write_file(path, rows.set_column(at, "user_id", pa.array([1.0, 2.5, None])))
+    where = r"parquet, row group 0: user_id \(double\): 2\.5 is no whole number"
+    view = open_log(CATALOG, str(root.parent), wanted=["pretrain"])
+    with pytest.raises(BadLog, match=where):
+        list(view.raw_rows("pretrain"))
+    findings = check_log(CATALOG, str(root.parent), sample_rows=100).findings
+    assert [f.level for f in findings if "2.5" in f.what] == ["refuse"]
 
 
 def test_windows_of_one_kind_are_told_once(root):
