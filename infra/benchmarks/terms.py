@@ -352,6 +352,6 @@ def _notes(spec: BenchTermsSpec, lines: Sequence[TermLine]) -> list[str]:
         f"{spec.rows:,} planted rows over {spec.days} days and {spec.regions} regions, "
         f"{len(spec.seeds)} seed(s). Kernels are those before the gate, at the catalogue's "
         "settings; nothing was searched.",
-        "Where the shipped terms pay: " + ("; ".join(pays) or "nowhere") + ".",
-        "Where they cost: " + ("; ".join(costs) or "nowhere") + ".",
+        "Shipped kernels are shown to be better than: " + ("; ".join(pays) or "none") + ".",
+        "They are shown to be worse than: " + ("; ".join(costs) or "none") + ".",
     ]

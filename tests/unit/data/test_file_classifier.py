@@ -118,8 +118,8 @@ def test_no_damage_whatever_ends_in_an_unnamed_error(tmp_path_factory, data):
     [
         pytest.param(lambda t: t.drop_columns(["price"]), "missing columns: price", id="missing"),
         pytest.param(
-            lambda t: t.set_column(2, "user_id", pa.array([1.5] * len(t))),
-            "user_id: double, expected id",
+            lambda t: t.set_column(2, "user_id", pa.array([5] * len(t), pa.duration("s"))),
+            "user_id: duration[s], expected id",
             id="retyped id",
         ),
         pytest.param(

@@ -85,7 +85,7 @@ def test_a_stream_without_rows_is_answered_without_rows(place):
         (lambda rows: rows.drop_columns(["price"]), "missing columns: price"),
         (
             lambda rows: rows.set_column(0, "event_id", pa.array([0.5] * len(rows))),
-            "event_id: double, expected id",
+            r"event_id \(double\): 0\.5 is no whole number",
         ),
     ],
 )
