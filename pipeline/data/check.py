@@ -83,13 +83,7 @@ def check_log(
     """
     uri = stores.below(data_root, catalog.log.path)
     version = logs.table_version(uri, catalog.log.version)
-    snapshot = logs.take_snapshot(
-        uri,
-        partition_keys=catalog.log.partition_keys,
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
-        version=version,
-    )
-    snapshot = without_odd_floats(snapshot, catalog)
+    snapshot = _listed(uri, catalog, version)
     findings = [*name_findings(snapshot, catalog), *file_findings(snapshot, catalog)]
     findings += folder_findings(snapshot)
     odd_folders = list(partition_findings(snapshot, catalog))
@@ -119,6 +113,17 @@ def check_log(
         counted_rows=split_sample.counted_rows,
         without_checksums=tuple(file.path for file in files_without_checksums(snapshot)),
     )
+
+
+def _listed(uri: str, catalog: Catalog, version: int | None) -> Snapshot:
+    """List all files of a log."""
+    snapshot = logs.take_snapshot(
+        uri,
+        partition_keys=catalog.log.partition_keys,
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
+    )
+    return without_odd_floats(snapshot, catalog)
 
 
 def _dates(
