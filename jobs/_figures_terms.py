@@ -28,7 +28,7 @@ def draw_terms(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
         ax.set_yticks(range(len(others)), [line.variant for line in reversed(others)])
         ax.set_ylim(-0.6, len(others) - 0.4)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_xlabel("share of the reachable gain, minus that of the shipped")
+        ax.set_xlabel("share of the reachable gain, minus shipped")
         ax.set_title(f"{condition}: shipped {shipped.share:.3f}")
 
 

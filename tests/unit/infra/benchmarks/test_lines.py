@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.benchmarks import data, faults, gate, tables
+from infra.benchmarks import data, faults, gate, tables, terms
 from infra.benchmarks.finetune import lines as finetune
 from infra.benchmarks.quality import findings as quality
 from infra.benchmarks.serve import findings as serve
@@ -14,7 +14,7 @@ from infra.benchmarks.trunks import findings as trunks
 HERE = Path(__file__).parents[4] / "infra" / "benchmarks"
 RECORDS = ("epyc-2-cores/data", "epyc-2-cores/finetune", "epyc-2-cores/gate",
            "epyc-2-cores/tables", "xeon-2-cores/quality", "xeon-2-cores/serve",
-           "xeon-2-cores/trunks", "cpu-2-cores/faults")  # fmt: skip
+           "xeon-2-cores/terms", "xeon-2-cores/trunks", "cpu-2-cores/faults")  # fmt: skip
 DURATIONS = {True: finetune.TrainingLine, False: finetune.NightLine}
 OVERLAPS = {True: data.OverlapLine, False: data.OverlapFact}
 SERVE = (serve.FilesLine, serve.DomainsLine, serve.SizesLine, serve.PromotionsLine)
@@ -33,7 +33,7 @@ def kind_of(bench, row):
             kinds = (
                 finetune.VariantLine, finetune.DomainsLine, finetune.RayLine, data.StageLine,
                 gate.ErrorLine, gate.PowerLine, quality.LeagueLine, quality.PairLine,
-                trunks.TrunkLine,
+                terms.TermLine, trunks.TrunkLine,
             )  # fmt: skip
             by_table = {kind.model_fields["table"].default: kind for kind in kinds}
             return by_table.get(table, tables.SizeLine if table is None else faults.FaultLine)

@@ -28,7 +28,7 @@ def test_another_number_in_a_record_is_another_page():
 def test_every_picture_that_the_page_shows_is_there():
     shown = [part.partition(")")[0] for part in PAGE.read_text().split("](")[1:]]
     pictures = [name for name in shown if name.endswith(".png")]
-    assert len(pictures) == 10
+    assert len(pictures) == 11
     assert all((BENCHMARKS / name).is_file() for name in pictures)
 
 
