@@ -218,10 +218,6 @@ def _replaced(name: str, values: object) -> Rewrite:
     return lambda t: t.set_column(t.schema.get_field_index(name), name, values)
 
 
-def _cast(name: str, kind: pa.DataType) -> Rewrite:
-    return lambda t: _replaced(name, t.column(name).cast(kind))(t)
-
-
 def _renamed(name: str, other: str) -> Rewrite:
     return lambda t: t.rename_columns([other if n == name else n for n in t.schema.names])
 
@@ -242,7 +238,8 @@ _REWRITES: dict[str, tuple[str, Rewrite]] = {
     **{f"with a struct as {c}": (c, _structs(c)) for c in _COLUMNS},
     **{f"with {c} in capitals": (c, _renamed(c, c.upper())) for c in _COLUMNS},
     **{f"with text as {c}": (c, _texts(c)) for c in ("price", "click", "order", "event_time")},
-    **{f"with {c} as floats": (c, _cast(c, pa.float64())) for c in ("event_id", "item_id")},
+    **{f"with a fraction as {c}": (c, _replaced(c, pa.array([0.5 + i for i in range(_ROWS)])))
+       for c in ("event_id", "item_id")},
     "with a list as item_id": ("item_id", lambda t: _replaced("item_id", t.column("hist"))(t)),
     "with one value as hist": ("hist", lambda t: _replaced("hist", t.column("item_id"))(t)),
     "with bytes that are not text": ("scene", _replaced(
