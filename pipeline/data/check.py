@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from iak.pipeline.data import (
-    contract,
     logs,
     parquet,
     stores,
 )
+from iak.pipeline.data.catalog_files import catalog_files
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.dates import LogDates
 from iak.pipeline.data.event_dates import (
@@ -27,7 +27,6 @@ from iak.pipeline.data.file_findings import (
     partition_findings,
 )
 from iak.pipeline.data.fingerprints import files_without_checksums
-from iak.pipeline.data.kinds import without_odd_floats
 from iak.pipeline.data.notice import refusal
 from iak.pipeline.data.sample_findings import Sample, leak_findings
 from iak.pipeline.data.snapshot import Snapshot
@@ -83,7 +82,7 @@ def check_log(
     """
     uri = stores.below(data_root, catalog.log.path)
     version = logs.table_version(uri, catalog.log.version)
-    snapshot = _listed(uri, catalog, version)
+    snapshot = catalog_files(uri, catalog, version=version)
     findings = [*name_findings(snapshot, catalog), *file_findings(snapshot, catalog)]
     findings += folder_findings(snapshot)
     odd_folders = list(partition_findings(snapshot, catalog))
@@ -113,17 +112,6 @@ def check_log(
         counted_rows=split_sample.counted_rows,
         without_checksums=tuple(file.path for file in files_without_checksums(snapshot)),
     )
-
-
-def _listed(uri: str, catalog: Catalog, version: int | None) -> Snapshot:
-    """List all files of a log."""
-    snapshot = logs.take_snapshot(
-        uri,
-        partition_keys=catalog.log.partition_keys,
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
-        version=version,
-    )
-    return without_odd_floats(snapshot, catalog)
 
 
 def _dates(

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from iak.pipeline.data import contract, dates, logs, parquet, partitions, splits
+from iak.pipeline.data import dates, logs, parquet, partitions, splits
+from iak.pipeline.data.catalog_files import catalog_files
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.dates import LogDates
 from iak.pipeline.data.notice import EXAMPLES, notice
@@ -118,12 +119,7 @@ def _rows_by_folder(
 
 def _event_dates(uri: str, catalog: Catalog, version: int | None) -> DaysByFile:
     """Count the rows of each file by date, also where only its schema makes it unreadable."""
-    snapshot = logs.take_snapshot(
-        uri,
-        partition_keys=catalog.log.partition_keys,
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
-        version=version,
-    )
+    snapshot = catalog_files(uri, catalog, version=version)
     _refuse_coarser_unit(snapshot, catalog)
     by_file = {file.path: _days_of(snapshot, file, catalog) for file in snapshot.files}
     for broken in snapshot.unreadable:

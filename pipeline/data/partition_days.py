@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from iak.pipeline.data import contract, event_dates, logs, parquet, partitions, splits, stores
+from iak.pipeline.data import event_dates, logs, parquet, partitions, splits, stores
+from iak.pipeline.data.catalog_files import catalog_files
 from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.dates import LogDates
 from iak.pipeline.data.fingerprints import with_contents
@@ -150,12 +151,11 @@ def read_newest_days(
 def _listed(catalog: Catalog, data_root: str, window: Split) -> Snapshot:
     """List the files that may have rows of some days."""
     uri = stores.below(data_root, catalog.log.path)
-    return logs.take_snapshot(
+    return catalog_files(
         uri,
-        partition_keys=catalog.log.partition_keys,
-        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        catalog,
         version=logs.table_version(uri, catalog.log.version),
+        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
     )
 
 

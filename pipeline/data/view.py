@@ -23,6 +23,7 @@ from iak.pipeline.data import (
     splits,
     stores,
 )
+from iak.pipeline.data.catalog_files import catalog_files
 from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.dates import LogDates
@@ -165,14 +166,12 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
 def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:
     """List the files that may hold rows of these splits."""
     key = catalog.log.date_key
-    snapshot = logs.take_snapshot(
+    return catalog_files(
         uri,
-        partition_keys=catalog.log.partition_keys,
-        admits=lambda partition: any(splits.admits(s, partition, date_key=key) for s in chosen),
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        catalog,
         version=version,
+        admits=lambda partition: any(splits.admits(s, partition, date_key=key) for s in chosen),
     )
-    return kinds.without_odd_floats(snapshot, catalog)
 
 
 def _refuse_undeclared(catalog: Catalog, wanted: Sequence[str]) -> None:
@@ -188,12 +187,7 @@ def _refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog, version: int |
     """Refuse columns that no file has."""
     # Files of other splits may have what these files lack, so look at all of them before refusing.
     if names.unknown_columns(catalog, names.columns_of(snapshot)):
-        whole = logs.take_snapshot(
-            snapshot.uri,
-            partition_keys=catalog.log.partition_keys,
-            schema_problem=lambda schema: contract.schema_problem(schema, catalog),
-            version=version,
-        )
+        whole = catalog_files(snapshot.uri, catalog, version=version)
         names.refuse_unknown_columns(whole, catalog)
 
 
@@ -216,12 +210,7 @@ def _refuse_undated_rows(
     uri: str, catalog: Catalog, version: int | None, counting: Sequence[str]
 ) -> None:
     """Refuse a log without a date, with the reason why its files or times cannot be read."""
-    snapshot = logs.take_snapshot(
-        uri,
-        partition_keys=catalog.log.partition_keys,
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
-        version=version,
-    )
+    snapshot = catalog_files(uri, catalog, version=version)
     names.refuse_unknown_columns(snapshot, catalog)
     problem = f"splits {counting} count days, and the log has no dated row"
     refuse_unreadable(snapshot, problem)

@@ -5,11 +5,11 @@ import json
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from iak.pipeline.data import contract, logs, parquet, splits
+from iak.pipeline.data import parquet, splits
+from iak.pipeline.data.catalog_files import catalog_files
 from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.fingerprints import with_contents
 from iak.pipeline.data.fresh_keys import has_days
-from iak.pipeline.data.kinds import without_odd_floats
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.data.view import LogView, select_also
 from iak.pipeline.errors import BadLog
@@ -65,15 +65,13 @@ def past_of(view: LogView, kept: KeptContents, use: Use = "kernel") -> Past | No
     last = _last_day(view)
     first = _first_day(view, catalog, last)
     window = Split(name="fresh", first=first, last=last, where={}, slice=(0.0, 1.0))
-    snapshot = logs.take_snapshot(
+    snapshot = catalog_files(
         view.snapshot.uri,
-        partition_keys=catalog.log.partition_keys,
-        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        catalog,
         # The version that the night reads, even where the table has a newer one by now.
         version=view.snapshot.table.version if view.snapshot.table else None,
+        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
     )
-    snapshot = without_odd_floats(snapshot, catalog)
     selection = parquet.select(with_contents(snapshot, catalog, kept), window, catalog)
     return Past(selections=(selection,), last=last.toordinal() - _EPOCH)
 
