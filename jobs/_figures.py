@@ -104,7 +104,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         where = f"{record.machine.cores or '?'} cores, {record.machine.processor or '?'}"
         smoke = "smoke sizes: the numbers mean nothing · " if record.is_smoke else ""
         figure.suptitle(
-            f"{smoke}iak bench {record.bench} · {where} · {record.started_at:%Y-%m-%d} · "
+            f"{smoke}benchmark {record.bench} · {where} · {record.started_at:%Y-%m-%d} · "
             f"commit {record.commit or '?'}",
             fontsize=8,
             color="dimgrey",
