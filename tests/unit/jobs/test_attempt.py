@@ -64,6 +64,7 @@ def use_stores(worker, *_):
 
 def test_every_worker_reports_what_it_exchanged_with_stores_also_one_that_fails(tmp_path):
     told, asked = [], launch(use_stores, 0, tmp_path)
+    OF_PROCESS.take()  # of tests before in this process, which the workers share
     with attempts_at(asked, told.append):
         outcomes(lambda worker: attempt_on(worker, asked), 2)
     used = [event for event in told if event["event"] == StoresUsed.name]
