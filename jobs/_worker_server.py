@@ -17,10 +17,14 @@ _MODULES = (
     "iak.pipeline.runs.pretrain",
     "iak.pipeline.runs.evaluate",
     "iak.pipeline.runs.predict",
+    "iak.pipeline.base.frozen_model",
+    "iak.pipeline.base.pretrain",
     "pandas",
 )
-"""What the workers of any verb import. pyarrow (26.0.1) imports pandas, where it is installed, when
-it makes its first array: each worker would do so by itself, which takes as long as some epochs."""
+"""What the workers of any verb import. A command leaves to them what trains a base or loads one,
+because TorchRec takes seconds to import. pyarrow (26.0.1) imports pandas, where it is installed,
+when it makes its first array: each worker would do so by itself, which takes as long as some
+epochs."""
 
 
 def worker_server() -> ForkServerContext:

@@ -30,7 +30,7 @@ from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.explain import explain
 from iak.pipeline.runs.load import SPECS, load_catalog, merged, moved_setting, nested
 from iak.pipeline.sharding.placement_search import GIB, Wanted
-from iak.pipeline.sharding.quantised import check_width
+from iak.pipeline.sharding.row_format import check_width
 from iak.schemas.base import JsonObject, Settings
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.feature import FIRST_ROW

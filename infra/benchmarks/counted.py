@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.sharding.quantised import SCALE_BYTES
+from iak.pipeline.sharding.row_format import SCALE_BYTES
 from iak.schemas.job import Precision
 
 _CHUNK_ROWS = 1 << 16

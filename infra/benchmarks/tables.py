@@ -38,7 +38,7 @@ from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import following, worker_report
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.placement_rule import plan_tables
-from iak.pipeline.sharding.quantised import row_bytes
+from iak.pipeline.sharding.row_format import row_bytes
 from iak.pipeline.sharding.shard import freeze_tables
 from iak.pipeline.tuning.optim import BankAdam
 from iak.schemas.job import KernelSpec, Precision

@@ -30,8 +30,8 @@ from iak.pipeline.collectives import greatest
 from iak.pipeline.data import features
 from iak.pipeline.data.feature_keys import FeatureKeys
 from iak.pipeline.errors import DoesNotFit
+from iak.pipeline.model.protocol import unwrap_frozen
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding.shard import unwrap_frozen
 from iak.schemas.log import Catalog
 
 _log = logging.getLogger(__name__)

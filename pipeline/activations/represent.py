@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from iak.pipeline.data.batch import Batch, filled_up, to_batch
-from iak.pipeline.model.recommender import Representation
-from iak.pipeline.sharding.shard import unwrap_frozen
+from iak.pipeline.model.protocol import unwrap_frozen
+from iak.pipeline.model.representation import Representation
 from iak.schemas.log import Catalog
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

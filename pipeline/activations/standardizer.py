@@ -18,7 +18,7 @@ from torch import distributed as dist
 
 from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent_rows
 from iak.pipeline.collectives import most, total
-from iak.pipeline.model.recommender import Representation
+from iak.pipeline.model.representation import Representation
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 

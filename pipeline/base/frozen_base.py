@@ -5,33 +5,29 @@
     base.model.represent(batch.ids, batch.numeric_BN)
 
 `FrozenBase.digest` before and after a job proves that nothing changed.
+
+TorchRec is imported where a base is loaded. A command whose workers load it does without: the
+import takes seconds.
 """
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from iak.pipeline.base import adopted_module, precision
-from iak.pipeline.base.build import build_model
-from iak.pipeline.base.given_towers import open_given
-from iak.pipeline.base.module_tables import TablesOnWorker
-from iak.pipeline.base.published_base import PublishedBase, files_of, frozen_shapes
-from iak.pipeline.model.adopted import AdoptedModel
+from iak.pipeline.base import precision
+from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.model.digest import Digest, digest
-from iak.pipeline.model.given import GivenModel
 from iak.pipeline.model.heads import Heads, Tail
-from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding.base_weights import read_frozen_base
-from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
-from iak.pipeline.sharding.placement_rule import lay_out
-from iak.pipeline.sharding.shard import dense_state
-from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.table_placement import TablePlacement
+
+if TYPE_CHECKING:
+    from iak.pipeline.base.frozen_model import FrozenModule
+    from iak.pipeline.sharding.frozen_tables import FrozenTables
 
 MAPPED = "mapped"
 """Folder of mapped tables, beside the base."""
@@ -43,7 +39,7 @@ class FrozenBase:
     """A published base, loaded: its tables, if any, are frozen and spread over the workers."""
 
     published: PublishedBase
-    model: Recommender | GivenModel | AdoptedModel
+    model: "FrozenModule"
     """The model in evaluation mode, without gradients. Its `represent` and `forward` are collective
     calls where tables are sharded."""
     worker: Worker
@@ -73,6 +69,9 @@ class FrozenBase:
                 plan is not for this base, these workers or these precisions.
             Corrupt: a file is not what was published.
         """
+        from iak.pipeline.base.frozen_model import load_frozen
+        from iak.pipeline.base.module_tables import TablesOnWorker
+
         published.bring()
         for sentence in precision.check(published.manifest, tables):
             _log.warning(sentence)
@@ -82,11 +81,11 @@ class FrozenBase:
             placement=placement,
             mapped_at=_map_folder(published, tables, map_folder) if tables.mapped else None,
         )
-        model = _made_elsewhere(published, at) or _recommender(published, at)
-        return cls(published=published, model=model.to(worker.device), worker=worker)
+        model = load_frozen(published, at).to(worker.device)
+        return cls(published=published, model=model, worker=worker)
 
     @property
-    def tables(self) -> FrozenTables:
+    def tables(self) -> "FrozenTables":
         """Return this worker's part of the tables, of a base that has tables."""
         tables = self._tables
         assert tables is not None, "this base has no tables"
@@ -106,45 +105,18 @@ class FrozenBase:
 
         It is the same for any number of workers and any plan.
         """
+        from iak.pipeline.sharding.shard import dense_state
+
         shards = self._tables.local_shards() if self._tables else []
         return digest(shards, dense_state(self.model), worker=self.worker)
 
     @property
-    def _tables(self) -> FrozenTables | None:
+    def _tables(self) -> "FrozenTables | None":
         """Return this worker's part of the tables; None where the base has none."""
+        from iak.pipeline.sharding.frozen_tables import FrozenTables
+
         tables = getattr(self.model, "tables", None)
         return tables if isinstance(tables, FrozenTables) else None
-
-
-def _made_elsewhere(
-    published: PublishedBase, at: TablesOnWorker
-) -> GivenModel | AdoptedModel | None:
-    """Return the model of a base that was made elsewhere; None where it was pre-trained here."""
-    base, folder, manifest = published.catalog.base, published.folder, published.manifest
-    if isinstance(base, ModuleBaseSpec):
-        return adopted_module.open_module(
-            base.call,
-            adopted_module.files_of(folder, manifest),
-            tasks=len(published.catalog.tasks),
-            at=at,
-            allowed_source=published.allowed_source,
-        )
-    return None if base is None else open_given(folder, manifest, published.catalog)
-
-
-def _recommender(published: PublishedBase, at: TablesOnWorker) -> Recommender:
-    """Return the model of a base that was pre-trained here."""
-    shapes = frozen_shapes(published)
-    return read_frozen_base(
-        # The published weights replace every value, so that the seed does not matter.
-        build_model(published.catalog, published.encoding, published.model, seed=0),
-        lay_out(shapes, at.placement, worker=at.worker, precisions=at.precisions),
-        precisions=at.precisions,
-        directory=published.folder,
-        entries=files_of(published),
-        worker=at.worker,
-        mapped_at=at.mapped_at,
-    )
 
 
 def _map_folder(

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.published_base import OPTIMIZER
 from iak.pipeline.model.inputs import carry_over
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import adagrad_state
@@ -21,14 +21,8 @@ from iak.pipeline.sharding.growth import NO_GROWTH, Growth
 from iak.pipeline.sharding.rectangles import FileEntry, opened, save_tensors, together, verify_file
 from iak.pipeline.sharding.shard import unwrap
 
-FOLDER = "optimizer"
-ACCUMULATORS = f"{FOLDER}/{adagrad_state.FOLDER}"
-ADAM = f"{FOLDER}/adam.safetensors"
-
-
-def has_state(base: PublishedBase) -> bool:
-    """Return whether the base has its optimisers' state."""
-    return bool(base.manifest.optimizer) and (base.folder / FOLDER).is_dir()
+ACCUMULATORS = f"{OPTIMIZER}/{adagrad_state.FOLDER}"
+ADAM = f"{OPTIMIZER}/adam.safetensors"
 
 
 def write_state(

@@ -4,12 +4,8 @@ import gc
 
 from iak.pipeline.base import build, precision, published_base, towers
 from iak.pipeline.base.best_weights import read_best
-from iak.pipeline.base.trainer import (
-    BEST,
-    Pretraining,
-    PretrainWork,
-    local_rows,
-)
+from iak.pipeline.base.pretrain_work import BEST, PretrainWork
+from iak.pipeline.base.trainer import Pretraining, local_rows
 from iak.pipeline.base.trials import Trial
 from iak.pipeline.data.kept_steps import RowsInSteps
 from iak.pipeline.errors import Diverged
@@ -99,11 +95,6 @@ def _trial_result(trial: Trial, result: TrainingResult | None) -> TrialResult:
         best_step=result.best_step if result else None,
         best_valid_loss=result.best_valid_loss if result else None,
     )
-
-
-def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> TrainingResult:
-    """Do one worker's part under a launcher; see `pretrain`."""
-    return pretrain(work, worker=worker, report=report)
 
 
 def _measure_precisions(

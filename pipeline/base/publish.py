@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from iak.pipeline.base import published_base
 from iak.pipeline.base.best_weights import WEIGHTS, read_best
+from iak.pipeline.base.pretrain_work import BEST, PretrainWork
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.files import replace_folder
 from iak.pipeline.sharding.rectangles import listed
 from iak.schemas.base import JsonObject

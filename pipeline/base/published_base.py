@@ -44,6 +44,7 @@ FOLDER = "base"
 """Folder of the base in the run folder that published it."""
 MANIFEST = "manifest.json"
 ENCODING = "encoding"
+OPTIMIZER = "optimizer"
 OF_BASE = 'fresh statistics of use = "base"'
 """What messages call the fresh statistics that a base reads."""
 
@@ -72,6 +73,11 @@ class PublishedBase:
         if self.allowed_source is None:
             return fingerprint
         return sha256_of({"base": fingerprint, "source": self.allowed_source})
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Return whether the base has its optimisers' state."""
+        return bool(self.manifest.optimizer) and (self.folder / OPTIMIZER).is_dir()
 
     @property
     def location(self) -> str:

@@ -6,29 +6,25 @@ Shapes: B rows of this worker, T tasks.
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from iak.pipeline.base import build, checkpoint, optimizer_state, published_base
 from iak.pipeline.base.best_weights import BestWeights, read_best
+from iak.pipeline.base.pretrain_work import BEST, CHECKPOINTS, PretrainWork
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.train_state import TrainState, restored_state
-from iak.pipeline.base.trials import Trial
 from iak.pipeline.base.validation import Validation, validate
 from iak.pipeline.collectives import total
 from iak.pipeline.data import features
 from iak.pipeline.data.batch import Batch, to_batch
-from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.kept_steps import KeptSteps
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor, Reader
-from iak.pipeline.data.view import LogView
 from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.events import BaseValidated, NotLoaded, Report, TrainingResumed, TrainingStep
 from iak.pipeline.files import replace_folder
@@ -44,72 +40,14 @@ from iak.pipeline.sharding.shard import (
     set_tables_lr,
     shard,
 )
-from iak.schemas.job import BaseOptimSpec, ModelSpec
+from iak.schemas.job import BaseOptimSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.training import TrainingResult, TunedTowers
 
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
 """Batches that are read ahead of the step."""
-BEST, CHECKPOINTS = ".best", "checkpoints"
-"""Folders of a training while it runs."""
-TRIALS = "trials"
-"""Folder of a run that has a folder for each trial, with these two in it."""
 _REPORT_EVERY_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainWork:
-    """The work of a pre-training run, the same for every worker."""
-
-    view: LogView
-    """The log as it was when the run began, cut into splits."""
-    encoding: Encoding
-    rates: tuple[float, ...] | None
-    """Share of positive labels of each task, at which a fresh base's towers start; None for one
-    that continues a base."""
-    model: ModelSpec
-    optim: BaseOptimSpec
-    run_dir: Path
-    from_base: Path | None
-    """Folder of the base that is continued; None for a fresh base."""
-    allow: tuple[str, ...] = ()
-    """Allowed differences from that base (audit.py)."""
-    seed: int
-    batch_rows: int
-    """Rows of a step, of all workers."""
-    epochs: int
-    patience: int
-    """Validations in a row without a better loss after which training stops."""
-    validations_per_epoch: int
-    shuffle_rows: int
-    """Rows that a worker shuffles together."""
-    bf16: bool
-    """Whether trunk and towers run under bfloat16 autocast."""
-    placement: ResolvedPlacement
-    checkpoint_every_steps: int
-    task_weights: Mapping[str, float] = field(default_factory=dict)
-    """Task -> weight of its loss, where it differs from the catalogue's."""
-    early_stop: Literal["sum", "per_task"] = "sum"
-    """`per_task` trains each task's tower to its own best validation afterwards."""
-    trials: tuple[Trial, ...] = ()
-    """Sets of settings to train with, one after the other; empty where the run trains once."""
-    trial: str = ""
-    """Name of the trial whose work this is; empty where the run trains once."""
-
-    @property
-    def scratch(self) -> Path:
-        """Return the folder of the checkpoints and of the best weights, in the run's folder."""
-        return self.run_dir / TRIALS / self.trial if self.trial else self.run_dir
-
-    def of_trial(self, trial: Trial) -> Self:
-        """Return the work of one of the trials."""
-        return replace(self, trials=(), trial=trial.name, model=trial.model, optim=trial.optim)
-
-    def of_trial_named(self, name: str) -> Self:
-        """Return the work of the trial of this name; this work where the run trains once."""
-        return next((self.of_trial(trial) for trial in self.trials if trial.name == name), self)
 
 
 class Pretraining:
@@ -433,7 +371,7 @@ class Pretraining:
             allow=self.work.allow,
             growth=growth,
         )
-        if optimizer_state.has_state(opened):
+        if opened.has_optimizer:
             adam = checkpoint.optimizer_tensors(self.adam, self.dense)
             lines += optimizer_state.read_state(
                 self.model,

@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iak.pipeline.base import published_base
-from iak.pipeline.base.pretrain import pretrain_on_worker
+from iak.pipeline.base.pretrain_work import BEST, PretrainWork, pretrain_on_worker
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
-from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.features import Encoding

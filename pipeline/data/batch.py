@@ -12,14 +12,17 @@ already. Ids of rows that were selected or joined later are made contiguous, whi
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.data import given
 from iak.schemas.log import Catalog
+
+if TYPE_CHECKING:
+    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 FULL_ROWS = 32
 """A row's result does not depend on its batch where batches have a multiple of so many rows.
@@ -32,7 +35,7 @@ and products of few rows take another path (iak/pipeline/model/batch_invariant.p
 class Batch:
     """Rows as tensors. B rows, N dense inputs, T tasks."""
 
-    ids: KeyedJaggedTensor
+    ids: "KeyedJaggedTensor"
     numeric_BN: Tensor
     """Dense inputs in declared order; then the activations and the logits of a given base."""
     labels_BT: Tensor
@@ -100,8 +103,11 @@ def _tensor(array: pa.Array) -> Tensor:
     return torch.from_dlpack(array)
 
 
-def _jagged(rows: pa.RecordBatch | pa.Table, names: list[str]) -> KeyedJaggedTensor:
+def _jagged(rows: pa.RecordBatch | pa.Table, names: list[str]) -> "KeyedJaggedTensor":
     """Return the ids of these features, feature after feature."""
+    # TorchRec takes seconds to import. A command that leaves its rows to workers needs none of it.
+    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
     values = []
     # A feature that is not a list has one id in each row.
     lengths_FB = torch.ones(len(names), len(rows), dtype=torch.int32)

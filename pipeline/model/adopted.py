@@ -36,7 +36,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.model.heads import Tail
 from iak.pipeline.model.module_tables import settle_norms
-from iak.pipeline.model.recommender import Representation
+from iak.pipeline.model.representation import Representation
 from iak.schemas.feature import FIRST_ROW
 
 

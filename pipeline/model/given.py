@@ -31,7 +31,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.model.heads import Heads, Tail
-from iak.pipeline.model.recommender import Representation
+from iak.pipeline.model.representation import Representation
 
 
 def identity_towers(tasks: int) -> Heads:

@@ -21,17 +21,8 @@ from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.histories.histories import Histories, History
 from iak.pipeline.model.inputs import AlongX
+from iak.pipeline.model.representation import Representation
 from iak.pipeline.model.tables import TWIN, is_declared, table_name
-
-
-class Representation(NamedTuple):
-    """The base's inputs to a kernel: the trunk's output `h_BH` and its input `x_BX`.
-
-    What is read of histories is in h alone.
-    """
-
-    h_BH: Tensor
-    x_BX: Tensor
 
 
 class Embedded(NamedTuple):

@@ -10,7 +10,7 @@ from iak.pipeline.planning.estimate import LOOKED_UP_ROWS, Estimate, JobSettings
 from iak.pipeline.planning.workload import Workload
 from iak.pipeline.sharding.placement_rule import as_document, plan_tables
 from iak.pipeline.sharding.placement_search import Wanted, search
-from iak.pipeline.sharding.quantised import check_width
+from iak.pipeline.sharding.row_format import check_width
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import Precision
 from iak.schemas.plan import Job, PlanDocument

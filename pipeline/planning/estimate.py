@@ -24,7 +24,7 @@ import torch
 
 from iak.pipeline.planning.workload import Workload
 from iak.pipeline.sharding.placement_search import GIB
-from iak.pipeline.sharding.quantised import stride_bytes
+from iak.pipeline.sharding.row_format import stride_bytes
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import StageSpec
 from iak.schemas.plan import PhaseLine, PlanDocument, ShardDocument, TableDocument

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from iak.pipeline.base.build import DenseParts, build_dense
+from iak.pipeline.base.dense_parts import DenseParts, build_dense
 from iak.pipeline.base.given_towers import given_model
 from iak.pipeline.base.published_base import history_positions, shapes_with
 from iak.pipeline.errors import BadRequest

@@ -28,10 +28,10 @@ from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.files import putting_file
 from iak.pipeline.model.loss import TaskShape, probabilities
+from iak.pipeline.model.protocol import unwrap_frozen
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_bundle_set
-from iak.pipeline.sharding.shard import unwrap_frozen
 from iak.pipeline.tuning.finetune import gathered
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement

@@ -39,7 +39,6 @@ from iak.pipeline.runs.preflight import (
 )
 from iak.pipeline.runs.record import OpenRecord, run_record, versions
 from iak.pipeline.runs.stored_run import ACTIVATIONS, local_cache, local_run
-from iak.pipeline.sharding.placement_rule import planned
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
 from iak.pipeline.tuning.tune import Stage
@@ -225,6 +224,8 @@ def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacem
             "tables.mapped keeps all tables on every machine; leave out tables.mapped or "
             "placement.plan"
         )
+    from iak.pipeline.sharding.placement_rule import planned  # TorchRec takes seconds to import
+
     planned(
         placement.plan,
         published_base.frozen_shapes(opened),

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from iak.pipeline.base import optimizer_state, published_base
+from iak.pipeline.base import published_base
 from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
 from iak.pipeline.files import sha256_of_file
 from iak.pipeline.publish.bundle import read_bundle
@@ -101,7 +101,7 @@ def _problems(path: Path, written: Output) -> Iterator[str]:
 def _problems_of_base(folder: Path) -> Iterator[str]:
     """Yield the files of a base that are missing or differ from its manifest."""
     manifest = published_base.open_base(folder).manifest
-    has_state = (folder / optimizer_state.FOLDER).is_dir()  # a person may remove it to save space
+    has_state = (folder / published_base.OPTIMIZER).is_dir()  # a person may remove it to save space
     entries = [*manifest.files, *(manifest.optimizer if has_state else [])]
     is_read = {entry.path for entry in _read_again(entries)}
     for entry in entries:

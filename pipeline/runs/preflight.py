@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from iak.pipeline.base import build, optimizer_state, precision, published_base
+from iak.pipeline.base import precision, published_base
+from iak.pipeline.base.dense_parts import build_dense
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.events import Notice, Report
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.registry.bases import open_base
-from iak.pipeline.sharding.quantised import row_bytes
+from iak.pipeline.sharding.row_format import row_bytes
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
@@ -174,7 +175,7 @@ def _room(spec: WorkerJobSpec) -> tuple[float, str]:
 def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
     """Count all weights but the tables'. On the device `meta` they take no memory."""
     with torch.device("meta"):
-        parts = build.build_dense(catalog, model)
+        parts = build_dense(catalog, model)
     return sum(p.numel() for part in parts if part is not None for p in part.parameters())
 
 
@@ -268,7 +269,7 @@ def parent_inputs(parent: PublishedBase | None) -> dict[str, str]:
     """
     if parent is None:
         return {}
-    entries = parent.manifest.optimizer if optimizer_state.has_state(parent) else []
+    entries = parent.manifest.optimizer if parent.has_optimizer else []
     state = sha256_of({"files": [entry.model_dump(mode="json") for entry in entries]})
     name = "base that is continued"
     return base_inputs(parent, name=name) | {f"optimisers' state of the {name}": state}

@@ -11,13 +11,18 @@ from types import MappingProxyType
 import torch
 
 from iak.pipeline.activations.statistics import count_past
-from iak.pipeline.base import build, defaults, optimizer_state, published_base
+from iak.pipeline.base import defaults, published_base
 from iak.pipeline.base.defaults import Recipe
 from iak.pipeline.base.encoding_fit import EncodingWork, fit_on_worker
-from iak.pipeline.base.pretrain import pretrain_on_worker
+from iak.pipeline.base.pretrain_work import (
+    BEST,
+    CHECKPOINTS,
+    TRIALS,
+    PretrainWork,
+    pretrain_on_worker,
+)
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.base.trainer import BEST, CHECKPOINTS, TRIALS, PretrainWork
 from iak.pipeline.base.trials import trials_of
 from iak.pipeline.data import kinds, unseen, vocabulary
 from iak.pipeline.data.content import DIGESTS, KeptContents
@@ -52,7 +57,6 @@ from iak.pipeline.runs.record import (
     versions,
 )
 from iak.pipeline.runs.stored_run import local_run
-from iak.pipeline.sharding.placement_rule import planned
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest, BaseMetric
@@ -238,7 +242,7 @@ def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -
         spec,
         rows=view.selections["pretrain"].rows,
         continues=parent is not None,
-        has_state=parent is not None and optimizer_state.has_state(parent),
+        has_state=parent is not None and parent.has_optimizer,
         chosen=parent.manifest.settings.trial_settings if parent else {},
     )
 
@@ -361,6 +365,8 @@ def fit_encoding(
     statistics = _base_statistics(view, parent, spec.run_dir)
     encoding = replace(encoding, fresh=statistics)
     if parent is not None:
+        from iak.pipeline.base import build  # with TorchRec, which takes seconds to import
+
         build.check_loads(parent, view.catalog, encoding, spec.allow)
     if statistics is not None:
         statistics.write(spec.run_dir / published_base.ENCODING)
@@ -407,6 +413,8 @@ def pretrain_work(
     model = parent.model if parent else spec.model
     shapes = published_base.table_shapes(view.catalog, encoding, model)
     if placement.plan is not None:
+        from iak.pipeline.sharding.placement_rule import planned  # with TorchRec, as above
+
         planned(placement.plan, shapes, world=spec.workers, device=torch.device("cpu"))
     recipe = recipe_of(spec, view, parent)
     return PretrainWork(

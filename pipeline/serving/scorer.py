@@ -22,7 +22,7 @@ from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data import features
 from iak.pipeline.data.hashing import dictionary_indices
 from iak.pipeline.model.loss import probabilities
-from iak.pipeline.model.recommender import Representation
+from iak.pipeline.model.representation import Representation
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import (
     BASE_SLOT,

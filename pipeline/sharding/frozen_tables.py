@@ -24,7 +24,15 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding import quantised
 from iak.pipeline.sharding.exchange import LocalRows, Question, exchange, offsets_of, refuse
 from iak.pipeline.sharding.mapped import Append, MapFolder, Mapped, map_files, remove_unused
-from iak.pipeline.sharding.quantised import SCALE_BYTES, Lookup, has_scale, row_bytes
+from iak.pipeline.sharding.quantised import Lookup
+from iak.pipeline.sharding.row_format import (
+    SCALE_BYTES,
+    check_width,
+    column_bytes,
+    has_scale,
+    row_bytes,
+    stride_bytes,
+)
 from iak.pipeline.sharding.stacks import (
     INT32_ROWS,
     Piece,
@@ -92,7 +100,7 @@ class FrozenTables(nn.Module):
                 f"{worker.device}. Leave it out, or set device=cpu"
             )
         for shape in shapes:
-            quantised.check_width(shape.name, precisions[shape.name], shape.width)
+            check_width(shape.name, precisions[shape.name], shape.width)
         self.worker, self.precisions, self.mapped_at = worker, dict(precisions), mapped_at
         self._mapped: Mapped | None = None
         self.shapes = {shape.name: shape for shape in shapes}
@@ -206,7 +214,7 @@ class FrozenTables(nn.Module):
     def _local_rows(self, stack: Stack) -> LocalRows:
         """Allocate a stack's memory on this worker, not initialised; no rows where it is mapped."""
         device = self.worker.device
-        stride = quantised.stride_bytes(stack.precision, stack.width, device)
+        stride = stride_bytes(stack.precision, stack.width, device)
         rows = 0 if self.mapped_at else stack.rows_on(self.rank)
         return LocalRows(
             bytes_RN=quantised.room_for(rows, stride, device),
@@ -362,7 +370,7 @@ class FrozenTables(nn.Module):
             tensor_RW = bytes_RN.view(torch.float32 if stack.precision == "fp32" else torch.float16)
         elif piece.col > 0:  # scale and bias are copies here: the first columns' piece returns them
             tensor_RW = bytes_RN[:, SCALE_BYTES:]
-            col = SCALE_BYTES + quantised.column_bytes(stack.precision, piece.col)
+            col = SCALE_BYTES + column_bytes(stack.precision, piece.col)
         return LocalShard(
             table=piece.table, row_offset=piece.row, col_offset=col, tensor_RW=tensor_RW
         )

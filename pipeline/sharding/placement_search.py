@@ -31,7 +31,7 @@ from iak.pipeline.errors import DoesNotFit
 from iak.pipeline.model.embedding_bags import build_tables
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.sharding.placement_rule import TABLES_PATH, column_parts
-from iak.pipeline.sharding.quantised import stride_bytes
+from iak.pipeline.sharding.row_format import stride_bytes
 from iak.pipeline.sharding.shard import AnySharder
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import Precision

@@ -1,11 +1,4 @@
-"""Encode rows of embedding tables as bytes, and look their sums up with fbgemm.
-
-    fp32    4 W bytes
-    fp16    2 W bytes
-    int8    scale, bias (fp16 each), W codes               value = scale * code + bias
-    int4    scale, bias, W / 2 bytes of two codes each, the earlier column in the lower half
-
-Scale and bias belong to the whole row of the table. A piece of its columns has a copy of them.
+"""Encode rows of embedding tables as bytes (row_format.py), and look their sums up with fbgemm.
 
 Shapes: R rows, W columns, N bytes of a row, I ids, G bags.
 Source: fbgemm's IntNBitTableBatchedEmbeddingBagsCodegen. It is written for serving; here it reads
@@ -15,7 +8,6 @@ the frozen tables of a base while kernels are tuned.
 import mmap
 import threading
 from contextlib import suppress
-from typing import get_args
 
 import torch
 from fbgemm_gpu.split_embedding_configs import SparseType
@@ -30,12 +22,9 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
 from torch import Tensor
 
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.sharding.row_format import BITS, CUDA_ALIGNMENT, SCALE_BYTES, column_bytes
 from iak.schemas.job import Precision
 
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-SCALE_BYTES = 4
-"""Scale and bias of a row, fp16 each."""
-_BITS: dict[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 _TYPES: dict[Precision, SparseType] = {
     "fp32": SparseType.FP32,
     "fp16": SparseType.FP16,
@@ -44,45 +33,9 @@ _TYPES: dict[Precision, SparseType] = {
 }
 _LARGEST = 65504.0
 """The largest fp16. Values in fp16, and the biases of int8 and int4, must not exceed it."""
-_CUDA_ALIGNMENT = 16
-"""Bytes at multiples of which fbgemm's kernel needs rows to begin on CUDA."""
 _HUGE_PAGE = 2 * 2**20
 _ONE_AT_A_TIME = threading.Lock()
 """Locked during a lookup, because the rows are an attribute of the kernel."""
-
-
-def has_scale(precision: Precision) -> bool:
-    """Return whether a row has a scale and a bias."""
-    return precision in ("int8", "int4")
-
-
-def row_bytes(precision: Precision, width: int) -> int:
-    """Return the bytes of a row of `width` columns, scale and bias included."""
-    return has_scale(precision) * SCALE_BYTES + width * _BITS[precision] // 8
-
-
-def stride_bytes(precision: Precision, width: int, device: torch.device) -> int:
-    """Return the bytes from one row to the next. On CUDA, rows begin at multiples of 16."""
-    step = _CUDA_ALIGNMENT if device.type == "cuda" else 1
-    return -(-row_bytes(precision, width) // step) * step
-
-
-def column_bytes(precision: Precision, cols: int) -> int:
-    """Return the bytes of `cols` columns of a row, without scale and bias."""
-    return cols * _BITS[precision] // 8
-
-
-def check_width(table: str, precision: Precision, width: int) -> None:
-    """Refuse a precision in which rows of this width cannot be stored.
-
-    Raises:
-        BadRequest: int4 with an odd number of columns, whose last byte would be half used.
-    """
-    if precision == "int4" and width % 2:
-        raise BadRequest(
-            f"table {table} has {width} columns; int4 holds them two by two. "
-            f"Set tables.precisions.{table}=int8"
-        )
 
 
 def to_bytes(rows_RW: Tensor, precision: Precision, *, table: str, first_row: int) -> Tensor:
@@ -103,11 +56,11 @@ def to_bytes(rows_RW: Tensor, precision: Precision, *, table: str, first_row: in
     if precision == "fp16":
         return rows_RW.half().view(torch.uint8)
     width = rows_RW.shape[1]
-    missing = -width % (16 // _BITS[precision])
+    missing = -width % (16 // BITS[precision])
     if missing:  # fbgemm packs pairs of bytes; a repeated column changes no minimum, no maximum
         rows_RW = torch.cat([rows_RW, rows_RW[:, -1:].expand(-1, missing)], dim=1)
     packed = torch.ops.fbgemm.FloatOrHalfToFusedNBitRowwiseQuantizedSBHalf(
-        rows_RW.contiguous(), _BITS[precision]
+        rows_RW.contiguous(), BITS[precision]
     )
     codes = packed[:, : column_bytes(precision, width)]
     # This operator puts scale and bias last; the lookup kernel wants them first.
@@ -150,7 +103,7 @@ class Lookup:
             pooling_mode=PoolingMode.SUM,
             bounds_check_mode=BoundsCheckMode.NONE,
             output_dtype=SparseType.FP32,
-            row_alignment=_CUDA_ALIGNMENT if device.type == "cuda" else 1,
+            row_alignment=CUDA_ALIGNMENT if device.type == "cuda" else 1,
         )
         self._kernel.weight_initialized = True
         self._kernel.initialize_logical_weights_placements_and_offsets()

@@ -40,7 +40,6 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.digest import Digest, digest
 from iak.pipeline.model.embedding_bags import padded, whole_tables
-from iak.pipeline.model.protocol import FrozenModel
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import (
     TWIN,
@@ -190,11 +189,6 @@ def shapes_of(tables: EmbeddingBagCollection) -> list[TableShape]:
 def unwrap(model: nn.Module) -> Recommender:
     """Return the recommender inside the wrappers of DDP and TorchRec, or itself."""
     return cast(Recommender, get_unwrapped_module(model))
-
-
-def unwrap_frozen(model: nn.Module) -> FrozenModel:
-    """Return a frozen base inside the wrappers of DDP and TorchRec, or itself."""
-    return cast(FrozenModel, get_unwrapped_module(model))
 
 
 def local_shards(model: nn.Module) -> list[LocalShard]:

@@ -8,7 +8,7 @@ from iak.pipeline.base.module_tables import TablesOnWorker, write_module
 from iak.pipeline.errors import Corrupt
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import digest
-from iak.pipeline.sharding.quantised import PRECISIONS
+from iak.pipeline.sharding.row_format import PRECISIONS
 from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.plan import ResolvedPlacement
 from tests.integration.workers import StayingWorkers

@@ -14,7 +14,7 @@ from iak.pipeline.bench.sharding.sizes import sizes_of
 from iak.pipeline.bench.sharding.worker import Work, on_worker
 from iak.pipeline.events import silent
 from iak.pipeline.launcher import Launch, ProcessLauncher, TorchrunLauncher
-from iak.pipeline.sharding.quantised import row_bytes
+from iak.pipeline.sharding.row_format import row_bytes
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.record import BenchmarkRecord

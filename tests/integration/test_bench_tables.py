@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from iak.pipeline.errors import BadRequest, DoesNotFit
-from iak.pipeline.sharding.quantised import row_bytes
+from iak.pipeline.sharding.row_format import row_bytes
 from infra.benchmarks import tables
 from infra.benchmarks.specs import BenchTablesSpec
 

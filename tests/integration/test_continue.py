@@ -98,9 +98,9 @@ def three_runs(worker, spec, work):
     runs = {"whole": Steps.of(whole, batches[K:]), "continued": Steps.of(continued, batches[K:])}
     dist.barrier()
     if worker.rank == 0:
-        shutil.rmtree(folder / optimizer_state.FOLDER)
+        shutil.rmtree(folder / bases.OPTIMIZER)
     dist.barrier()
-    assert not optimizer_state.has_state(bases.open_base(folder))
+    assert not bases.open_base(folder).has_optimizer
     without = child_of(work, folder, "without", whole)
     return runs | {"without": Steps.of(without, batches[K:])}
 
@@ -164,7 +164,7 @@ def test_a_flipped_byte_of_the_state_is_refused_and_a_base_without_it_opens(log,
             with pytest.raises(Corrupt, match="missing"):
                 child_of(work, folder, "corrupt", whole)
             path.write_bytes(sound)
-        shutil.rmtree(folder / optimizer_state.FOLDER)
+        shutil.rmtree(folder / bases.OPTIMIZER)
         assert bases.open_base(folder).manifest.fingerprint == opened.manifest.fingerprint
         child = child_of(work, folder, "without", whole)
         assert child.measure().loss == pytest.approx(whole.measure().loss, rel=1e-6)

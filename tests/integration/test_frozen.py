@@ -18,7 +18,7 @@ from iak.pipeline.sharding.base_weights import read_frozen_base, write_base_weig
 from iak.pipeline.sharding.frozen_tables import BUFFER_BYTES, FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import plan_tables
-from iak.pipeline.sharding.quantised import PRECISIONS, row_bytes
+from iak.pipeline.sharding.row_format import PRECISIONS, row_bytes
 from iak.pipeline.sharding.shard import dense_state, digest_model, unwrap
 from iak.schemas.plan import PlacementRuleSpec
 from tests.integration.workers import StayingWorkers

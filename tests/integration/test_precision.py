@@ -13,7 +13,7 @@ from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.loss import probabilities
 from iak.pipeline.process import run_on_workers
-from iak.pipeline.sharding.quantised import PRECISIONS
+from iak.pipeline.sharding.row_format import PRECISIONS
 from iak.pipeline.stats.auc import auc
 from iak.schemas.job import EvaluatedTablesSpec, FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from iak.jobs import show
 from iak.jobs.console_report import console_report
+from iak.pipeline.base import frozen_model, pretrain  # noqa: F401 - else each attempt imports them
 from iak.pipeline.events import AnyEvent, Event, LogListed, Report
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iak.pipeline.base.optimizer_state import FOLDER as OPTIMIZER
+from iak.pipeline.base.published_base import OPTIMIZER
 from iak.pipeline.runs.load import nested
 from iak.schemas.log import Catalog
 from infra.benchmarks.quality.cells import Hyper

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from iak.pipeline.base.build import build_dense
+from iak.pipeline.base.dense_parts import build_dense
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from infra.benchmarks.quality.cells import Cell, CellFolder, CellKey, Cost, Hyper

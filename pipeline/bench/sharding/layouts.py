@@ -26,7 +26,7 @@ from iak.pipeline.model.tables import UniformStart
 from iak.pipeline.process import Worker, ranks_per_host
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.placement_rule import describe, plan_tables
-from iak.pipeline.sharding.quantised import PRECISIONS, row_bytes
+from iak.pipeline.sharding.row_format import PRECISIONS, row_bytes
 from iak.pipeline.sharding.shard import (
     RowWiseAdagrad,
     freeze_tables,

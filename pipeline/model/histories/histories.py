@@ -14,13 +14,15 @@ Shapes: B rows, L positions, K units of a value, S units of all histories.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.tables import position_names
+
+if TYPE_CHECKING:
+    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 
 class HistoryShape(NamedTuple):
@@ -97,12 +99,14 @@ class Histories(nn.Module):
                 for s in self.shapes
             ]
 
-    def with_positions(self, ids: KeyedJaggedTensor) -> KeyedJaggedTensor:
+    def with_positions(self, ids: "KeyedJaggedTensor") -> "KeyedJaggedTensor":
         """Return the same ids, plus a feature for each position of a history.
 
         Args:
             ids: bags of this worker's rows, by feature.
         """
+        from torchrec.sparse.jagged_tensor import KeyedJaggedTensor  # see data/batch.py
+
         keys, values, lengths = [*ids.keys()], [ids.values()], [ids.lengths()]
         for shape in self.shapes:
             bags = ids[shape.feature]
@@ -115,7 +119,7 @@ class Histories(nn.Module):
         return KeyedJaggedTensor(keys=keys, values=torch.cat(values), lengths=torch.cat(lengths))
 
     def looked_up(
-        self, sums: Mapping[str, Tensor], ids: KeyedJaggedTensor, targets: Mapping[str, Tensor]
+        self, sums: Mapping[str, Tensor], ids: "KeyedJaggedTensor", targets: Mapping[str, Tensor]
     ) -> list[History]:
         """Return every history of some rows.
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
 from iak.pipeline.model.inputs import AlongX
 from iak.pipeline.model.trunks.mlp import mlp_layers
@@ -86,18 +85,32 @@ class DcnMmoe(nn.Module):
         }
 
 
-class _FullCrossNet(CrossNet):  # type: ignore[misc]
-    """TorchRec's crosses of full matrices, which are as fast frozen as while they train.
+class FullCrosses(nn.Module):
+    """Crosses of full matrices, which are as fast frozen as while they train.
 
-    TorchRec 1.8 multiplies by `torch.matmul(kernel, x[:, :, None])`. Where the kernel has no
-    gradient, torch 2.13 computes that as one product of matrix and vector for each row.
+    Weights, their names and their first values are those of TorchRec's `CrossNet`, and training
+    rounds as it does. TorchRec 1.8 multiplies by `torch.matmul(kernel, x[:, :, None])`. Where the
+    kernel has no gradient, torch 2.13 computes that as one product of matrix and vector for each
+    row.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def __init__(self, width: int, layers: int) -> None:
+        """Draw the first values.
+
+        Args:
+            width: X, units of the input.
+            layers: number of crosses.
+        """
+        super().__init__()
+        kernels = [nn.init.xavier_normal_(torch.empty(width, width)) for _ in range(layers)]
+        self.kernels = nn.ParameterList(kernels)
+        self.bias = nn.ParameterList([torch.zeros(width, 1) for _ in range(layers)])
+
+    def forward(self, input_BX: Tensor) -> Tensor:
         """Return x_BX after all crosses, `z_BX`."""
         # A view, so that the gradients of all crosses add up before those of other readers of the
         # input join them. Training then rounds as TorchRec's does.
-        x_BX = crossed_BX = input.view_as(input)
+        x_BX = crossed_BX = input_BX.view_as(input_BX)
         for kernel_XX, bias_X1 in zip(self.kernels, self.bias, strict=True):
             # The bias apart, as TorchRec adds it: `linear` with a bias rounds otherwise.
             mapped_BX = linear(crossed_BX, kernel_XX) + bias_X1.squeeze(1)
@@ -107,9 +120,10 @@ class _FullCrossNet(CrossNet):  # type: ignore[misc]
 
 def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:
     """Build layers of x_{l+1} = x_0 * (W_l x_l + b_l) + x_l; W_l is full or of low rank."""
-    cross: nn.Module = (
-        _FullCrossNet(in_features=width, num_layers=layers)
-        if rank is None
-        else LowRankCrossNet(in_features=width, num_layers=layers, low_rank=rank)
-    )
-    return cross
+    if rank is None:
+        return FullCrosses(width, layers)
+    # TorchRec takes seconds to import, and the default trunk is built without it.
+    from torchrec.modules.crossnet import LowRankCrossNet
+
+    crosses: nn.Module = LowRankCrossNet(in_features=width, num_layers=layers, low_rank=rank)
+    return crosses

@@ -11,7 +11,7 @@ from iak.pipeline.activations import represent as represent_module
 from iak.pipeline.activations import standardizer
 from iak.pipeline.activations.cache import ActivationCache, key_of
 from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
-from iak.pipeline.model.recommender import Representation
+from iak.pipeline.model.representation import Representation
 from tests.unit.iak.small import ALONE, normal
 
 ROWS, H, X = 400, 3, 6

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iak.pipeline.base.build import build_dense
+from iak.pipeline.base.dense_parts import build_dense
 from iak.pipeline.base.histories import build_histories
 from iak.pipeline.base.published_base import history_positions, shapes_with
 from iak.pipeline.errors import BadRequest

@@ -10,9 +10,10 @@ from iak.pipeline.base import pretrain as base_pretrain
 from iak.pipeline.base.best_weights import read_best
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.base.pretrain_work import BEST
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.base.train_state import TrainState, restored_state
-from iak.pipeline.base.trainer import BEST, Pretraining
+from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.base.trials import SETS
 from iak.pipeline.data.reader import Cursor
 from iak.pipeline.errors import BadLog, Diverged

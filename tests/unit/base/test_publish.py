@@ -8,8 +8,8 @@ import pytest
 from iak.pipeline.base import publish, published_base
 from iak.pipeline.base.best_weights import read_best
 from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.base.pretrain_work import BEST
 from iak.pipeline.base.publish import BaseProvenance, publish_trained
-from iak.pipeline.base.trainer import BEST
 from iak.pipeline.process import process_group
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log_snapshot import LogSnapshot

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from iak.pipeline.base import build, optimizer_state, published_base
+from iak.pipeline.base import build, published_base
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.features import encode
@@ -220,7 +220,7 @@ def test_a_base_from_before_bases_kept_their_optimiser_opens_without_a_state(tmp
     older = published_base.open_base(tmp_path)
     assert (older.manifest.format, older.manifest.fingerprint) == (2, name)
     assert older.manifest.files == opened.manifest.files
-    assert not optimizer_state.has_state(older)
+    assert not older.has_optimizer
 
 
 def test_a_base_that_may_not_be_read_is_no_missing_or_damaged_one(tmp_path, monkeypatch):

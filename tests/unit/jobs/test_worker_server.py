@@ -70,10 +70,24 @@ def test_the_server_has_imported_what_a_worker_s_first_array_imports(started):
     assert done.stdout.strip() == "set()"
 
 
-def test_verbs_on_this_machine_import_neither_ray_nor_the_large_part_of_scipy():
+def test_the_server_has_imported_what_a_command_leaves_to_workers(started):
+    prepare_workers(WorkersSpec())
+    ((*modules,),) = started
+    late = {"torchrec", "iak.pipeline.base.frozen_model", "iak.pipeline.base.pretrain"}
     code = (
-        "import sys, iak.jobs.demo, iak.pipeline.runs.nightly\n"
-        "print({'ray', 'scipy.stats'} & {*sys.modules})"
+        "import importlib, sys\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        f"print({late} - {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_verbs_on_this_machine_import_no_ray_no_torchrec_and_no_large_part_of_scipy():
+    """`iak demo` has pretrain, finetune and evaluate in it."""
+    code = (
+        "import sys, iak.jobs.demo, iak.jobs.predict, iak.pipeline.runs.nightly\n"
+        "print({'ray', 'torchrec', 'fbgemm_gpu', 'scipy.stats'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -107,6 +107,6 @@ def test_crosses_train_as_torchrecs_do_bit_for_bit(monkeypatch):
         return [h_BH.detach(), *(leaf.grad for leaf in (x_BX, *trunk.parameters()))]
 
     ours = trained()
-    monkeypatch.setattr(dcnv2_mmoe, "_FullCrossNet", CrossNet)
+    monkeypatch.setattr(dcnv2_mmoe, "FullCrosses", CrossNet)
     theirs = trained()
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iak.pipeline.base.build import build_trunk
+from iak.pipeline.base.dense_parts import build_trunk
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.trunks.deepfm import DeepFm
 from iak.schemas.job import ModelSpec

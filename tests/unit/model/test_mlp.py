@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from iak.pipeline.base.build import build_trunk
+from iak.pipeline.base.dense_parts import build_trunk
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.model.trunks.mlp import Mlp

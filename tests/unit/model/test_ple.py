@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from iak.pipeline.base.build import build_trunk
+from iak.pipeline.base.dense_parts import build_trunk
 from iak.pipeline.model.trunks.ple import Ple
 from iak.schemas.job import ModelSpec
 

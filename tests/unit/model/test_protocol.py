@@ -3,10 +3,11 @@
 import inspect
 
 import pytest
+from torch import nn
 
 from iak.pipeline.model.given import GivenModel
 from iak.pipeline.model.heads import Heads
-from iak.pipeline.model.protocol import FrozenModel
+from iak.pipeline.model.protocol import FrozenModel, unwrap_frozen
 from iak.pipeline.model.recommender import Recommender
 from tests.unit.model.small import small_model
 
@@ -17,3 +18,11 @@ def test_a_base_has_towers_and_represents_rows(model):
     wanted = inspect.signature(FrozenModel.represent).parameters
     assert inspect.signature(type(model).represent).parameters.keys() == wanted.keys()
     assert isinstance(model, GivenModel | Recommender)
+
+
+def test_a_base_is_found_inside_its_wrappers():
+    base = GivenModel(tasks=2)
+    wrapped = nn.Module()
+    wrapped.module = nn.Module()
+    wrapped.module.module = base
+    assert unwrap_frozen(wrapped) is unwrap_frozen(base) is base

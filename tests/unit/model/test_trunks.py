@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import fx
 
-from iak.pipeline.base.build import build_trunk
+from iak.pipeline.base.dense_parts import build_trunk
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.model.trunks.deepfm import DeepFm
 from iak.pipeline.model.trunks.dlrm import Dlrm

@@ -6,7 +6,7 @@ import torch
 from iak.jobs.clusters import load_cluster, with_devices
 from iak.pipeline.planning.assess import assess
 from iak.pipeline.planning.estimate import Estimate, Step, phase_lines
-from iak.pipeline.sharding.quantised import stride_bytes
+from iak.pipeline.sharding.row_format import stride_bytes
 from iak.pipeline.tuning.schedule import blocks_of, steps_per_epoch
 from iak.schemas.plan import PlanDocument
 from tests.unit.planning.plan_requests import STAGES, a_request

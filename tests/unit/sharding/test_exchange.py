@@ -10,7 +10,8 @@ from torch import Tensor
 
 from iak.pipeline.sharding import exchange as exchange_module
 from iak.pipeline.sharding.exchange import LocalRows, Question, exchange, offsets_of, refuse
-from iak.pipeline.sharding.quantised import PRECISIONS, Lookup, to_bytes
+from iak.pipeline.sharding.quantised import Lookup, to_bytes
+from iak.pipeline.sharding.row_format import PRECISIONS
 from tests.unit.workers import CPU, on_threads, outcomes
 
 ROWS, WIDTH = 11, 8

@@ -14,7 +14,8 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import plan_tables
-from iak.pipeline.sharding.quantised import PRECISIONS, Lookup, row_bytes, to_bytes
+from iak.pipeline.sharding.quantised import Lookup, to_bytes
+from iak.pipeline.sharding.row_format import PRECISIONS, row_bytes
 from iak.pipeline.sharding.shard import (
     dense_state,
     digest_model,

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.sharding.quantised import PRECISIONS, Lookup, row_bytes
+from iak.pipeline.sharding.quantised import Lookup
+from iak.pipeline.sharding.row_format import PRECISIONS, row_bytes
 from infra.benchmarks import counted
 
 CPU = torch.device("cpu")

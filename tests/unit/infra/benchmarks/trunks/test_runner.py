@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from iak.pipeline.base.build import build_dense
+from iak.pipeline.base.dense_parts import build_dense
 from iak.pipeline.runs.load import load_catalog, spec_with_presets
 from iak.schemas.job import ModelSpec, PretrainSpec
 from infra.benchmarks.quality.cells import Cell, CellFolder, CellKey, Cost
