@@ -7,7 +7,6 @@ torchrun, of processes on this machine, and of a single worker.
 
 import ctypes
 import logging
-import multiprocessing
 import os
 import pickle
 import re
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,7 +26,7 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.errors import PipelineError
-from iak.pipeline.fork_server import WORKER_ENVIRONMENT, environment_of_workers
+from iak.pipeline.fork_server import WORKER_ENVIRONMENT, fork_server
 from iak.pipeline.run_files import SHARED_DISK, RunFiles
 
 Backend = Literal["gloo", "nccl"]
@@ -39,6 +38,8 @@ GLOO_ERROR = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
 """First words of the error that gloo raises when another worker has ended (torch 2.13)."""
 OWN_ERROR_WITHIN_S = 10.0
 """Seconds to wait for the first failing worker's own error, after a peer lost its connection."""
+LIBRARIES = ("torch", "torchrec", "pyarrow.parquet", "pandas", "scipy.linalg")
+"""What workers share instead of importing it for seconds each."""
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,6 +164,8 @@ def run_on_workers(
 ) -> list[R]:
     """Run `fn(worker, *args, **kwargs)` in `world` fresh gloo processes on this machine.
 
+    They are forked from one process that has imported `LIBRARIES`, at the first call.
+
     Args:
         fn: a function of a module, since it is pickled by name. Its arguments and its result must
             be picklable too.
@@ -177,19 +180,21 @@ def run_on_workers(
         Exception: the first error of a worker, its traceback attached as a note. The other workers
             are stopped, since they may wait for it in a collective call.
     """
-    context = multiprocessing.get_context("spawn")
+    context = fork_server(LIBRARIES)
+    # The server has the environment of its start. Settings of this call may be newer.
+    environment = {**os.environ, **WORKER_ENVIRONMENT}
     with tempfile.TemporaryDirectory(prefix="iak-workers-") as meeting:
         init_method = f"file://{meeting}/store"
         pipes = [context.Pipe(duplex=False) for _ in range(world)]
         processes = [
             context.Process(
-                target=_work, args=(rank, world, init_method, pipes[rank][1], fn, args, kwargs)
+                target=_work,
+                args=(rank, world, init_method, pipes[rank][1], environment, fn, args, kwargs),
             )
             for rank in range(world)
         ]
-        with environment_of_workers():
-            for process in processes:
-                process.start()
+        for process in processes:
+            process.start()
         for _, sender in pipes:
             sender.close()  # the child holds the other copy, so its death reads as end of file
         try:
@@ -289,11 +294,14 @@ def _work(
     world: int,
     init_method: str,
     sender: Connection,
+    environment: Mapping[str, str],
     fn: Callable[..., object],
     args: tuple[object, ...],
     kwargs: dict[str, object],
 ) -> None:
     """Run one child process: join the group, call the function, send its result or error."""
+    os.environ.clear()
+    os.environ.update(environment)
     keep_freed_memory()
     try:
         with process_group(

@@ -1,11 +1,10 @@
 """Gloo workers that stay: each story is a call to them, and not processes that start again.
 
-`run_on_workers` imports torch in each worker for seconds. Here that is done once a module, so that
-every story can have a fixture of its own.
+`run_on_workers` starts workers for each call. Here they start once a module, so that every story
+can have a fixture of its own.
 """
 
 import faulthandler
-import multiprocessing
 import os
 import pickle
 import signal
@@ -15,7 +14,8 @@ import traceback
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from iak.pipeline.process import process_group
+from iak.pipeline.fork_server import fork_server
+from iak.pipeline.process import LIBRARIES, process_group
 
 ANSWER_WITHIN_S = 500
 """Seconds without an answer after which workers count as hung: well above the slowest story on a
@@ -27,7 +27,7 @@ class StayingWorkers:
 
     def __init__(self, world):
         self._meeting = tempfile.TemporaryDirectory(prefix="iak-staying-")
-        context = multiprocessing.get_context("spawn")
+        context = fork_server(LIBRARIES)
         pipes = [context.Pipe() for _ in range(world)]
         self._connections = [ours for ours, _ in pipes]
         self._processes = [

@@ -1,9 +1,10 @@
 """What workers are started with, and that the process that starts them keeps its own."""
 
 import os
+import sys
 
 from iak.pipeline.fork_server import WORKER_ENVIRONMENT
-from iak.pipeline.process import run_on_workers
+from iak.pipeline.process import LIBRARIES, run_on_workers
 
 
 def ask_environment(_):
@@ -16,3 +17,18 @@ def test_workers_are_started_with_their_environment_and_this_process_keeps_its_o
     before = dict(os.environ)
     assert run_on_workers(ask_environment, 2) == [WORKER_ENVIRONMENT] * 2
     assert dict(os.environ) == before
+
+
+def ask_setting(_):
+    return os.environ.get("IAK_OF_THIS_CALL"), os.getppid(), {*LIBRARIES} <= {*sys.modules}
+
+
+def test_workers_share_libraries_and_see_settings_that_are_newer_than_what_they_share(monkeypatch):
+    parents = set()
+    for setting in ("first", "second"):
+        monkeypatch.setenv("IAK_OF_THIS_CALL", setting)
+        for found, parent, has_libraries in run_on_workers(ask_setting, 2):
+            assert (found, has_libraries) == (setting, True)
+            parents.add(parent)
+    assert len(parents) == 1
+    assert parents != {os.getpid()}
