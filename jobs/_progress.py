@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 from rich.console import Console
@@ -22,7 +21,6 @@ from rich.progress import (
 from rich.status import Status
 
 from iak.pipeline.events import AnyEvent
-from iak.pipeline.progress import following
 from iak.schemas.base import JsonObject
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -172,13 +170,6 @@ class WorkersBar:
                 last = now
                 waited_for = escape(self._bar.tasks[0].description)
                 self._bar.print(f"  {waited_for}, {now - start:.0f} s")
-
-
-@contextmanager
-def show_progress(path: Path, title: str) -> Iterator[None]:
-    """Show the events that are appended to a progress file until the block is left."""
-    with WorkersBar(title) as bar, following(path, bar.show):
-        yield
 
 
 def _show_line(event: JsonObject, title: str, bar: Progress, task: TaskID) -> None:

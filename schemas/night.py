@@ -15,7 +15,6 @@ from iak.schemas.traffic import NightTraffic
 from iak.schemas.tuning import CodeDiagnostics, OutsideLoss, TrainingPoint
 from iak.schemas.verdict import Verdict
 
-NIGHT_FORMAT = 1
 Level = Literal["pooled", "parent", "domain"]
 Choice = Literal["train", "wait", "hold"]
 """`train`: tuned tonight. `wait`: nothing to do, or not within the budget. `hold`: its data is not

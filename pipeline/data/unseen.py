@@ -5,7 +5,7 @@ share that is much higher than on the base's own validation rows says that ids c
 kind, another prefix, a new catalogue of items.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,14 +73,6 @@ def _ids_by_table(
         for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
             flat = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
             yield table, flat.to_numpy()
-
-
-def unseen_of(rows: Iterable[pa.RecordBatch | pa.Table], catalog: Catalog) -> UnseenIds:
-    """Return the counts of encoded rows."""
-    counted = UnseenIds()
-    for part in rows:
-        counted.add(part, catalog)
-    return counted
 
 
 def count_unseen(

@@ -95,11 +95,6 @@ class OpenRecord:
     is_written: bool = False
     """Whether `record.json` is this record. Until the inputs are known it may be an earlier one."""
 
-    @property
-    def is_resumed(self) -> bool:
-        """Return whether an earlier attempt began this run."""
-        return self.before is not None
-
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase of the run and report its beginning and end."""

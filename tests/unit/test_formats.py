@@ -119,7 +119,7 @@ def test_an_unfinished_run_of_flat_settings_moves_as_a_present_one(
     if is_resumed:
         with run_record("pretrain", moved, tmp_path, may_differ=may_differ) as record:
             record.settle_inputs(run_inputs())
-            assert record.is_resumed
+            assert record.before is not None
         return
     with (
         pytest.raises(BadRequest, match=r"placement\.row_wise_from_rows was 10000, is 7"),

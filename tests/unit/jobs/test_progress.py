@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from iak.jobs import _progress
-from iak.jobs._progress import announce, show_progress, update_detail
+from iak.jobs._progress import WorkersBar, announce, update_detail
+from iak.pipeline.progress import following
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_an_error_ends_the_announcement(said):
 
 def test_workers_that_say_nothing_are_still_spoken_for(said, tmp_path):
     path = tmp_path / "progress.jsonl"
-    with show_progress(path, "pretrain"):
+    with WorkersBar("pretrain") as bar, following(path, bar.show):
         assert "pretrain: starting workers ..." in said()
         wait_for("pretrain: starting workers, ", said)
         path.write_text(json.dumps({"event": "step", "what": "steps", "step": 3, "of": 9}) + "\n")
@@ -77,7 +78,7 @@ def test_workers_that_say_nothing_are_still_spoken_for(said, tmp_path):
 
 def test_a_cause_of_failure_keeps_its_brackets(said, tmp_path):
     path = tmp_path / "progress.jsonl"
-    with show_progress(path, "pretrain"):
+    with WorkersBar("pretrain") as bar, following(path, bar.show):
         cause = "[enforce fail at alloc.cpp:1] no memory"
         path.write_text(json.dumps({"event": "restart", "cause": cause}) + "\n")
         wait_for("[enforce fail at alloc.cpp:1]", said)
@@ -85,7 +86,7 @@ def test_a_cause_of_failure_keeps_its_brackets(said, tmp_path):
 
 def test_workers_that_have_spoken_are_no_longer_starting(said, tmp_path):
     path = tmp_path / "progress.jsonl"
-    with show_progress(path, "finetune"):
+    with WorkersBar("finetune") as bar, following(path, bar.show):
         path.write_text(json.dumps({"event": "rows", "tune": 7}) + "\n")
         wait_for("finetune: working, last event: rows", said)
         assert "starting workers" not in said().rpartition("rows")[2]

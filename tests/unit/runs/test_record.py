@@ -78,7 +78,7 @@ def test_a_failed_run_records_why_and_may_be_tried_again(tmp_path):
         raise BadLog("a hole in the log")
     found = read_record(tmp_path)
     assert (found.status, found.exit_code, found.error) == ("failed", 1, "a hole in the log")
-    assert again(tmp_path).is_resumed
+    assert again(tmp_path).before is not None
     assert read_record(tmp_path).status == "finished"
     assert read_record(tmp_path).attempts == 2
 
@@ -130,7 +130,7 @@ def test_an_unfinished_run_may_move_to_other_workers_but_to_no_other_seed(tmp_pa
     moved = spec(tmp_path, workers=1, placement={"sharding": {"item": "table_wise"}})
     with run_record("pretrain", moved, tmp_path, **move) as record:
         record.settle_inputs(run_inputs())
-        assert record.is_resumed
+        assert record.before is not None
     assert read_record(tmp_path).spec["workers"] == 1
     with (
         pytest.raises(BadRequest, match="another run"),
@@ -231,7 +231,7 @@ def test_a_killed_run_is_resumed_on_the_same_inputs_and_on_no_others(tmp_path):
     said = refused(BadRequest, tmp_path, run_inputs(base="published again"))
     assert "unfinished iak pretrain (killed" in said
     assert "It left checkpoints" in said
-    assert again(tmp_path).is_resumed
+    assert again(tmp_path).before is not None
 
 
 def test_a_bad_request_does_not_open_a_folder_that_holds_work(tmp_path):
@@ -345,4 +345,4 @@ def test_a_record_of_an_older_version_is_read_as_before(tmp_path, status):
     if status == "finished":
         assert "An earlier version wrote its record" in refused(AlreadyFinished, tmp_path)
     else:
-        assert again(tmp_path, run_inputs(base="any")).is_resumed
+        assert again(tmp_path, run_inputs(base="any")).before is not None
