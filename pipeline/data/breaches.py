@@ -100,6 +100,8 @@ class SchemaProblem:
     """The problem in words: `price: string, expected number`."""
     expected: tuple[ColumnKind, ...] = ()
     """Kinds of column that were expected where the schema has a column of another type."""
+    missing: tuple[str, ...] = ()
+    """Columns that the schema lacks, where that is all that is wrong with it."""
 
 
 def named(counts: Mapping[Breach, int]) -> dict[str, int]:

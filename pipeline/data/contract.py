@@ -97,7 +97,10 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> SchemaProblem | None:
         problem := given.length_problem(schema, catalog.columns_base)
     ):
         problems.append(problem)
-    return SchemaProblem("; ".join(problems), tuple(expected)) if problems else None
+    if not problems:
+        return None
+    lacked = tuple(missing) if len(problems) == 1 else ()
+    return SchemaProblem("; ".join(problems), tuple(expected), lacked)
 
 
 def missing_columns(names: Collection[str], catalog: Catalog) -> list[str]:

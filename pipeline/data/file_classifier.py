@@ -117,6 +117,7 @@ class FileClassifier:
                 path=path,
                 reason=problem.what,
                 expected=problem.expected,
+                missing=problem.missing,
                 partition=partition,
                 size_bytes=size,
                 group_rows=kept,

@@ -11,7 +11,6 @@ from iak.pipeline.data.normal import ColumnKind
 from iak.pipeline.data.snapshot import Ignored, Snapshot, Unreadable
 
 F = TypeVar("F", bound=Unreadable | Ignored)
-_MISSING = "missing columns: "
 _EXAMPLES = 3
 
 
@@ -22,6 +21,8 @@ class FileProblem:
     reason: str
     expected: tuple[ColumnKind, ...]
     """Kinds of column that the catalogue expects and the files' columns are not."""
+    missing: tuple[str, ...]
+    """Columns that the files lack, where that is all that is wrong with them."""
     files: int
     of: int
     """Data files of the log in all."""
@@ -38,9 +39,8 @@ class FileProblem:
         if self.is_ignored:
             return f"{self.files} ignored: {self.reason}"
         lost = f" ({self.rows:,} rows)" if self.rows else ""
-        if self.reason.startswith(_MISSING) and ";" not in self.reason:
-            missing = self.reason.removeprefix(_MISSING)
-            return f"{self.files} of {self.of} files lack {missing}{lost}"
+        if self.missing:
+            return f"{self.files} of {self.of} files lack {', '.join(self.missing)}{lost}"
         return f"{self.files} of {self.of} files: {self.reason}{lost}"
 
 
@@ -57,6 +57,7 @@ def file_problems(snapshot: Snapshot) -> tuple[FileProblem, ...]:
             FileProblem(
                 reason=same[0].reason,
                 expected=first.expected if isinstance(first := same[0], Unreadable) else (),
+                missing=_missing(first),
                 files=len(same),
                 of=len(snapshot.files) + len(snapshot.unreadable),
                 rows=sum(f.rows or 0 for f in same if isinstance(f, Unreadable)),
@@ -72,11 +73,17 @@ def by_reason(files: Sequence[F]) -> list[list[F]]:
     """Return the files in groups of one reason, the largest group first.
 
     Numbers in a reason (sizes, offsets) belong to one file alone and do not make another reason.
+    Numbers in the name of a missing column do.
     """
-    groups: dict[str, list[F]] = defaultdict(list)
+    groups: dict[tuple[str, tuple[str, ...]], list[F]] = defaultdict(list)
     for file in files:
-        groups[re.sub(r"\d[\d,.]*", "#", file.reason)].append(file)
+        groups[re.sub(r"\d[\d,.]*", "#", file.reason), _missing(file)].append(file)
     return sorted(groups.values(), key=len, reverse=True)
+
+
+def _missing(file: Unreadable | Ignored) -> tuple[str, ...]:
+    """Return the columns that a file lacks, where that is all that is wrong with it."""
+    return file.missing if isinstance(file, Unreadable) else ()
 
 
 def null_words(snapshot: Snapshot) -> dict[str, int]:

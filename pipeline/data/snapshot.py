@@ -170,6 +170,8 @@ class Unreadable:
     reason: str
     expected: tuple[ColumnKind, ...] = ()
     """Kinds of column that the catalogue expects and the file's columns are not."""
+    missing: tuple[str, ...] = ()
+    """Columns that the file lacks, where that is all that is wrong with it."""
     partition: PartitionPairs = ()
     """Hive keys and values as far as the folders name them, outermost first."""
     size_bytes: int = 0

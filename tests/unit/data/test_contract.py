@@ -352,6 +352,18 @@ def test_a_column_that_is_read_in_two_ways_must_allow_both():
         assert problem == SchemaProblem(f"item_id: {kind}, expected {expected}", (expected,))
 
 
+def test_columns_are_missing_where_nothing_else_is_wrong():
+    fields = {field.name: field for field in draw_rows(1).schema}
+    catalog = small_catalog()
+    lacking = pa.schema([f for name, f in fields.items() if name not in ("price", "slot")])
+    problem = contract.schema_problem(lacking, catalog)
+    assert problem == SchemaProblem("missing columns: slot, price", missing=("slot", "price"))
+    text = pa.schema([f.with_type(pa.binary()) if f.name == "age" else f for f in lacking])
+    problem = contract.schema_problem(text, catalog)
+    assert problem.what.startswith("missing columns: slot, price; age: binary, expected ")
+    assert problem.missing == ()
+
+
 def test_advice_is_for_every_kind_that_was_expected_and_for_no_other():
     catalog = small_catalog(
         features=[

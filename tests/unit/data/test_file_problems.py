@@ -31,3 +31,12 @@ def test_numbers_in_a_reason_do_not_make_another_reason():
     reasons = ["12 bytes", "page 3 of 7", "1,024 bytes", "gone"]
     files = [Unreadable(path=f"{n}", reason=reason) for n, reason in enumerate(reasons)]
     assert [[f.path for f in same] for same in by_reason(files)] == [["0", "2"], ["1"], ["3"]]
+
+
+def test_columns_whose_names_differ_by_a_number_make_another_reason():
+    lacking = [("hist_1",), ("hist_2",), ("hist_1",)]
+    files = [
+        Unreadable(path=f"{n}", reason=f"missing columns: {columns[0]}", missing=columns)
+        for n, columns in enumerate(lacking)
+    ]
+    assert [[f.path for f in same] for same in by_reason(files)] == [["0", "2"], ["1"]]
