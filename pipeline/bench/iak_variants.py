@@ -35,8 +35,9 @@ from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.tuning.context import Stage, TuningContext
 from iak.pipeline.tuning.levels import find_domains
-from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage
+from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.domain import POOLED
 from iak.schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
 from iak.schemas.log import Catalog
@@ -240,9 +241,9 @@ class Slices:
         self.tuner = tuner
         self.passes = self.taken = 0
 
-    def on(self, setting: Setting) -> "Slices":
+    def on(self, context: TuningContext) -> "Slices":
         """Return slices of the same kernels, in the same memory, on other rows."""
-        return Slices(self.tuner.on(setting))
+        return Slices(self.tuner.on(context))
 
     @property
     def bank(self) -> Bank:
@@ -250,9 +251,9 @@ class Slices:
         return self.tuner.bank
 
     @property
-    def setting(self) -> Setting:
+    def context(self) -> TuningContext:
         """Return rows, towers, tasks and worker."""
-        return self.tuner.setting
+        return self.tuner.context
 
     @property
     def rows(self) -> int:
@@ -275,7 +276,7 @@ class Slices:
 
     def held_bytes(self) -> dict[str, int]:
         """Return bytes by kind: kernels (current, first and best), moments, activations."""
-        activations = self.setting.train.activations
+        activations = self.context.train.activations
         stored = activations.a_nA if isinstance(activations, ActivationBuffer) else None
         flat_KN, first_KN = self.bank.flat_KN, self.tuner.adam.first_KN
         return {
@@ -307,7 +308,7 @@ def slices_of(
         pooled: True: one kernel for all domains, in steps of the benchmark's rows.
     """
     kernel = setup.spec.kernel.model_copy(update={"reads": "hx" if base_.standard.reads_x else "h"})
-    setting = Setting(
+    context = TuningContext(
         heads=unwrap(base_.model).heads,
         tasks=published_base.task_shapes(base_.catalog),
         train=rows,
@@ -315,7 +316,7 @@ def slices_of(
         worker=worker,
     )
     if twin is not None:
-        return twin.on(setting)
+        return twin.on(context)
     names = (POOLED,) if pooled else domains
     bank = fresh_bank(base_, kernel, names, seed=setup.spec.seed)
     rows_a_step = setup.spec.batch_rows
@@ -324,4 +325,4 @@ def slices_of(
         setup, setup.spec.pooled if pooled else setup.spec.domain, compression_epochs=0, **size
     )
     level = 0 if pooled else _LEVEL
-    return Slices(CohortTuner(bank, level=level, stage=stage, setting=setting))
+    return Slices(CohortTuner(bank, level=level, stage=stage, context=context))

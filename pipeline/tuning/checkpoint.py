@@ -32,7 +32,8 @@ from iak.pipeline.files import not_permitted, putting_file, remove_parts
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.rectangles import together
-from iak.pipeline.tuning.tune import CohortTuner, Tuned, TunedNumbers
+from iak.pipeline.tuning.tune import CohortTuner
+from iak.pipeline.tuning.tuned_kernels import Tuned, TunedNumbers
 from iak.schemas.base import Spec
 
 CHECKPOINT = "tune.safetensors"

@@ -19,7 +19,10 @@ from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
 from iak.pipeline.events import KernelFailed, LevelAdvanced, LevelResumed, Numbers, Report, WorkDone
 from iak.pipeline.iak.bank import Bank
-from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage, Tuned, Validated, valid_losses
+from iak.pipeline.tuning.context import Stage, TuningContext
+from iak.pipeline.tuning.tune import CohortTuner
+from iak.pipeline.tuning.tuned_kernels import Tuned
+from iak.pipeline.tuning.validation import Validated, valid_losses
 
 Save = Callable[[Tuned, CohortTuner | None], None]
 
@@ -29,7 +32,7 @@ def tune_level(
     *,
     level: int,
     stage: Stage,
-    setting: Setting,
+    context: TuningContext,
     report: Report,
     save: Save = lambda _level, _tuner: None,
     rival: Bank | None = None,
@@ -44,7 +47,7 @@ def tune_level(
         start: start of each kernel, those with most rows first unless `cohorts` has its own order.
         level: level whose slots are read, a column of `slots_nL`.
         stage: learning rate, epochs, batch bounds and early stop of this level.
-        setting: rows, towers, tasks and this worker.
+        context: rows, towers, tasks and this worker.
         report: called with a progress event after each epoch.
         save: called after each epoch with the level as far as it is tuned and the tuner, and after
             each cohort with None in place of the tuner.
@@ -60,16 +63,16 @@ def tune_level(
     """
     tuned = tuned or Tuned.nothing(start)
     slots = len(start.names)
-    train, valid = (_RowsBySlot(rows, level, slots) for rows in (setting.train, setting.valid))
-    cohorts = cohorts or cohorts_of(total(train.counts(), setting.worker).tolist(), stage)
+    train, valid = (_RowsBySlot(rows, level, slots) for rows in (context.train, context.valid))
+    cohorts = cohorts or cohorts_of(total(train.counts(), context.worker).tolist(), stage)
     for cohort in cohorts:
         if cohort.start < tuned.kernels:
             continue
         if not may_begin():
             break
-        part = replace(setting, train=train.of(cohort), valid=valid.of(cohort))
+        part = replace(context, train=train.of(cohort), valid=valid.of(cohort))
         first, validated = _start_of(cohort, start, rival, level, part)
-        tuner = CohortTuner(first, level=level, stage=stage, setting=part)
+        tuner = CohortTuner(first, level=level, stage=stage, context=part)
         if current is not None:
             tuner.load(current)
             current = None  # it belongs to the first cohort that is not tuned yet
@@ -118,22 +121,22 @@ def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
 
 
 def _start_of(
-    cohort: slice, start: Bank, rival: Bank | None, level: int, setting: Setting
+    cohort: slice, start: Bank, rival: Bank | None, level: int, context: TuningContext
 ) -> tuple[Bank, Validated | None]:
     """Return the kernels that a cohort starts from, and their validation where it is known."""
     if rival is None:
         return start.part(cohort), None
-    return _better(start.part(cohort), rival.part(cohort), level, setting)
+    return _better(start.part(cohort), rival.part(cohort), level, context)
 
 
-def _better(one: Bank, other: Bank, level: int, setting: Setting) -> tuple[Bank, Validated]:
+def _better(one: Bank, other: Bank, level: int, context: TuningContext) -> tuple[Bank, Validated]:
     """Return each kernel from the bank where it validates better, with its validation.
 
     Where both validate alike, or neither can, the kernel comes from `one`.
     """
     everywhere_K = torch.ones(len(one.names), dtype=torch.bool)
     (one_K, is_known_K), (other_K, _) = (
-        valid_losses(bank, level, setting, everywhere_K) for bank in (one, other)
+        valid_losses(bank, level, context, everywhere_K) for bank in (one, other)
     )
     is_other_K = other_K < torch.where(one_K.isnan(), torch.inf, one_K)
     is_other_K1 = is_other_K.unsqueeze(1).to(one.flat_KN.device)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.iak.bank import Bank
+from iak.pipeline.tuning.context import TuningContext
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import Rivals
-from iak.pipeline.tuning.tune import Setting
 
 RowsByName = Mapping[str, PairedRows]
 """Name of a kernel -> its gate rows; on worker 0 alone."""
@@ -30,7 +30,7 @@ class Compared:
 
 
 def compare_level(
-    bank: Bank, rivals: Rivals, level: int, setting: Setting, rows: TuningRows
+    bank: Bank, rivals: Rivals, level: int, context: TuningContext, rows: TuningRows
 ) -> Compared:
     """Return a level's gate rows against its rivals; a collective call.
 
@@ -38,15 +38,15 @@ def compare_level(
         bank: the level's kernels at their best.
         rivals: what they are compared with.
         level: number of the level.
-        setting: towers, tasks and this worker.
+        context: towers, tasks and this worker.
         rows: this worker's rows of the gate slice.
     """
 
     def against(candidate: Bank, rival: Bank | None) -> dict[str, PairedRows]:
         # A collective call. Every worker makes the same ones, since which banks there are does not
         # depend on its rows.
-        there = rival and rival.to(setting.worker.device)
-        return collect_gate_rows(candidate, level, setting, rows, rival=there)
+        there = rival and rival.to(context.worker.device)
+        return collect_gate_rows(candidate, level, context, rows, rival=there)
 
     def of_live(compared: RowsByName) -> dict[str, PairedRows]:
         return {name: part for name, part in compared.items() if name in rivals.live_names}
@@ -56,5 +56,5 @@ def compare_level(
         tuned_above=against(bank, tuned) if tuned else {},
         serving_above=against(bank, serving) if serving else {},
         live=of_live(against(bank, live)) if live else {},
-        live_over_above=of_live(against(live.to(setting.worker.device), serving)) if live else {},
+        live_over_above=of_live(against(live.to(context.worker.device), serving)) if live else {},
     )

@@ -61,6 +61,7 @@ from iak.pipeline.model.digest import Digest
 from iak.pipeline.process import Worker
 from iak.pipeline.progress import RowCounter
 from iak.pipeline.tuning.compared import Compared, compare_level
+from iak.pipeline.tuning.context import Stage, TuningContext
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import (
     Kernels,
@@ -72,7 +73,7 @@ from iak.pipeline.tuning.levels import (
     tune_levels,
 )
 from iak.pipeline.tuning.probe import outside_losses
-from iak.pipeline.tuning.tune import Setting, Stage, Tuned
+from iak.pipeline.tuning.tuned_kernels import Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
 from iak.schemas.log import Catalog
@@ -230,16 +231,16 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     statistics = _statistics(work, known["tune"], cache, worker)
     rows = _rows_by_split(work, sources, known, base, names.tuned, statistics, worker)
     _report_rows(rows, cache, worker, report)
-    setting = _setting(work, frozen, rows, worker)
-    plan_of_levels = _levels(work, base, setting, statistics)
-    tuned = tune_levels(plan_of_levels, names, setting, report)
+    context = _context(work, frozen, rows, worker)
+    plan_of_levels = _levels(work, base, context, statistics)
+    tuned = tune_levels(plan_of_levels, names, context, report)
     start = time.monotonic()
     gate = rows["gate"]
     if work.compares_chains:
         gate = _exact_gate_rows(
             work, sources["gate"], known["gate"], base, names, statistics, worker
         )
-    levels = _with_gate_rows(work, names, tuned, setting, _reached(gate, tuned), plan_of_levels)
+    levels = _with_gate_rows(work, names, tuned, context, _reached(gate, tuned), plan_of_levels)
     gate_seconds = time.monotonic() - start if work.compares_chains else 0.0
     usage = _close(work, cache, rows, worker)
     _check_unchanged(before, after := frozen.digest())
@@ -248,7 +249,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         below_floor=names.below_floor,
         not_reached=_not_reached(names, tuned),
         standard=base.standard,
-        tasks=tuple(task.name for task in setting.tasks),
+        tasks=tuple(task.name for task in context.tasks),
         contract=gathered(contract, worker),
         labels=labels.counts(),
         digest=after.combined,
@@ -296,11 +297,11 @@ def _buffer_of(rows: TuningRows) -> ActivationBuffer | None:
     return whole if isinstance(whole, ActivationBuffer) else None
 
 
-def _setting(
+def _context(
     work: FinetuneWork, frozen: FrozenBase, rows: Mapping[str, TuningRows], worker: Worker
-) -> Setting:
+) -> TuningContext:
     """Return what all levels are tuned with: rows, towers, tasks and this worker."""
-    return Setting(
+    return TuningContext(
         heads=frozen.heads,
         tasks=published_base.task_shapes(work.view.catalog),
         train=rows["tune"],
@@ -407,7 +408,7 @@ def _with_gate_rows(
     work: FinetuneWork,
     names: Names,
     tuned: Sequence[Tuned],
-    setting: Setting,
+    context: TuningContext,
     gate: TuningRows,
     plan: TuningPlan,
 ) -> tuple[Level, ...]:
@@ -417,17 +418,17 @@ def _with_gate_rows(
         compared = Compared()
         if work.compares_chains:
             rivals = rivals_of(plan, depth, names, tuned[: depth + 1])
-            compared = compare_level(done.bank, rivals, depth, setting, gate)
+            compared = compare_level(done.bank, rivals, depth, context, gate)
         levels.append(
             Level(
                 keys=work.view.catalog.domain.levels[depth],
                 tuned=done,
                 rows={n: names.rows[depth][n] for n in done.bank.names},
-                gate_rows=collect_gate_rows(done.bank, depth, setting, gate),
+                gate_rows=collect_gate_rows(done.bank, depth, context, gate),
                 domains={n: names.domains[n] for n in done.bank.names},
                 ancestors={n: names.ancestors[n] for n in done.bank.names},
                 compared=compared,
-                outside=outside_losses(done.bank, depth, setting, gate) if depth else {},
+                outside=outside_losses(done.bank, depth, context, gate) if depth else {},
             )
         )
     return tuple(levels)
@@ -692,11 +693,11 @@ def _from_cache(cache: ActivationCache | None) -> dict[str, int]:
 def _levels(
     work: FinetuneWork,
     base: StandardizedBase,
-    setting: Setting,
+    context: TuningContext,
     statistics: RowStatistics | None,
 ) -> TuningPlan:
     width = len(statistics.standard.mean_S) if statistics else 0
-    shape = KernelShape.on(setting.heads, work.kernel, inputs=base.width + width)
+    shape = KernelShape.on(context.heads, work.kernel, inputs=base.width + width)
     return TuningPlan(
         shape=shape,
         pooled=work.pooled,

@@ -19,7 +19,8 @@ from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.iak.bank import Bank
 from iak.pipeline.iak.grouped import slot_sums
 from iak.pipeline.model.loss import probabilities, task_losses
-from iak.pipeline.tuning.tune import PredictedBatch, Setting, predicted_batches
+from iak.pipeline.tuning.context import TuningContext
+from iak.pipeline.tuning.validation import PredictedBatch, predicted_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,27 +90,27 @@ class PairedRows:
 
 @torch.no_grad()
 def collect_gate_rows(
-    bank: Bank, level: int, setting: Setting, rows: TuningRows, *, rival: Bank | None = None
+    bank: Bank, level: int, context: TuningContext, rows: TuningRows, *, rival: Bank | None = None
 ) -> dict[str, PairedRows]:
     """Return every kernel's gate rows by name on worker 0, none elsewhere; a collective call.
 
     Args:
         bank: the level's kernels at their best.
         level: level whose slots are read, a column of `slots_nL`.
-        setting: towers, tasks and this worker; its own rows are not read.
+        context: towers, tasks and this worker; its own rows are not read.
         rows: this worker's rows of the gate slice.
         rival: kernels of the same slots that take the place of the base; None compares with the
             base itself.
     """
     parts: list[dict[str, PairedRows]] = []
-    weights_T = torch.tensor([t.weight for t in setting.tasks])
+    weights_T = torch.tensor([t.weight for t in context.tasks])
     everywhere_K = torch.ones(len(bank.names), dtype=torch.bool)
-    batches = predicted_batches(bank, level, setting, rows, everywhere_K)
+    batches = predicted_batches(bank, level, context, rows, everywhere_K)
     # Both iterators cut the same rows into the same batches, so they can run side by side.
     rivals = (
         repeat(None)
         if rival is None
-        else predicted_batches(rival, level, setting, rows, everywhere_K)
+        else predicted_batches(rival, level, context, rows, everywhere_K)
     )
     for batch, other in zip(batches, rivals, strict=False):
         index_B = batch.index_B
@@ -122,21 +123,21 @@ def collect_gate_rows(
         if rows.second_n is not None:
             columns["second_n"] = rows.second_n[index_B]
         # The base's logits from the same h that the kernel read, so that only the kernel differs.
-        before_BT = setting.heads(batch.h_BH) if other is None else other.logits_BT
+        before_BT = context.heads(batch.h_BH) if other is None else other.logits_BT
         for who, logits_BT in (
             ("base", before_BT.cpu()),
             ("candidate", batch.logits_BT.cpu()),
         ):
-            losses_BT = task_losses(logits_BT, labels_BT, mask_BT, setting.tasks) * weights_T
-            p = probabilities(logits_BT, setting.tasks)
+            losses_BT = task_losses(logits_BT, labels_BT, mask_BT, context.tasks) * weights_T
+            p = probabilities(logits_BT, context.tasks)
             columns |= {
                 f"{who}_loss_nT": losses_BT,
                 f"{who}_own_nT": p.own_BT,
                 f"{who}_entire_nT": p.entire_BT,
             }
         parts.append(_by_name(bank.names[batch.present], batch, columns))
-    everywhere: list[list[dict[str, PairedRows]]] = [[] for _ in range(setting.worker.world)]
-    dist.gather_object(parts, everywhere if setting.worker.rank == 0 else None)
+    everywhere: list[list[dict[str, PairedRows]]] = [[] for _ in range(context.worker.world)]
+    dist.gather_object(parts, everywhere if context.worker.rank == 0 else None)
     return _joined([part for parts in everywhere for part in parts])
 
 

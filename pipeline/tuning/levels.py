@@ -32,7 +32,8 @@ from iak.pipeline.process import Worker
 from iak.pipeline.tuning.borrow import borrow
 from iak.pipeline.tuning.checkpoint import Saved, TuningCheckpoint
 from iak.pipeline.tuning.cohorts import cohorts_of, tune_level
-from iak.pipeline.tuning.tune import Setting, Stage, Tuned
+from iak.pipeline.tuning.context import Stage, TuningContext
+from iak.pipeline.tuning.tuned_kernels import Tuned
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.task import DomainSpec
 
@@ -163,7 +164,9 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
     )
 
 
-def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report) -> list[Tuned]:
+def tune_levels(
+    plan: TuningPlan, names: Names, context: TuningContext, report: Report
+) -> list[Tuned]:
     """Tune every level, from the pooled kernel down; a collective call.
 
     A run that was interrupted goes on from its checkpoint.
@@ -171,7 +174,7 @@ def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report
     Args:
         plan: settings and starts of all levels.
         names: domain names of each level.
-        setting: rows, towers, tasks and this worker.
+        context: rows, towers, tasks and this worker.
         report: called with progress events.
 
     Returns:
@@ -186,13 +189,13 @@ def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report
         plan.run_dir,
         snapshot=plan.snapshot,
         every_s=plan.checkpoint_every_s,
-        worker=setting.worker,
+        worker=context.worker,
         report=report,
     )
     saved = checkpoint.load()
     tuned: list[Tuned] = []
     for depth, slots in enumerate(names.tuned):
-        inherited = _inherited(plan, depth, slots, names, tuned).to(setting.worker.device)
+        inherited = _inherited(plan, depth, slots, names, tuned).to(context.worker.device)
         live = _with_kernels(inherited, _first_kernels(plan, slots))
         start = inherited if live is None else live
         before = _of_slots(saved.get(depth), slots, is_ordered=bool(names.cohorts))
@@ -204,13 +207,13 @@ def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report
             start,
             level=depth,
             stage=_stage(plan, depth, slots),
-            setting=setting,
+            context=context,
             report=report,
             save=lambda level, tuner: checkpoint.save(tuned, level, tuner),
             rival=inherited if depth and live is not None else None,
             tuned=done,  # `tune_level` adds to it
             current=before.tuner if before else None,
-            may_begin=partial(_may_begin, plan, depth, setting.worker),
+            may_begin=partial(_may_begin, plan, depth, context.worker),
             cohorts=names.cohorts[depth] if names.cohorts else (),
         )
         reached = done.reached()
@@ -218,18 +221,18 @@ def tune_levels(plan: TuningPlan, names: Names, setting: Setting, report: Report
             earlier = _first_kernels(plan, reached.bank.names)
             is_fresh_K = torch.tensor([name not in earlier for name in reached.bank.names])
             parents = inherited.part(slice(0, reached.kernels))
-            borrow(reached, parents, is_fresh_K, depth, _of_reached(setting, depth, reached))
+            borrow(reached, parents, is_fresh_K, depth, _of_reached(context, depth, reached))
         tuned.append(reached)
         checkpoint.save(tuned, is_due=True)
     _refuse_all_failed(tuned)
     return tuned
 
 
-def _of_reached(setting: Setting, depth: int, reached: Tuned) -> Setting:
-    """Return the setting without validation rows of kernels that were not begun."""
-    slots_nL = setting.valid.slots_nL.clone()
+def _of_reached(context: TuningContext, depth: int, reached: Tuned) -> TuningContext:
+    """Return the context without validation rows of kernels that were not begun."""
+    slots_nL = context.valid.slots_nL.clone()
     slots_nL[slots_nL[:, depth] >= reached.kernels, depth] = -1
-    return replace(setting, valid=replace(setting.valid, slots_nL=slots_nL))
+    return replace(context, valid=replace(context.valid, slots_nL=slots_nL))
 
 
 def _of_slots(saved: Saved | None, slots: Sequence[str], *, is_ordered: bool) -> Saved | None:

@@ -22,7 +22,7 @@ from iak.pipeline.iak import noise
 from iak.pipeline.iak.bank import Bank
 from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.model.loss import task_losses
-from iak.pipeline.tuning.tune import Setting
+from iak.pipeline.tuning.context import TuningContext
 from iak.schemas.tuning import OutsideLoss
 
 PROBE_ROWS = 512
@@ -31,7 +31,7 @@ PROBE_ROWS = 512
 
 @torch.no_grad()
 def outside_losses(
-    bank: Bank, level: int, setting: Setting, rows: TuningRows
+    bank: Bank, level: int, context: TuningContext, rows: TuningRows
 ) -> Mapping[str, OutsideLoss]:
     """Return each kernel's loss on the probe's rows of other domains; a collective call.
 
@@ -40,24 +40,24 @@ def outside_losses(
     Args:
         bank: the level's kernels at their best.
         level: level whose slots are read, a column of `slots_nL`.
-        setting: towers, tasks and this worker; its own rows are not read.
+        context: towers, tasks and this worker; its own rows are not read.
         rows: this worker's rows of the gate slice.
     """
-    index_B = _drawn(rows, setting)
+    index_B = _drawn(rows, context)
     inputs = rows.activations.of(index_B)
     labels_BT, mask_BT = rows.labels_nT[index_B], rows.mask_nT[index_B]
     slot_B, is_labelled_B = rows.slots_nL[index_B, level], mask_BT.any(dim=1)
-    base_B = _losses(setting.heads(inputs.h_BH), labels_BT, mask_BT, setting)
+    base_B = _losses(context.heads(inputs.h_BH), labels_BT, mask_BT, context)
     # Rows, and sums of the changes of loss and of their squares.
     sums_K3 = torch.zeros(len(bank.names), 3, dtype=torch.float64)
     for slot in range(len(bank.names)):
-        logits_BT = _logits(bank.part(slice(slot, slot + 1)), setting, inputs)
-        change_B = _losses(logits_BT, labels_BT, mask_BT, setting) - base_B
+        logits_BT = _logits(bank.part(slice(slot, slot + 1)), context, inputs)
+        change_B = _losses(logits_BT, labels_BT, mask_BT, context) - base_B
         change_B = change_B[is_labelled_B & (slot_B != slot)]
         sums_K3[slot] = torch.stack(
             [torch.tensor(float(len(change_B))), change_B.sum(), change_B.square().sum()]
         )
-    sums = total(sums_K3, setting.worker).cpu().tolist()
+    sums = total(sums_K3, context.worker).cpu().tolist()
     return {
         name: _outside(int(count), change, squares)
         for name, (count, change, squares) in zip(bank.names, sums, strict=True)
@@ -65,25 +65,27 @@ def outside_losses(
     }
 
 
-def _drawn(rows: TuningRows, setting: Setting) -> Tensor:
+def _drawn(rows: TuningRows, context: TuningContext) -> Tensor:
     """Return the indices of this worker's rows that belong to the probe; a collective call."""
-    count = int(total(torch.tensor(len(rows)), setting.worker))
+    count = int(total(torch.tensor(len(rows)), context.worker))
     share_n = noise.uniform(rows.identity_n, 1).squeeze(1)
     return torch.nonzero(share_n < PROBE_ROWS / max(count, 1)).squeeze(1)
 
 
-def _logits(kernel: Bank, setting: Setting, inputs: KernelInputs) -> Tensor:
+def _logits(kernel: Bank, context: TuningContext, inputs: KernelInputs) -> Tensor:
     """Return the logits of all rows under one kernel, without noise, (B, T)."""
-    segments = Segments.of(torch.tensor([len(inputs.h_BH)]), setting.worker.device)
+    segments = Segments.of(torch.tensor([len(inputs.h_BH)]), context.worker.device)
     weights = banks.views(kernel.flat_KN.contiguous(), kernel.shape)
     code = banks.encode(weights, inputs.a_BA, None, segments)
-    return banks.decode(weights, setting.heads, inputs.h_BH, code.z_BC, segments)
+    return banks.decode(weights, context.heads, inputs.h_BH, code.z_BC, segments)
 
 
-def _losses(logits_BT: Tensor, labels_BT: Tensor, mask_BT: Tensor, setting: Setting) -> Tensor:
+def _losses(
+    logits_BT: Tensor, labels_BT: Tensor, mask_BT: Tensor, context: TuningContext
+) -> Tensor:
     """Return the loss of each row in nats, all tasks together by their weights, (B,)."""
-    weights_T = torch.tensor([task.weight for task in setting.tasks], dtype=torch.float64)
-    losses_BT = task_losses(logits_BT.cpu(), labels_BT, mask_BT, setting.tasks)
+    weights_T = torch.tensor([task.weight for task in context.tasks], dtype=torch.float64)
+    losses_BT = task_losses(logits_BT.cpu(), labels_BT, mask_BT, context.tasks)
     return losses_BT.double() @ weights_T
 
 

@@ -22,100 +22,34 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
 from iak.pipeline.divergence import loss_words
 from iak.pipeline.events import Numbers
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.bank import Bank
-from iak.pipeline.iak.grouped import Segments, slot_sums
 from iak.pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, Weights
 from iak.pipeline.iak.loss import bottleneck_loss
 from iak.pipeline.iak.noise import Phase
-from iak.pipeline.model.heads import Heads, Tail
-from iak.pipeline.model.loss import TaskShape, task_losses
-from iak.pipeline.process import Worker
 from iak.pipeline.tuning.beta import Beta
+from iak.pipeline.tuning.context import Stage, TuningContext
 from iak.pipeline.tuning.information import InformationPoint, information_sums, point_of
 from iak.pipeline.tuning.optim import BankAdam, rate_shares
-from iak.pipeline.tuning.schedule import Schedule, Step, by_slot, make_schedule, steps_per_epoch
-from iak.schemas.job import StageSpec
+from iak.pipeline.tuning.schedule import Schedule, Step, make_schedule
+from iak.pipeline.tuning.tuned_kernels import Tuned
+from iak.pipeline.tuning.validation import Validated, valid_losses
 
 _TRAINED: Mapping[Phase, tuple[str, ...]] = {
     "compression": (*ENCODER, *PRIOR, *PROBE),
     "matching": (*DECODER, *ENCODER, *PRIOR),
 }
-_VALID_ROWS = 8192
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Settings of one level: its own, and those that all levels of a run share."""
-
-    spec: StageSpec
-    """Learning rate, epochs, patience and batch bounds of this level."""
-    step_rows: int
-    """Rows over all workers at which a step is full."""
-    beta: float
-    """Weight of the rate, in loss units per nat. With `target_rate`, the one to begin with."""
-    seed: int
-    borrows: bool = False
-    """Whether kernels borrow from their parents (borrow.py)."""
-    starts_live: bool = False
-    """Whether any kernel of the level serves already. Such kernels had their compression in an
-    earlier night, and have seen most rows of the window."""
-
-    @property
-    def compression_epochs(self) -> int:
-        """Return the epochs of compression, none for kernels that serve already."""
-        return 0 if self.starts_live else self.spec.compression_epochs
-
-    @property
-    def max_epochs(self) -> int:
-        """Return the epochs of matching at most."""
-        return self.spec.live_epochs if self.starts_live else self.spec.max_epochs
-
-    def steps_of(self, rows_K: Tensor) -> Tensor:
-        """Return the steps of every slot's epoch, 0 for a slot without rows.
-
-        Args:
-            rows_K: tuning rows of every slot, over all workers.
-        """
-        return steps_per_epoch(
-            rows_K,
-            wanted_steps=self.spec.steps_per_epoch,
-            min_batch=self.spec.min_batch,
-            max_batch=self.spec.max_batch,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """Rows, towers, tasks and worker of tuning. Only the rows change during a run."""
-
-    heads: Heads | Tail
-    """The frozen towers, which kernels adapt."""
-    tasks: Sequence[TaskShape]
-    train: TuningRows
-    valid: TuningRows
-    worker: Worker
-
-
-class Validated(NamedTuple):
-    """Validation loss of each slot of a bank."""
-
-    loss_K: Tensor
-    """Weighted sum over tasks of the mean loss in nats of a labelled row."""
-    is_known_K: Tensor
-    """Whether the slot has a labelled row at all."""
 
 
 class StepLoss(NamedTuple):
@@ -165,116 +99,21 @@ class Progress:
         return len(self.best_loss_K) > 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TunedNumbers:
-    """Losses and epochs of kernels, without their weights: all that a checkpoint needs of them."""
-
-    start_loss: tuple[float, ...]
-    best_loss: tuple[float, ...]
-    best_epoch: tuple[int, ...]
-    epochs: int
-    stopped_at_cap: tuple[str, ...]
-    failed: Mapping[str, str] = field(default_factory=dict)
-    path: Mapping[str, tuple[InformationPoint, ...]] = field(default_factory=dict)
-    own_share: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class Tuned:
-    """Kernels at their best, with losses and epochs: one number for each slot tuned so far."""
-
-    bank: Bank
-    start_loss: list[float]
-    best_loss: list[float]
-    best_epoch: list[int]
-    epochs: int
-    """Epochs of the kernel that took most."""
-    stopped_at_cap: list[str]
-    """Domains whose last epoch was their best. They may improve with more epochs."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Domain whose kernel diverged and is as it started -> a sentence with the loss."""
-    path: dict[str, tuple[InformationPoint, ...]] = field(default_factory=dict)
-    """Domain -> a point of the information plane for each of its epochs, in order."""
-    own_share: dict[str, float] = field(default_factory=dict)
-    """Domain that borrows from its parent -> the share of its own change that it keeps."""
-
-    @classmethod
-    def nothing(cls, start: Bank) -> "Tuned":
-        """Return a level of which no kernel is tuned yet, in memory that is not yet written."""
-        return cls(
-            bank=start.like(),
-            start_loss=[],
-            best_loss=[],
-            best_epoch=[],
-            epochs=0,
-            stopped_at_cap=[],
-        )
-
-    @property
-    def kernels(self) -> int:
-        """Return the number of tuned kernels."""
-        return len(self.best_epoch)
-
-    def reached(self) -> "Tuned":
-        """Return the level without the kernels that were not begun before a deadline."""
-        return replace(self, bank=self.bank.part(slice(0, self.kernels)))
-
-    def take(self, following: "Tuned") -> None:
-        """Add the kernels of the next cohort, which follow these in the order of slots."""
-        done = self.kernels
-        self.bank.flat_KN[done : done + following.kernels] = following.bank.flat_KN
-        self.start_loss += following.start_loss
-        self.best_loss += following.best_loss
-        self.best_epoch += following.best_epoch
-        self.epochs = max(self.epochs, following.epochs)
-        self.stopped_at_cap += following.stopped_at_cap
-        self.failed |= following.failed
-        self.path |= following.path
-
-    def numbers(self) -> TunedNumbers:
-        """Return all fields except the weights."""
-        return TunedNumbers(
-            start_loss=tuple(self.start_loss),
-            best_loss=tuple(self.best_loss),
-            best_epoch=tuple(self.best_epoch),
-            epochs=self.epochs,
-            stopped_at_cap=tuple(self.stopped_at_cap),
-            failed=dict(self.failed),
-            path=dict(self.path),
-            own_share=dict(self.own_share),
-        )
-
-    @classmethod
-    def of(cls, bank: Bank, numbers: TunedNumbers) -> "Tuned":
-        """Return kernels with these weights and numbers."""
-        return cls(
-            bank=bank,
-            start_loss=list(numbers.start_loss),
-            best_loss=list(numbers.best_loss),
-            best_epoch=list(numbers.best_epoch),
-            epochs=numbers.epochs,
-            stopped_at_cap=list(numbers.stopped_at_cap),
-            failed=dict(numbers.failed),
-            path={name: tuple(points) for name, points in numbers.path.items()},
-            own_share=dict(numbers.own_share),
-        )
-
-
 class CohortTuner:
     """Tunes the kernels of one bank."""
 
-    def __init__(self, bank: Bank, *, level: int, stage: Stage, setting: Setting) -> None:
+    def __init__(self, bank: Bank, *, level: int, stage: Stage, context: TuningContext) -> None:
         """Start from the bank's weights, which stay as they are: they are the untouched candidate.
 
         Args:
             bank: kernels to start from. Where all start alike, its rows may share one memory.
             level: level whose slots are read, a column of `slots_nL`.
             stage: learning rate, epochs, batch bounds and early stop.
-            setting: the rows of these slots, the towers, the tasks and this worker.
+            context: the rows of these slots, the towers, the tasks and this worker.
         """
         self.start, self.bank = bank, bank.clone()
         self.level, self.stage = level, stage
-        self._use_rows(setting)
+        self._use_rows(context)
         # Not a copy: memory is touched only where kernels improve.
         self._improved = bank.like()
         self.progress = Progress(phase="compression" if stage.compression_epochs else "matching")
@@ -283,25 +122,25 @@ class CohortTuner:
         # Scratch memory of a step, grown by `_side_by_side` and used again by every step.
         self.gradients_PN = self.moved_PN = torch.zeros(0, 0)
 
-    def _use_rows(self, setting: Setting) -> None:
-        """Read this setting's rows: their slots, and the steps of every slot's epoch."""
-        self.setting = setting
-        self.slots_n = setting.train.slots_nL[:, self.level]
+    def _use_rows(self, context: TuningContext) -> None:
+        """Read this context's rows: their slots, and the steps of every slot's epoch."""
+        self.context = context
+        self.slots_n = context.train.slots_nL[:, self.level]
         rows_K = torch.bincount(self.slots_n[self.slots_n >= 0], minlength=len(self.bank.names))
-        self.rows_K = total(rows_K, setting.worker)
+        self.rows_K = total(rows_K, context.worker)
         self.steps_K = self.stage.steps_of(self.rows_K)
 
-    def on(self, setting: Setting) -> "CohortTuner":
+    def on(self, context: TuningContext) -> "CohortTuner":
         """Return a tuner of the same kernels and moments, in the same memory, on other rows.
 
         A step of either one moves the kernels of both. A collective call.
 
         Args:
-            setting: rows of the same slots, with the towers that they go through.
+            context: rows of the same slots, with the towers that they go through.
         """
         other = copy.copy(self)
         other.progress = Progress(phase=self.progress.phase)
-        other._use_rows(setting)
+        other._use_rows(context)
         return other
 
     def run(
@@ -362,7 +201,7 @@ class CohortTuner:
         """
         own = torch.tensor([loss for step in steps for loss in step.loss_P], dtype=torch.float64)
         # Sums over workers, so that all of them give up the same kernels.
-        by_step = total(own, self.setting.worker).split([step.kernels for step in steps])
+        by_step = total(own, self.context.worker).split([step.kernels for step in steps])
         sums: dict[int, float] = {}
         for index, (step, loss_P) in enumerate(zip(steps, by_step, strict=True), start=1):
             where = f"the training loss of {self.progress.phase}, at step {index} of epoch"
@@ -449,7 +288,7 @@ class CohortTuner:
         sums_KS = torch.zeros(len(self.bank.names), steps[0].sums_PS.shape[1], dtype=torch.float64)
         for step in steps:
             sums_KS[step.slots] += step.sums_PS
-        sums_KS = total(sums_KS, self.setting.worker)
+        sums_KS = total(sums_KS, self.context.worker)
         for slot in sorted({slot for step in steps for slot in step.slots} - set(progress.failed)):
             point = point_of(
                 sums_KS[slot].tolist(),
@@ -462,7 +301,7 @@ class CohortTuner:
 
     def _schedule(self, number: int) -> Schedule:
         """Return the rows of each step of an epoch; a collective call."""
-        rows, progress = self.setting.train, self.progress
+        rows, progress = self.context.train, self.progress
         is_run_K = progress.is_active_K if progress.is_validated else self.rows_K > 0
         is_run_K = is_run_K & ~self._has_failed()
         streams = [
@@ -477,7 +316,7 @@ class CohortTuner:
             steps_K=torch.where(is_run_K, self.steps_K, 0),
             max_steps=self.stage.spec.max_steps_per_epoch,
             step_rows=self.stage.step_rows,
-            worker=self.setting.worker,
+            worker=self.context.worker,
         )
 
     def _give_up(self, slot: int, loss: float, where: str) -> None:
@@ -519,7 +358,7 @@ class CohortTuner:
             loss_P.sum(), list(tuned.values()), allow_unused=True, materialize_grads=True
         )
         gradients_PN = self._side_by_side(dict(zip(tuned, gradients, strict=True)))
-        if self.setting.worker.world > 1:
+        if self.context.worker.world > 1:
             # A sum, not a mean: each share is divided by the rows of all workers already.
             dist.all_reduce(gradients_PN)
         self._add_shrinkage(step.slots, gradients_PN)
@@ -527,7 +366,7 @@ class CohortTuner:
         self._decay_encoders(step.slots, shares_P)
         self.adam.step(step.slots, gradients_PN, shares_P)
         if self.beta.target is not None:
-            rows_P, nats_P = total(sums_PS[:, :2], self.setting.worker).unbind(dim=1)
+            rows_P, nats_P = total(sums_PS[:, :2], self.context.worker).unbind(dim=1)
             self.beta.follow(step.slots, rows_P, nats_P)
         return StepLoss(step.slots, loss_P.detach().tolist(), sums_PS)
 
@@ -594,22 +433,22 @@ class CohortTuner:
 
     def _losses(self, step: Step, weights: Weights) -> tuple[Tensor, Tensor]:
         """Return this worker's share of the loss of each present kernel, and its sums."""
-        setting, rows, index_B = self.setting, self.setting.train, step.index_B
-        device, segments = setting.worker.device, step.segments(setting.worker.device)
+        context, rows, index_B = self.context, self.context.train, step.index_B
+        device, segments = context.worker.device, step.segments(context.worker.device)
         h_BH, a_BA = rows.activations.of(index_B)
         noise_BC = noise.gaussian(rows.identity_n[index_B], step.streams_B, self.bank.shape.code)
         code = banks.encode(weights, a_BA, noise_BC.to(device), segments)
         if self.progress.phase == "compression":
-            logits_BT = setting.heads(h_BH) + banks.probe(weights, code.z_BC, segments)
+            logits_BT = context.heads(h_BH) + banks.probe(weights, code.z_BC, segments)
         else:
-            logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
+            logits_BT = banks.decode(weights, context.heads, h_BH, code.z_BC, segments)
         labels_BT, mask_BT = rows.labels_nT[index_B].to(device), rows.mask_nT[index_B].to(device)
         loss = bottleneck_loss(
             logits_BT,
             code.rate_B,
             labels_BT=labels_BT,
             mask_BT=mask_BT,
-            tasks=setting.tasks,
+            tasks=context.tasks,
             labelled_PT=step.labelled_PT.to(device),
             rows_P=step.rows_P.to(device),
             rows=segments,
@@ -622,7 +461,7 @@ class CohortTuner:
         """Validate the weights from before compression: the first candidate of every kernel."""
         everywhere_K = torch.ones(len(self.bank.names), dtype=torch.bool)
         if validated is None:
-            validated = valid_losses(self.start, self.level, self.setting, everywhere_K)
+            validated = valid_losses(self.start, self.level, self.context, everywhere_K)
         loss_K, is_known_K = validated
         for slot in torch.nonzero(is_known_K & ~loss_K.isfinite()).flatten().tolist():
             self._give_up(slot, float(loss_K[slot]), "the validation loss before tuning")
@@ -636,7 +475,7 @@ class CohortTuner:
     def _keep_the_best(self) -> None:
         """Validate the active kernels, keep what improved, and finish those out of patience."""
         progress = self.progress
-        loss_K, _ = valid_losses(self.bank, self.level, self.setting, progress.is_active_K)
+        loss_K, _ = valid_losses(self.bank, self.level, self.context, progress.is_active_K)
         where = f"the validation loss after epoch {progress.epoch}"
         for slot in torch.nonzero(~loss_K.isfinite()).flatten().tolist():
             self._give_up(slot, float(loss_K[slot]), where)
@@ -702,80 +541,3 @@ def present_rows(bank: Bank, slots: list[int]) -> Tensor:
     if slots == list(range(first, last + 1)):
         return bank.flat_KN[first : last + 1].detach()  # a view; a cohort is usually one block
     return bank.flat_KN[slots]
-
-
-@torch.no_grad()
-def valid_losses(bank: Bank, level: int, setting: Setting, wanted_K: Tensor) -> Validated:
-    """Return the validation loss of each wanted slot over all workers' rows; a collective call.
-
-    Args:
-        bank: K kernels.
-        level: level whose slots are read, a column of `slots_nL`.
-        setting: validation rows, towers, tasks and this worker.
-        wanted_K: slots to validate; the others have loss 0 and count as not known.
-    """
-    slots = len(bank.names)
-    # float64: a sum over millions of rows, compared between epochs to small differences.
-    sums_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
-    counts_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
-    rows, device = setting.valid, setting.worker.device
-    for batch in predicted_batches(bank, level, setting, rows, wanted_K):
-        index_B, present, segments = batch.index_B, batch.present, batch.segments
-        mask_BT = rows.mask_nT[index_B].to(device)
-        labels_BT = rows.labels_nT[index_B].to(device)
-        losses_BT = task_losses(batch.logits_BT, labels_BT, mask_BT, setting.tasks)
-        sums_KT[present] += slot_sums(losses_BT.double(), segments).cpu()
-        counts_KT[present] += slot_sums(mask_BT.double(), segments).cpu()
-    sums_KT, counts_KT = total(torch.stack([sums_KT, counts_KT]), setting.worker)
-    weights_T = torch.tensor([t.weight for t in setting.tasks], dtype=torch.float64)
-    loss_K = (weights_T * sums_KT / counts_KT.clamp(min=1)).sum(dim=1)
-    return Validated(loss_K, counts_KT.sum(dim=1) > 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictedBatch:
-    """Rows sorted by slot, and their kernels' predictions."""
-
-    index_B: Tensor
-    """Indices of the rows among this worker's."""
-    present: slice
-    """Slots from the first to the last that has rows here."""
-    segments: Segments
-    h_BH: Tensor
-    logits_BT: Tensor
-    code_BC: Tensor
-    """Each row's code, without noise."""
-    rate_B: Tensor
-    """Nats of each row's code."""
-
-
-@torch.no_grad()
-def predicted_batches(
-    bank: Bank, level: int, setting: Setting, rows: TuningRows, wanted_K: Tensor
-) -> Iterator[PredictedBatch]:
-    """Yield the wanted slots' rows under their kernels, without noise; a collective call.
-
-    Args:
-        bank: K kernels.
-        level: level whose slots are read, a column of `slots_nL`.
-        setting: towers and this worker; its own rows are not read.
-        rows: rows to predict.
-        wanted_K: slots whose rows are wanted.
-    """
-    for index_B, present, lengths_P in by_slot(
-        rows.slots_nL[:, level], wanted_K, batch_rows=_VALID_ROWS, worker=setting.worker
-    ):
-        h_BH, a_BA = rows.activations.of(index_B)
-        segments = Segments.of(lengths_P, setting.worker.device)
-        weights = banks.views(bank.flat_KN[present].contiguous(), bank.shape)
-        code = banks.encode(weights, a_BA, None, segments)
-        logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
-        yield PredictedBatch(
-            index_B=index_B,
-            present=present,
-            segments=segments,
-            h_BH=h_BH,
-            logits_BT=logits_BT,
-            code_BC=code.z_BC,
-            rate_B=code.rate_B,
-        )

@@ -47,7 +47,7 @@ from iak.schemas.predictions import BASE, IAK, PUBLISHED, metric_tasks
 from iak.schemas.tuning import CacheUse
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.integration.workers import StayingWorkers
-from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
+from tests.unit.iak.small import ALONE, SHAPE, context, moved_kernel, only, stage, tuning_rows
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def tuned_level(worker, cut=None):
         rows = [only(r, CUTS[cut](r) == bool(worker.rank)) for r in rows]
     bank = stack(SHAPE, {str(k): moved_kernel(k) for k in range(DOMAINS)})
     how = stage(shrink=0.01, max_epochs=4)
-    return CohortTuner(bank, level=1, stage=how, setting=setting(*rows, worker)).run(
+    return CohortTuner(bank, level=1, stage=how, context=context(*rows, worker)).run(
         report=lambda _: None
     )
 

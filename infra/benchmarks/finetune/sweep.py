@@ -46,7 +46,8 @@ from iak.pipeline.process import Worker
 from iak.pipeline.progress import worker_report
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.cohorts import tune_level
-from iak.pipeline.tuning.tune import CohortTuner, Setting
+from iak.pipeline.tuning.context import TuningContext
+from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.domain import POOLED
 from infra.benchmarks.specs import BenchFinetuneSpec
 
@@ -190,7 +191,7 @@ def _whole(
 ) -> tuple[list[int], float]:
     """Tune the whole bank from fresh kernels; return each domain's epochs, and the seconds."""
     spec, started = setup.spec, time.perf_counter()
-    setting = Setting(
+    context = TuningContext(
         heads=unwrap(through.model).heads,
         tasks=published_base.task_shapes(known.catalog),
         train=rows[0],
@@ -203,7 +204,7 @@ def _whole(
         stage=iak_variants.stage_of(
             setup, spec.domain, compression_epochs=0, max_epochs=spec.pooled.max_epochs
         ),
-        setting=setting,
+        context=context,
         report=lambda _: None,
     )
     at_most = min(spec.pooled.max_epochs, tuned.epochs)
@@ -213,7 +214,7 @@ def _whole(
 
 def _alone(setup: BenchSetup, slices: Slices) -> Slices:
     """Return slices of one kernel on the rows of `slices`, with as many rows per step."""
-    train = slices.setting.train
+    train = slices.context.train
     one = replace(train, slots_nL=torch.zeros_like(train.slots_nL))
     rows = setup.spec.batch_rows
     first = Bank(
@@ -224,8 +225,8 @@ def _alone(setup: BenchSetup, slices: Slices) -> Slices:
     stage = iak_variants.stage_of(
         setup, setup.spec.domain, compression_epochs=0, min_batch=rows, max_batch=rows
     )
-    alone = replace(slices.setting, train=one, valid=one)
-    return Slices(CohortTuner(first, level=1, stage=stage, setting=alone))
+    alone = replace(slices.context, train=one, valid=one)
+    return Slices(CohortTuner(first, level=1, stage=stage, context=alone))
 
 
 def _mean_epochs(known: Known, epochs_K: Sequence[int]) -> float:

@@ -12,7 +12,7 @@ from iak.pipeline.iak.kernel import KernelShape, fresh
 from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.process import Worker
-from iak.pipeline.tuning.tune import Setting, Stage
+from iak.pipeline.tuning.context import Stage, TuningContext
 from iak.schemas.job import StageSpec
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
@@ -116,8 +116,8 @@ def standard():
     return Standardizer(mean_A=mean, scale_A=1 + mean.abs(), reads_x=True)
 
 
-def setting(train, valid, worker=ALONE):
-    return Setting(heads=small_heads(), tasks=TASKS, train=train, valid=valid, worker=worker)
+def context(train, valid, worker=ALONE):
+    return TuningContext(heads=small_heads(), tasks=TASKS, train=train, valid=valid, worker=worker)
 
 
 def stage(*, step_rows=64, beta=1e-3, seed=5, starts_live=False, **changes):

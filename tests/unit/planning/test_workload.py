@@ -14,7 +14,7 @@ from iak.pipeline.planning.module_cost import module_cost
 from iak.pipeline.planning.workload import workload
 from iak.pipeline.sharding.placement_search import Wanted
 from iak.pipeline.tuning.cohorts import cohorts_of
-from iak.pipeline.tuning.tune import Stage
+from iak.pipeline.tuning.context import Stage
 from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec
 from iak.schemas.plan import PlacementRuleSpec
 from tests.dlrm_log import dlrm_catalog

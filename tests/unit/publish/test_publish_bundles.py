@@ -18,7 +18,7 @@ from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tu
 from iak.pipeline.stats.auc import auc
 from iak.pipeline.tuning.finetune import Finetuned, Level
 from iak.pipeline.tuning.gate_rows import PairedRows
-from iak.pipeline.tuning.tune import Tuned
+from iak.pipeline.tuning.tuned_kernels import Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow

@@ -12,14 +12,14 @@ from iak.pipeline.iak.kernel import fresh
 from iak.pipeline.model.loss import task_losses
 from iak.pipeline.stats.shrinkage import kept_shares
 from iak.pipeline.tuning.borrow import borrow
-from iak.pipeline.tuning.tune import predicted_batches
-from tests.unit.iak.small import SHAPE, TASKS, moved_kernel, only, setting
+from iak.pipeline.tuning.validation import predicted_batches
+from tests.unit.iak.small import SHAPE, TASKS, context, moved_kernel, only
 from tests.unit.tuning.test_tune import NAMES, TRAIN, VALID, tune
 from tests.unit.workers import on_threads
 
 PARENTS = stack(SHAPE, {name: fresh(SHAPE, seed=0) for name in NAMES})
 LEVEL = 1
-AROUND = setting(TRAIN, VALID)
+AROUND = context(TRAIN, VALID)
 ALL = torch.ones(len(NAMES), dtype=torch.bool)
 
 
@@ -79,7 +79,7 @@ def test_a_kernel_that_did_not_move_borrows_nothing_and_decides_nothing():
 
 
 def test_without_validation_rows_the_parents_kernel_is_all_that_is_known():
-    done = borrowed(setting(TRAIN, only(VALID, VALID.slots_nL[:, LEVEL] != 1)))
+    done = borrowed(context(TRAIN, only(VALID, VALID.slots_nL[:, LEVEL] != 1)))
     assert done.own_share["b"] == 0
     assert torch.equal(done.bank.flat_KN[1], PARENTS.flat_KN[1])
 
@@ -105,7 +105,7 @@ def test_two_workers_with_half_the_rows_each_keep_the_shares_of_one():
 
     def on_part(worker):
         part = only(VALID, torch.arange(len(VALID)) % worker.world == worker.rank)
-        return borrowed(setting(TRAIN, part, worker)).own_share
+        return borrowed(context(TRAIN, part, worker)).own_share
 
     one, other = on_threads(on_part, 2)
     assert one == other

@@ -26,7 +26,7 @@ from iak.pipeline.tuning.checkpoint import (
     remove_checkpoint,
 )
 from iak.pipeline.tuning.information import InformationPoint
-from iak.pipeline.tuning.tune import Tuned
+from iak.pipeline.tuning.tuned_kernels import Tuned
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel
 from tests.unit.workers import CPU, on_threads
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.tuning import cohorts
 from iak.pipeline.tuning.cohorts import cohorts_of, tune_level
-from iak.pipeline.tuning.tune import Tuned, valid_losses
-from tests.unit.iak.small import SHAPE, moved_kernel, normal, setting, stage, tuning_rows
+from iak.pipeline.tuning.tuned_kernels import Tuned
+from iak.pipeline.tuning.validation import valid_losses
+from tests.unit.iak.small import SHAPE, context, moved_kernel, normal, stage, tuning_rows
 
 NAMES = ("a", "b", "c", "d", "e")
 SIZES = (120, 90, 64, 30, 9)
@@ -30,7 +31,7 @@ def tune(events=None, save=lambda _level, _tuner: None, **changes):
     given = ("tuned", "current", "may_begin")
     others = {n: changes.pop(n) for n in given if n in changes}
     return tune_level(
-        start(), level=1, stage=stage(**changes), setting=setting(TRAIN, VALID),
+        start(), level=1, stage=stage(**changes), context=context(TRAIN, VALID),
         report=(events if events is not None else []).append, save=save, **others,
     )  # fmt: skip
 
@@ -128,13 +129,13 @@ def test_nothing_tuned_yet_takes_kernels_in_their_order():
 @pytest.mark.parametrize("step_rows", [20, 10**6])
 def test_a_kernel_starts_where_it_validates_better(step_rows):
     one, other = start(), stack(SHAPE, {name: moved_kernel(13) for name in NAMES})
-    around = setting(TRAIN, VALID)
+    around = context(TRAIN, VALID)
     everywhere_K = torch.ones(5, dtype=torch.bool)
     one_K, other_K = (valid_losses(b, 1, around, everywhere_K)[0] for b in (one, other))
     is_other_K = other_K < one_K
     assert 0 < int(is_other_K.sum()) < 5
     result = tune_level(
-        one, level=1, stage=stage(step_rows=step_rows, lr=1e-12), setting=around,
+        one, level=1, stage=stage(step_rows=step_rows, lr=1e-12), context=around,
         report=lambda _: None, rival=other,
     )  # fmt: skip
     assert result.start_loss == pytest.approx(torch.minimum(one_K, other_K).tolist(), rel=1e-6)

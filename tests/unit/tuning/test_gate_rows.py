@@ -13,7 +13,7 @@ from iak.pipeline.iak import kernel
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.model.loss import probabilities, task_losses
 from iak.pipeline.tuning.gate_rows import collect_gate_rows
-from tests.unit.iak.small import SHAPE, TASKS, moved_kernel, only, setting, tuning_rows
+from tests.unit.iak.small import SHAPE, TASKS, context, moved_kernel, only, tuning_rows
 from tests.unit.workers import on_threads
 
 NAMES = ("a", "b", "c")
@@ -32,7 +32,7 @@ def rows_of(count=ROWS, seed=4):
 
 def judged_by(*parts, rival=None):
     """What each worker gets of the gate, where each brings its part of the rows."""
-    whole = setting(parts[0], parts[0])  # made before the threads: its heads follow torch's seed
+    whole = context(parts[0], parts[0])  # made before the threads: its heads follow torch's seed
 
     def ask(worker):
         own = dataclasses.replace(whole, worker=worker)
@@ -74,7 +74,7 @@ def assert_columns(columns, expected):
 @pytest.mark.parametrize("slot", range(3))
 def test_a_kernel_s_rows_are_those_of_its_domain_under_base_and_candidate(found, slot):
     """The candidate is the kernel run alone, without noise."""
-    rows, heads = rows_of(), setting(rows_of(), rows_of()).heads
+    rows, heads = rows_of(), context(rows_of(), rows_of()).heads
     places = torch.nonzero(rows.slots_nL[:, 1] == slot).flatten()
     h_BH, a_BA = rows.activations.of(places)
     labels_BT, mask_BT = rows.labels_nT[places], rows.mask_nT[places]

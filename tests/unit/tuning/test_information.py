@@ -11,7 +11,7 @@ from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.tuning import tune as tuning
 from iak.pipeline.tuning.information import InformationPoint, information_sums, point_of
 from iak.pipeline.tuning.tune import CohortTuner
-from tests.unit.iak.small import SHAPE, only, setting, stage
+from tests.unit.iak.small import SHAPE, context, only, stage
 from tests.unit.tuning.test_tune import (
     NAMES,
     SIZES,
@@ -132,8 +132,8 @@ def test_two_workers_with_half_the_rows_each_have_the_points_of_one():
 
     def on_part(worker):
         part = only(TRAIN, torch.arange(len(TRAIN)) % worker.world == worker.rank)
-        around = setting(part, VALID, worker)
-        whole = CohortTuner(stack(SHAPE, parents()), level=1, stage=how, setting=around)
+        around = context(part, VALID, worker)
+        whole = CohortTuner(stack(SHAPE, parents()), level=1, stage=how, context=around)
         return whole.run(report=lambda _: None).path
 
     one, other = on_threads(on_part, 2)

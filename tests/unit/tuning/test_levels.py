@@ -24,10 +24,11 @@ from iak.pipeline.tuning.levels import (
     rivals_of,
     tune_levels,
 )
-from iak.pipeline.tuning.tune import CohortTuner, valid_losses
+from iak.pipeline.tuning.tune import CohortTuner
+from iak.pipeline.tuning.validation import valid_losses
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.task import DomainSpec
-from tests.unit.iak.small import SHAPE, moved_kernel, only, setting, stage, tuning_rows
+from tests.unit.iak.small import SHAPE, context, moved_kernel, only, stage, tuning_rows
 from tests.unit.workers import on_threads
 
 CITIES = ("city=p", "city=q")
@@ -56,8 +57,8 @@ def three_levels(count, seed):
 
 
 TRAIN, VALID = three_levels(240, 1), three_levels(160, 2)
-AROUND = setting(TRAIN, VALID)
-UNTUNED = setting(only(TRAIN, torch.zeros(len(TRAIN), dtype=torch.bool)), VALID)
+AROUND = context(TRAIN, VALID)
+UNTUNED = context(only(TRAIN, torch.zeros(len(TRAIN), dtype=torch.bool)), VALID)
 """Without a training row no kernel moves: the levels end as they start."""
 
 
@@ -268,7 +269,7 @@ def test_a_run_may_tune_some_domains_alone_and_the_pooled_kernel_with_them():
 
 def test_what_is_left_as_it_is_serves_as_the_start_of_what_is_below(tmp_path):
     live = {POOLED: moved_kernel(0), "city=p": moved_kernel(3)}
-    around = setting(
+    around = context(
         only(one_shop(TRAIN), torch.zeros(len(TRAIN), dtype=torch.bool)), one_shop(VALID)
     )
     some = NAMES.only([SHOPS[0]])
@@ -360,7 +361,7 @@ def tune_in_order(folder, order, **how):
     """Tune the levels with cohorts that begin in this order; return names and levels."""
     asked = plan(folder, **{**SMALL_STEPS, **how})
     names = begun_in_order(COUNTED, order, [asked.pooled, asked.domain, asked.domain])
-    around = setting(in_slots(TRAIN, names), in_slots(VALID, names))
+    around = context(in_slots(TRAIN, names), in_slots(VALID, names))
     return names, tune_levels(asked, names, around, lambda _: None)
 
 
@@ -512,7 +513,7 @@ def test_workers_whose_clocks_differ_begin_the_same_cohorts(tmp_path, monkeypatc
 
     def tune_on(worker):
         clock.own.moment = deadline + timedelta(seconds=worker.rank - 1)
-        return tune(tmp_path, deadline=deadline, around=setting(TRAIN, VALID, worker))
+        return tune(tmp_path, deadline=deadline, around=context(TRAIN, VALID, worker))
 
     for pooled, cities, shops in on_threads(tune_on, 2):
         assert pooled.bank.names == (POOLED,)

@@ -8,14 +8,14 @@ from iak.pipeline.iak.kernel import fresh, run
 from iak.pipeline.model.loss import task_losses
 from iak.pipeline.tuning import probe
 from iak.pipeline.tuning.probe import outside_losses
-from tests.unit.iak.small import SHAPE, TASKS, moved_kernel, only, setting, tuning_rows
+from tests.unit.iak.small import SHAPE, TASKS, context, moved_kernel, only, tuning_rows
 from tests.unit.workers import on_threads
 
 LEVEL = 1
 KERNELS = {"a": moved_kernel(0), "b": fresh(SHAPE, seed=0), "c": moved_kernel(2)}
 BANK = stack(SHAPE, KERNELS)
 ROWS = tuning_rows(300, 3)
-AROUND = setting(ROWS, ROWS)
+AROUND = context(ROWS, ROWS)
 
 
 def row_losses(logits):
@@ -63,7 +63,7 @@ def test_the_probe_stands_a_row_is_in_it_by_its_key_alone(monkeypatch):
 def test_two_workers_with_half_the_rows_each_measure_what_one_does():
     def on_part(worker):
         part = only(ROWS, torch.arange(len(ROWS)) % worker.world == worker.rank)
-        return outside_losses(BANK, LEVEL, setting(part, part, worker), part)
+        return outside_losses(BANK, LEVEL, context(part, part, worker), part)
 
     one, other = on_threads(on_part, 2)
     assert one == other

@@ -15,14 +15,15 @@ from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, fresh
 from iak.pipeline.iak.loss import bottleneck_loss
 from iak.pipeline.model.loss import task_losses
-from iak.pipeline.tuning.tune import CohortTuner, valid_losses
+from iak.pipeline.tuning.tune import CohortTuner
+from iak.pipeline.tuning.validation import valid_losses
 from tests.unit.iak.small import (
     SHAPE,
     TASKS,
+    context,
     moved_kernel,
     normal,
     only,
-    setting,
     stage,
     tuning_rows,
 )
@@ -42,7 +43,7 @@ def parents():
 def tuner(kernels=None, *, train=TRAIN, valid=VALID, level=1, **changes):
     return CohortTuner(
         stack(SHAPE, kernels or parents()), level=level, stage=stage(**changes),
-        setting=setting(train, valid),
+        context=context(train, valid),
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def all_losses(bank, around):
 
 def tuned_alone(name, start, *, epochs, **changes):
     """One domain by `kernel.run` and torch's Adam, its rows and steps spelled out."""
-    how, slot, around = stage(**changes), NAMES.index(name), setting(TRAIN, VALID)
+    how, slot, around = stage(**changes), NAMES.index(name), context(TRAIN, VALID)
     rows = only(TRAIN, TRAIN.slots_nL[:, 1] == slot)
     count = steps_of(len(rows), how)
     weights = {n: w.clone() for n, w in start.items()}
@@ -157,7 +158,7 @@ def same(one, other):
 def test_tuning_learns_and_keeps_the_epoch_that_validated_best():
     kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
     done = tune(kernels, max_epochs=12, lr=0.02)
-    losses, _ = all_losses(done.bank, setting(TRAIN, VALID))
+    losses, _ = all_losses(done.bank, context(TRAIN, VALID))
     assert losses.tolist() == pytest.approx(done.best_loss, abs=1e-7)
     assert all(best < start for best, start in zip(done.best_loss, done.start_loss, strict=True))
 
@@ -181,7 +182,7 @@ def test_a_domain_that_never_validates_better_keeps_its_ancestors_weights_exactl
 @pytest.mark.parametrize("compression_epochs", [0, 2])
 def test_the_untouched_loss_is_that_of_the_weights_it_stands_for(compression_epochs):
     done = tune(compression_epochs=compression_epochs)
-    untouched, _ = all_losses(stack(SHAPE, parents()), setting(TRAIN, VALID))
+    untouched, _ = all_losses(stack(SHAPE, parents()), context(TRAIN, VALID))
     assert done.start_loss == untouched.tolist()
 
 
@@ -266,7 +267,7 @@ def test_an_epoch_that_is_left_early_has_moved_only_the_kernels_of_its_steps():
 
 def test_two_tuners_of_the_same_kernels_move_them_both():
     one = tuner(compression_epochs=0)
-    other = one.on(setting(only(TRAIN, TRAIN.slots_nL[:, 1] == 1), VALID))
+    other = one.on(context(only(TRAIN, TRAIN.slots_nL[:, 1] == 1), VALID))
     assert other.rows_K.tolist() == [0, SIZES[1], 0]
     steps = list(other.epoch(0))
     assert sum(step.kernels for step in steps) == steps_of(SIZES[1], one.stage)
@@ -387,9 +388,9 @@ def test_all_workers_give_up_the_same_kernel_although_one_alone_saw_it_break():
     def tuned_on(worker):
         mine = worker.rank == 0
         train = labels_of_b(TRAIN, ENDLESS) if mine else TRAIN
-        around = setting(only(train, is_first == mine), only(VALID, first_valid == mine), worker)
+        around = context(only(train, is_first == mine), only(VALID, first_valid == mine), worker)
         how = stage(compression_epochs=1, max_epochs=2)
-        together = CohortTuner(stack(SHAPE, parents()), level=1, stage=how, setting=around)
+        together = CohortTuner(stack(SHAPE, parents()), level=1, stage=how, context=around)
         return together.run(report=lambda _: None)
 
     one, other = on_threads(tuned_on, 2)
@@ -409,16 +410,16 @@ def test_where_all_kernels_diverge_all_are_as_they_started():
 def test_a_level_without_domains_is_done_at_once():
     empty = CohortTuner(
         stack(SHAPE, {}), level=1, stage=stage(),
-        setting=setting(only(TRAIN, TRAIN.slots_nL[:, 1] < 0), VALID),
+        context=context(only(TRAIN, TRAIN.slots_nL[:, 1] < 0), VALID),
     )  # fmt: skip
     nobody = dataclasses.replace(VALID, slots_nL=torch.full_like(VALID.slots_nL, -1))
-    empty.setting = dataclasses.replace(empty.setting, valid=nobody)
+    empty.context = dataclasses.replace(empty.context, valid=nobody)
     done = empty.run(report=lambda _: None)
     assert (done.bank.names, done.best_loss, done.epochs) == ((), [], 0)
 
 
 def test_validation_is_a_plain_mean_over_labelled_rows():
-    bank, around = stack(SHAPE, parents()), setting(TRAIN, VALID)
+    bank, around = stack(SHAPE, parents()), context(TRAIN, VALID)
     result, is_known = all_losses(bank, around)
     for slot in range(3):
         rows = only(VALID, VALID.slots_nL[:, 1] == slot)
