@@ -3,6 +3,8 @@
 Each is a collective call: every worker makes it, in the same order.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -45,6 +47,19 @@ def gathered(value: T, worker: Worker) -> list[T]:
     values: list[T | None] = [None] * worker.world
     dist.all_gather_object(values, value)
     return cast("list[T]", values)
+
+
+def total_counts(counts: Mapping[str, int], worker: Worker) -> Counter[str]:
+    """Return the sum over workers of each name's count; a collective call.
+
+    Args:
+        counts: this worker's counts, by names that need not be the same on every worker.
+        worker: this process.
+    """
+    summed: Counter[str] = Counter()
+    for part in gathered(dict(counts), worker):
+        summed.update(part)
+    return summed
 
 
 def total(values: Tensor, worker: Worker) -> Tensor:

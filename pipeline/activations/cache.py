@@ -44,8 +44,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iak.pipeline.data.feature_keys import FeatureKeys
-from iak.pipeline.errors import PipelineError
+from iak.pipeline.errors import Busy, PipelineError
 from iak.pipeline.files import is_part, putting_file
+from iak.pipeline.lock import one_writer
 from iak.pipeline.storage.store import Store, open_store
 
 FORMAT = 5
@@ -260,6 +261,14 @@ class ActivationCache:
             if _remove(path):
                 excess -= size
                 self.usage.entries_evicted += 1
+
+    def keep_to_budget(self, budget_bytes: int) -> None:
+        """Evict entries beyond the budget, unless another run does so now or this user may not."""
+        try:
+            with one_writer(self.folder, waits=False):
+                self.evict(budget_bytes)
+        except (Busy, OSError) as error:
+            _log.info("the activation cache is not kept to its budget now: %s", error)
 
     def _all_files(self) -> Iterator[Path]:
         """Yield every file one folder down, unfinished ones as well."""

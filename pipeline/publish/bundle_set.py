@@ -24,7 +24,7 @@ from iak.pipeline.iak.kernel import PROBE
 from iak.pipeline.publish.bundle import MANIFEST, Bundle, read_bundle
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.publish.publish_bundles import STANDARD
-from iak.pipeline.tuning.finetune import Live
+from iak.pipeline.tuning.work import Live
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BundleManifest

@@ -16,8 +16,8 @@ from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.gauc_harm import gauc_of, held_by_gauc
 from iak.pipeline.stats.clusters import mean_and_error
-from iak.pipeline.tuning.finetune import Level
 from iak.pipeline.tuning.gate_rows import PairedRows
+from iak.pipeline.tuning.work import Level
 from iak.schemas.chain import ChainState, ChainVerdict
 from iak.schemas.job import GateSpec
 from iak.schemas.predictions import MetricTask

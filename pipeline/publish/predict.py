@@ -20,6 +20,7 @@ from iak.pipeline.activations.represent import DTYPES, represent_rows
 from iak.pipeline.base import published_base
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.collectives import total_counts
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.unseen import UnseenIds
@@ -32,7 +33,6 @@ from iak.pipeline.model.protocol import unwrap_frozen
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_bundle_set
-from iak.pipeline.tuning.finetune import gathered
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.prediction import GateSummary, PredictionResult
@@ -99,7 +99,7 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionR
     if base.digest() != before:
         raise PipelineError("tables or trunk changed while they were evaluated; the result is void")
     shares = {
-        split: UnseenIds.of_counts(gathered(Counter(counted.counts()), worker)).shares()
+        split: UnseenIds.of_counts(total_counts(counted.counts(), worker)).shares()
         for split, counted in unseen.items()
     }
     gate = None
@@ -107,7 +107,10 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionR
         verdicts = zip(kernels.bundles.names, kernels.bundles.verdicts, strict=True)
         gate = {name: _gate_summary(verdict) for name, verdict in verdicts}
     return PredictionResult(
-        contract=dict(gathered(contract, worker)), digest=before.combined, unseen=shares, gate=gate
+        contract=dict(total_counts(contract, worker)),
+        digest=before.combined,
+        unseen=shares,
+        gate=gate,
     )
 
 

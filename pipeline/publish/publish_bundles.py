@@ -15,7 +15,7 @@ from iak.pipeline.publish.diagnostics import code_of, curves_of, mean_rate, path
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
-from iak.pipeline.tuning.finetune import Finetuned, Level
+from iak.pipeline.tuning.work import Finetuned, Level
 from iak.schemas.job import GateSpec
 from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.manifest import BundleSettings, StatisticsEntry

@@ -41,7 +41,8 @@ from iak.pipeline.runs.record import OpenRecord, run_record, versions
 from iak.pipeline.runs.stored_run import ACTIVATIONS, local_cache, local_run
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.context import Stage
-from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
+from iak.pipeline.tuning.finetune import finetune
+from iak.pipeline.tuning.work import SPLITS, ActivationCacheConfig, FinetuneWork, Live
 from iak.schemas.job import DomainStageSpec, FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
 from iak.schemas.log_snapshot import DataWindow

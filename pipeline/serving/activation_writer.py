@@ -13,6 +13,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from iak.pipeline.activations.cache import ActivationCache
+from iak.pipeline.activations.cache_keys import activations_scope
 from iak.pipeline.activations.represent import DTYPES
 from iak.pipeline.activations.standardizer import Standardizer
 from iak.pipeline.base.frozen_base import FrozenBase
@@ -20,7 +21,6 @@ from iak.pipeline.data.feature_keys import feature_keys
 from iak.pipeline.publish.bundle import read_manifest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.publish.bundle_set import live_kernels
-from iak.pipeline.tuning.finetune import activations_scope, keep_to_budget
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
 
 
@@ -106,7 +106,7 @@ class ActivationWriter:
         """Finish writing; the first worker keeps the cache to its budget."""
         self.cache.close()
         if is_first:
-            keep_to_budget(self.cache, config.budget_bytes)
+            self.cache.keep_to_budget(config.budget_bytes)
 
 
 def kernel_of(bundles: Path) -> KernelSpec:

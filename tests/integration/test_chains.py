@@ -13,7 +13,8 @@ from iak.pipeline.process import run_on_workers
 from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.publish.predict import PredictWork, predict
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
-from iak.pipeline.tuning.finetune import Live, finetune
+from iak.pipeline.tuning.finetune import finetune
+from iak.pipeline.tuning.work import Live
 from iak.schemas.domain import POOLED
 from iak.schemas.job import ChainSpec, GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow

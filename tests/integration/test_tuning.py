@@ -31,14 +31,9 @@ from iak.pipeline.sharding.placement_rule import as_document, plan_tables
 from iak.pipeline.sharding.shard import dense_state, unwrap
 from iak.pipeline.tuning import checkpoint
 from iak.pipeline.tuning.checkpoint import CHECKPOINT, PREVIOUS, TuningCheckpoint
-from iak.pipeline.tuning.finetune import (
-    SPLITS,
-    ActivationCacheConfig,
-    FinetuneWork,
-    Live,
-    finetune,
-)
+from iak.pipeline.tuning.finetune import finetune
 from iak.pipeline.tuning.tune import CohortTuner
+from iak.pipeline.tuning.work import SPLITS, ActivationCacheConfig, FinetuneWork, Live
 from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow
 from iak.schemas.manifest import BundleSettings

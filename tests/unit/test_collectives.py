@@ -1,11 +1,13 @@
 """Sums and maxima over workers are those of all values, and the same on every worker."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.collectives import greatest, most, total
+from iak.pipeline.collectives import greatest, most, total, total_counts
 from iak.pipeline.process import Worker
 from tests.unit.workers import CPU, on_threads
 
@@ -49,3 +51,16 @@ def test_one_worker_needs_no_process_group():
     values = torch.tensor([3.0])
     assert total(values, ALONE) is values
     assert most(3, ALONE) == 3
+
+
+@given(
+    values=st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)), min_size=1, max_size=4
+    )
+)
+def test_counts_are_summed_by_name_and_a_name_that_a_worker_lacks_counts_as_none(values):
+    expected = Counter()
+    for part in values:
+        expected.update(part)
+    told = on_threads(lambda w: total_counts(values[w.rank], w), len(values))
+    assert told == [expected] * len(values)

@@ -22,7 +22,7 @@ from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished
-from iak.pipeline.tuning.finetune import SPLITS
+from iak.pipeline.tuning.work import SPLITS
 from iak.schemas.base import Settings
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
 from iak.schemas.predictions import PREDICTIONS

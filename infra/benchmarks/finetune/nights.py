@@ -22,14 +22,9 @@ from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.events import AnyEvent, Report
 from iak.pipeline.process import Worker
 from iak.pipeline.progress import worker_report
-from iak.pipeline.tuning.finetune import (
-    ActivationCacheConfig,
-    Finetuned,
-    FinetuneWork,
-    Live,
-    finetune,
-)
+from iak.pipeline.tuning.finetune import finetune
 from iak.pipeline.tuning.gate_rows import PairedRows
+from iak.pipeline.tuning.work import ActivationCacheConfig, Finetuned, FinetuneWork, Live
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
 

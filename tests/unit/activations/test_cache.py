@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from iak.pipeline.activations.cache import ActivationCache, key_of
+from iak.pipeline.lock import one_writer
 
 KEY = key_of(what="test")
 SCOPE = KEY[:16]
@@ -113,6 +114,16 @@ def test_the_entries_not_used_for_longest_go_first(tmp_path):
     store.evict(2 * paths[0].stat().st_size)
     assert [path.exists() for path in paths] == [True, False, False, True]
     assert store.usage.entries_evicted == 2
+
+
+def test_a_cache_is_kept_to_its_budget_unless_another_run_does_so_now(tmp_path):
+    kept(tmp_path, some())
+    store = ActivationCache(tmp_path)
+    with one_writer(tmp_path, waits=False):
+        store.keep_to_budget(0)
+    assert entry(tmp_path).exists()
+    store.keep_to_budget(0)
+    assert not entry(tmp_path).exists()
 
 
 def test_a_standardisation_that_is_used_is_not_evicted_first(tmp_path):

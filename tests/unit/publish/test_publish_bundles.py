@@ -16,9 +16,9 @@ from iak.pipeline.publish.bundle import read_bundle
 from iak.pipeline.publish.bundle_set import live_kernels, read_bundle_set
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.tuning.finetune import Finetuned, Level
 from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.pipeline.tuning.tuned_kernels import Tuned
+from iak.pipeline.tuning.work import Finetuned, Level
 from iak.schemas.domain import Domain
 from iak.schemas.job import GateSpec, KernelSpec
 from iak.schemas.log_snapshot import DataWindow
