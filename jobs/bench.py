@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from iak.jobs import _figures
+from iak.jobs._figures_bench import picture_of
 from iak.jobs._progress import console, print_event
 from iak.jobs._tables import show_facts, show_table
+from iak.jobs.figures import Picture, draw
 from iak.pipeline.events import AnyEvent, Event, Report
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.load import load_catalog
@@ -18,6 +19,8 @@ from iak.schemas.bench import BenchScalingSpec, BenchShardingSpec, BenchSpec
 from iak.schemas.record import BenchmarkRecord, BenchmarkResult, Target
 
 Measure = Callable[[Report], BenchmarkResult]
+PictureOf = Callable[[BenchmarkRecord], Picture]
+"""Returns how a record is drawn."""
 MISSED = 1
 _IN_THE_RECORD = {
     "quality": {
@@ -31,13 +34,15 @@ _IN_THE_RECORD = {
 
 def main(spec: BenchSpec) -> int:
     """Run `iak bench NAME`."""
-    command = shlex.join(["iak", *sys.argv[1:]])
+    measure: Measure
     match spec:
         case BenchShardingSpec():
-            return run_benchmark("sharding", spec, lambda report: _sharding(spec, report), command)
+            name, measure = "sharding", lambda report: _sharding(spec, report)
         case BenchScalingSpec():
-            return run_benchmark("scaling", spec, lambda report: _scaling(spec, report), command)
-    raise TypeError(f"iak bench has no benchmark of {type(spec).__name__}")
+            name, measure = "scaling", lambda report: _scaling(spec, report)
+        case _:
+            raise TypeError(f"iak bench has no benchmark of {type(spec).__name__}")
+    return run_benchmark(name, spec, measure, picture_of, shlex.join(["iak", *sys.argv[1:]]))
 
 
 def _sharding(spec: BenchShardingSpec, report: Report) -> BenchmarkResult:
@@ -59,13 +64,16 @@ def _scaling(spec: BenchScalingSpec, report: Report) -> BenchmarkResult:
     return scaling.measure(spec, report)
 
 
-def run_benchmark(name: str, spec: BenchSpec, measure: Measure, command: str) -> int:
+def run_benchmark(
+    name: str, spec: BenchSpec, measure: Measure, picture_of: PictureOf, command: str
+) -> int:
     """Measure, show the result, and write it.
 
     Args:
         name: name of the benchmark, and of its files in `spec.out`: NAME.json and NAME.png.
         spec: its settings, which the record keeps.
         measure: called once with a function that shows progress.
+        picture_of: called with the record.
         command: the command that the user typed, for the record.
 
     Returns:
@@ -75,7 +83,7 @@ def run_benchmark(name: str, spec: BenchSpec, measure: Measure, command: str) ->
     record = record_of(name, spec, measure, command)
     path, picture = spec.out / f"{name}.json", spec.out / f"{name}.png"
     put_file(path, record.model_dump_json(indent=1) + "\n")
-    _figures.draw(record, picture)
+    draw(record, picture_of(record), picture)
     show(record)
     console.print(f"record: {path}\npicture: {picture}")
     is_missed = any(not target.is_met for target in record.targets)

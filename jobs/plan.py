@@ -369,7 +369,7 @@ def _write(spec: PlanSpec, work: Workload, answers: Sequence[Assessment]) -> Non
         }
         _to_file(spec.json_out, json.dumps(document, indent=1))
     if spec.picture:
-        from iak.jobs._figures import draw_plan
+        from iak.jobs._figures_plan import draw_plan
 
         draw_plan(answers[0].estimate, spec.picture)
         console.print(f"picture: {spec.picture}", highlight=False)

@@ -167,7 +167,7 @@ Line = JsonObject
 The columns are those of the benchmark and of the version that ran it. `BenchmarkRecord.lines` reads
 them as a type.
 """
-L = TypeVar("L", bound=View)
+L = TypeVar("L", bound=Spec)
 
 
 class BenchmarkResult(Spec):

@@ -51,6 +51,11 @@ class SharesLine(_CaseLine):
     table: Literal["shares of a measured step"] = "shares of a measured step"
     kind: Literal["measured"] = "measured"
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Return the share of each part."""
+        return dict(self.__pydantic_extra__)
+
 
 class BytesLine(BenchmarkLine):
     """The bytes of a collective that were counted, and those that the simulation assumes."""

@@ -130,8 +130,10 @@ def _run_benchmark(name: str, words: Sequence[str], start: Start | None) -> int:
 
     def measured(spec: BaseModel) -> int:
         assert isinstance(spec, BenchSpec)
+        from infra.benchmarks.figures import picture_of
+
         measure = importlib.import_module(f"infra.benchmarks.{name}").measure
-        return run_benchmark(name, spec, lambda report: measure(spec, report), typed)
+        return run_benchmark(name, spec, lambda report: measure(spec, report), picture_of, typed)
 
     try:
         return run_command(command, words, start or measured)

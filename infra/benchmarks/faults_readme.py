@@ -12,7 +12,7 @@ from pathlib import Path
 
 from iak.schemas.record import BenchmarkRecord
 from infra.benchmarks.readme import table_of
-from infra.benchmarks.readme_lines import FaultLine
+from infra.benchmarks.record_lines import FaultLine
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "tests" / "faults" / "README.md"
@@ -87,6 +87,7 @@ def _cells(fault: FaultLine, earlier: Sequence[FaultLine]) -> list[str]:
 def _with_total(faults: Sequence[FaultLine]) -> list[FaultLine]:
     """Return the classes, and their sums as one more."""
     total = FaultLine(
+        table="",
         fault=_ALL,
         where="",
         injected=sum(fault.injected for fault in faults),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from iak.schemas.record import BenchmarkRecord, Target
-from infra.benchmarks.readme_lines import (
+from infra.benchmarks.record_lines import (
     AdaptersLine,
     BankLine,
     DifferenceLine,

@@ -10,6 +10,7 @@ import pytest
 from iak.jobs import bench, cli
 from iak.schemas.bench import BenchScalingSpec, BenchShardingSpec
 from iak.schemas.record import BenchmarkRecord, BenchmarkResult, Target
+from iak.schemas.scaling_result import MeasuredLine, SimulatedLine
 
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs" / "bench"
 SPECS = {"scaling": BenchScalingSpec, "sharding": BenchShardingSpec}
@@ -29,12 +30,19 @@ LINES = {
         line
         for scaling in ("strong", "weak")
         for line in (
-            {"table": "measured", "workload": "tuning", "scaling": scaling, "workers": 1,
-             "efficiency": 1.0},
-            {"table": "shares of a measured step", "workload": "tuning", "scaling": scaling,
-             "workers": 1, "input": 0.1, "compute": 0.5, "waiting": 0.1, "allreduce": 0.3},
-            {"table": "simulated", "workload": "tuning", "scaling": scaling, "workers": 4,
-             "link_gb_per_s": 1.25, "efficiency": 0.5},
+            MeasuredLine(
+                workload="tuning", scaling=scaling, workers=1, efficiency=1.0, rows_a_worker=8.0,
+                step_ms=2.0, rows_per_s=4_000, slowest_over_fastest_slice=1.0, sent_kib_a_step=0.0,
+                sent_kib_by_collective={}, collectives_a_step={}, profiled_step_ms=3.0,
+            ).as_row(),
+            {"table": "shares of a measured step", "kind": "measured", "workload": "tuning",
+             "scaling": scaling, "workers": 1, "input": 0.1, "compute": 0.5, "waiting": 0.1,
+             "allreduce": 0.3},
+            SimulatedLine(
+                workload="tuning", scaling=scaling, workers=4, link_gb_per_s=1.25, efficiency=0.5,
+                rows_a_worker=8, step_ms=4.0, rows_per_s=8_000, input=0.1, compute=0.4,
+                collectives=0.5, shares={}, sent_kib_a_step=1.0, link_beats_loopback=False,
+            ).as_row(),
         )
     ],
 }  # fmt: skip

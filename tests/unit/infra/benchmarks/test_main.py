@@ -28,10 +28,12 @@ LINES = {
     ],
     "finetune": [
         {"table": "variants", "variant": "a", "what": "w", "rows_per_s": 10, "times_a": 1.0,
-         "tables_mib": 5.0, "optimiser_mib": 1.0},
+         "times_a_with_cache_pass": None, "slowest_over_fastest_slice": 1.0, "tables_mib": 5.0,
+         "optimiser_mib": 1.0, "sent_kib_a_step": 0.0, "times_the_floor": 2.0},
         {"table": "nights", "what": "first night [x]", "seconds": 3.0},
         {"table": "domains", "domains": 1, "separate_epoch_s": 2.0, "bank_epoch_s": 1.0,
-         "bank_of_1_same_rows_epoch_s": 1.0},
+         "bank_of_1_same_rows_epoch_s": 1.0, "bank_whole_s": 5.0, "separate_whole_s": 9.0,
+         "epochs_of_mean_row": 3.0},
     ],
     "tables": [
         {"rows": rows, "step_p50_ms": 2.0, "step_p90_ms": 3.0, "ratio": 1.0, "lookup_p50_ms": 1.0,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from iak.jobs._figure_lines import TermLine
 from iak.schemas.record import BenchmarkRecord
+from infra.benchmarks.record_lines import TermLine
 
 _BETTER, _WORSE, _NEITHER = "#3465a4", "#a40000", "#b0b4ba"
 

@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 import pytest
 from matplotlib.figure import Figure
 
-from iak.jobs._figures_terms import conditions_of, draw_terms
 from iak.schemas.record import BenchmarkRecord
+from infra.benchmarks.figures_terms import conditions_of, draw_terms
 
 
 def record_of(*intervals):
     """Return a record of one condition: the shipped kernels, and a variant for each interval."""
-    common = {"table": "terms", "condition": "noisy", "seeds": 3, "share": 0.6}
+    common = {
+        "table": "terms", "condition": "noisy", "seeds": 3, "share": 0.6, "delta_auc": 0.01,
+        "calibration": 1.0, "harmed": 0, "domains": 4,
+    }  # fmt: skip
     rows = [{**common, "variant": "as shipped", "minus_shipped": 0.0}]
     for number, (low, high) in enumerate(intervals):
         row = {"variant": f"v{number}", "minus_shipped": (low + high) / 2, "low": low, "high": high}

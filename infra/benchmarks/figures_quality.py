@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from iak.jobs._figure_lines import LeagueLine
 from iak.schemas.record import BenchmarkRecord
+from infra.benchmarks.record_lines import AucLine
 
 _KERNELS, _OTHERS, _GREY = "#3465a4", "#d9822b", "#b0b4ba"
 _SCALE = 1e4
@@ -35,7 +35,7 @@ def draw_quality(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
         ax.set_title(f"{log}, {lines[0].task}{known}")
 
 
-def _draw_method(line: LeagueLine, height: int, ax: Axes) -> None:
+def _draw_method(line: AucLine, height: int, ax: Axes) -> None:
     colour = _KERNELS if line.method.startswith("iak") else _OTHERS
     low, delta, high = line.low, line.delta_auc, line.high
     if low is None or delta is None or high is None:
@@ -48,6 +48,6 @@ def _draw_method(line: LeagueLine, height: int, ax: Axes) -> None:
         ax.plot(seeds, [height] * 2, "x", color="black", markersize=4)
 
 
-def _league(record: BenchmarkRecord) -> list[LeagueLine]:
+def _league(record: BenchmarkRecord) -> list[AucLine]:
     table = "league" if record.bench == "quality" else record.bench
-    return [line for line in record.lines(LeagueLine, table) if line.is_first]
+    return [line for line in record.lines(AucLine, table) if line.is_first]

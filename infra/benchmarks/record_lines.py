@@ -1,4 +1,4 @@
-"""Define the columns of benchmark records that the pages show.
+"""Define the columns of benchmark records that pages and pictures show.
 
 A record may be of an older version. A column that some records lack has a default.
 """
@@ -27,6 +27,20 @@ class VariantLine(View):
     optimiser_mib: float
     sent_kib_a_step: float
     times_the_floor: float
+    kernels_mib: float = 0.0
+    cache_mib: float = 0.0
+    activations_mib: float = 0.0
+
+    @property
+    def memory(self) -> dict[str, float]:
+        """Return the peak memory of a worker in MiB, by kind."""
+        return {
+            "tables": self.tables_mib,
+            "optimiser": self.optimiser_mib,
+            "kernels": self.kernels_mib,
+            "cache": self.cache_mib,
+            "activations": self.activations_mib,
+        }
 
 
 class DurationLine(View):
@@ -64,7 +78,9 @@ class BankLine(View):
 
 
 class SizeLine(View):
-    """`tables`: a table of one size."""
+    """`tables`: a table of one size. Other columns are rates of lookups."""
+
+    model_config = ConfigDict(extra="allow")
 
     rows: int
     step_p50_ms: float
@@ -73,6 +89,16 @@ class SizeLine(View):
     """Its median step over the smallest table's."""
     uniform_through_all_workers_per_s: float
     zipf_through_all_workers_per_s: float
+    lookup_p50_ms: float
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Return lookups per second, by how they are made."""
+        return {
+            name.removesuffix("_per_s").replace("_", " "): float(value)
+            for name, value in self.model_dump().items()
+            if name.endswith("_per_s")
+        }
 
 
 class StageLine(View):
@@ -212,12 +238,18 @@ class DifferenceLine(View):
     highest_seed: float | None
 
 
-class LeagueLine(DifferenceLine):
+class AucLine(DifferenceLine):
+    """`quality`, `trunks`: a method or model beside the base."""
+
+    task: str
+    auc: float | None
+
+
+class LeagueLine(AucLine):
     """`quality`: a method beside the base."""
 
     what: str
     """The method in words."""
-    auc: float | None
     delta_gauc: float | None
     delta_log_loss: float | None
     calibration: float | None
@@ -263,12 +295,10 @@ class TermLine(View):
 # ------------------------------------------------------------ trunks
 
 
-class TrunkLine(DifferenceLine):
+class TrunkLine(AucLine):
     """`trunks`: a trunk with a reader of histories, alone and with kernels."""
 
-    task: str
     base_auc: float | None
-    auc: float | None
     base_beside_first: float | None
     base_beside_first_low: float | None
     base_beside_first_high: float | None
@@ -361,6 +391,7 @@ class SimulatedLine(WorkloadLine):
 class FaultLine(View):
     """`faults`: what came of all faults of one class, or of all bad inputs of one kind."""
 
+    table: str
     fault: str
     where: str
     injected: int

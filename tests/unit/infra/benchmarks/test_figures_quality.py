@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from matplotlib.figure import Figure
 
-from iak.jobs._figures_quality import draw_quality, logs_of
 from iak.schemas.record import BenchmarkRecord
+from infra.benchmarks.figures_quality import draw_quality, logs_of
 
 
 def line(log, method, *, delta=0.001, seeds=2, **changes):
