@@ -218,14 +218,29 @@ def tune_levels(
         )
         reached = done.reached()
         if depth and plan.domain.borrows:
-            earlier = _first_kernels(plan, reached.bank.names)
-            is_fresh_K = torch.tensor([name not in earlier for name in reached.bank.names])
-            parents = inherited.part(slice(0, reached.kernels))
-            borrow(reached, parents, is_fresh_K, depth, _of_reached(context, depth, reached))
+            _borrow(plan, depth, reached, inherited, context)
         tuned.append(reached)
         checkpoint.save(tuned, is_due=True)
     _refuse_all_failed(tuned)
     return tuned
+
+
+def _borrow(
+    plan: TuningPlan, depth: int, reached: Tuned, inherited: Bank, context: TuningContext
+) -> None:
+    """Let new kernels borrow from their parents; a collective call.
+
+    Args:
+        plan: settings and starts of all levels.
+        depth: number of the level.
+        reached: the level's kernels, which are changed.
+        inherited: the nearest tuned ancestors of all its slots.
+        context: rows, towers, tasks and this worker.
+    """
+    earlier = _first_kernels(plan, reached.bank.names)
+    is_fresh_K = torch.tensor([name not in earlier for name in reached.bank.names])
+    parents = inherited.part(slice(0, reached.kernels))
+    borrow(reached, parents, is_fresh_K, depth, _of_reached(context, depth, reached))
 
 
 def _of_reached(context: TuningContext, depth: int, reached: Tuned) -> TuningContext:
