@@ -1,5 +1,7 @@
 """A small planted log and a base on it, published once for the tests of whole runs."""
 
+import warnings
+
 import pytest
 
 from iak.pipeline.base.published_base import open_base
@@ -17,7 +19,8 @@ def small_base(tmp_path_factory):
     """A folder with a log and a base, which tests only read."""
     root = tmp_path_factory.mktemp("small")
     write_log(root / "log", rows=1_500)
-    with process_group(0, 1, backend="gloo") as worker:
+    with process_group(0, 1, backend="gloo") as worker, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torchrec's DDP, in torch 2.13
         publish_base(worker, root / "log", root / "base")
     return root
 

@@ -14,10 +14,12 @@ def test_a_night_has_every_level_with_its_rows_and_leaves_the_base_as_it_was(wor
     done = finetune(work, worker=alone, report=silent)
     pooled, regions, crosses = done.levels
     assert [level.keys for level in done.levels] == [(), ("region",), ("region", "daypart")]
-    assert pooled.rows["pooled"] == work.view.selections["tune"].rows == sum(regions.rows.values())
+    assert pooled.rows == {"pooled": work.view.selections["tune"].rows}
     assert set(pooled.gate_rows) == {"pooled"}
-    assert all(rows >= 60 for rows in crosses.rows.values())
+    assert set(regions.rows) == {"region=a", "region=b"}
+    assert all(rows >= 60 for level in (regions, crosses) for rows in level.rows.values())
     assert all(rows < 60 for rows in done.below_floor.values())
+    assert sum((crosses.rows | done.below_floor).values()) == pooled.rows["pooled"]
     assert done.digest == done.digest_before
     assert done.labels["known ctr"] == pooled.rows["pooled"]
     assert done.not_reached == ()
