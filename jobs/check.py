@@ -15,7 +15,7 @@ from iak.pipeline.data.check import Report
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.errors import OK, BadRequest
 from iak.pipeline.events import AnyEvent
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.runs.check import LogChecked, check_log
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.job import CheckSpec
@@ -44,8 +44,7 @@ def main(spec: CheckSpec) -> int:
         draw_profile(findings.profile, catalog, spec.picture)
         console.print(f"picture at {spec.picture}", markup=False)
     if spec.json_out:
-        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(findings.document(), indent=1))
+        put_output(spec.json_out, json.dumps(findings.document(), indent=1))
     return REFUSED if findings.is_refused else OK
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from iak.jobs._progress import console
 from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.publish.predictions import (
     Ints,
     Predictions,
@@ -78,8 +78,7 @@ def main(spec: CompareSpec) -> int:
     rows = compare(first, second, positions)
     comparison = comparison_of(spec, first, second, positions, rows)
     if spec.json_out:
-        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(comparison.as_json(), indent=1))
+        put_output(spec.json_out, json.dumps(comparison.as_json(), indent=1))
     show(comparison)
     return 0
 

@@ -2,7 +2,7 @@
 
 from iak.jobs._tables import number, show_table
 from iak.jobs.console_report import console_report
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.runs.explain_rows import explain_rows
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.explaining import ExplainedRow, ExplainSpec, Explanation, ExplanationsDocument
@@ -20,8 +20,7 @@ def main(spec: ExplainSpec) -> int:
         document = explain_rows(spec, catalog, report)
     show(document)
     if spec.json_out:
-        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, document.model_dump_json(indent=1))
+        put_output(spec.json_out, document.model_dump_json(indent=1))
     return 0
 
 

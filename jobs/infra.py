@@ -3,7 +3,7 @@
 from iak.jobs._progress import console
 from iak.jobs._tables import show_facts
 from iak.pipeline.deploy.render import FIRST_STEPS, render
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.runs.load import load_nightly
 from iak.schemas.deploy import RenderSpec
 
@@ -13,8 +13,7 @@ def main(spec: RenderSpec) -> int:
     files = render(load_nightly(spec.file), spec)
     for name, text in files.items():
         path = spec.out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        put_file(path, text)
+        put_output(path, text)
     for target in spec.targets:
         names = [name for name in files if name.startswith(f"{target}/")]
         show_facts(target, {"files": ", ".join(names), "then": FIRST_STEPS[target]})

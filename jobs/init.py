@@ -20,7 +20,7 @@ from iak.pipeline.data.guess_features import HISTORY, FeatureGuess
 from iak.pipeline.data.guess_fresh import FreshGuess
 from iak.pipeline.data.log_sample import LogSample, read_sample
 from iak.pipeline.errors import BadRequest, PipelineError
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.runs.explain import explain
 from iak.schemas.feature import CategoricalSpec, ListSpec
 from iak.schemas.fresh import CoOccurrenceSpec
@@ -45,8 +45,7 @@ def main(spec: InitSpec) -> int:
         guess = guess_catalog(sample)
     text = catalog_text(guess, sample, name=name, path=path)
     _refuse_contradictions(text)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    put_file(out, text)
+    put_output(out, text)
     _show(guess, sample, out, data_root or "/")
     return 0
 

@@ -10,7 +10,7 @@ from iak.jobs._tables import show_table
 from iak.jobs.job_server import Job, connect, exit_code, follow, job_named, jobs_of
 from iak.jobs.submitted import without_documents
 from iak.pipeline.errors import NOTHING_TO_DO
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.schemas.job_server import JobsListSpec, JobsLogsSpec, JobsSpec, JobsStopSpec
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def list_jobs(client: "JobSubmissionClient", spec: JobsListSpec) -> int:
         text=("state",),
     )
     if spec.json_out:
-        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps([_document(job) for job in jobs], indent=1))
+        put_output(spec.json_out, json.dumps([_document(job) for job in jobs], indent=1))
     return 0
 
 

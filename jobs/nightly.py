@@ -20,7 +20,7 @@ from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
 from iak.jobs.schedule import backfill, watch
 from iak.pipeline.errors import OK, BadRequest, PipelineError
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.nightly.identity import with_overrides
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
 from iak.pipeline.report.summary import sentence_of
@@ -379,8 +379,7 @@ def init(spec: NightlyInitSpec) -> int:
     }
     if catalog.log.truth:  # a planted log is written in one go, without markers
         settings["ready"] = {"quiet_for": timedelta(0)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    put_file(out, commented(settings))
+    put_output(out, commented(settings))
     console.print(f"wrote {out}; check it by `iak nightly check {out}`", markup=False)
     if "ready" not in settings:
         _tell_of_markers(catalog, data_root)

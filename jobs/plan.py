@@ -14,7 +14,7 @@ from iak.pipeline.base.defaults import batch_rows_for
 from iak.pipeline.base.published_base import PublishedBase, shapes_of
 from iak.pipeline.data.vocabulary_size import LARGE, hashing_advice, size_message
 from iak.pipeline.errors import OK, BadRequest, DoesNotFit
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.planning.assess import (
     Assessment,
@@ -376,8 +376,7 @@ def _write(spec: PlanSpec, work: Workload, answers: Sequence[Assessment]) -> Non
 
 
 def _to_file(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    put_file(path, text + "\n")
+    put_output(path, text + "\n")
     console.print(f"written: {path}", highlight=False)
 
 

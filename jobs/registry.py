@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from iak.jobs._progress import announce, console
 from iak.jobs._tables import number, show_facts, show_table
 from iak.pipeline.errors import NOTHING_TO_DO, OK, SOME_HELD, BadRequest, Corrupt
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.registry.commits import (
     earlier_pointers,
     folder_of,
@@ -86,8 +86,7 @@ def main(spec: RegistrySpec) -> int:
     }
     code, answer = verbs[type(spec)](spec)
     if spec.json_out:
-        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(answer.as_json(), indent=1))
+        put_output(spec.json_out, json.dumps(answer.as_json(), indent=1))
     if isinstance(answer, VerifyAnswer) and answer.problems:
         listing = "\n".join(f"  {problem}" for problem in answer.problems)
         raise Corrupt(f"{answer.registry} is damaged:\n{listing}")

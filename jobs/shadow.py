@@ -3,7 +3,7 @@
 from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.pipeline.errors import OK, SOME_HELD
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.shadow import shadow
 from iak.pipeline.stats.metrics import POOLED_ROWS
@@ -23,8 +23,7 @@ def main(spec: ShadowSpec) -> int:
         document = shadow(spec, catalog, report)
     show(document)
     if spec.json_out:
-        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, document.model_dump_json(indent=1))
+        put_output(spec.json_out, document.model_dump_json(indent=1))
     return SOME_HELD if document.exceeded else OK
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from iak.jobs._progress import console
 from iak.jobs._tables import number, show_facts, show_table
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.runs.record import RECORD, check_unchanged
 from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.base import JsonObject
@@ -56,8 +56,7 @@ def main(spec: ShowSpec) -> int:
     if documents.bundles and documents.bundles_folder:
         _show_bundles(documents.bundles, documents.bundles_folder, record)
     if spec.json_out:
-        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(documents.as_json(), indent=1))
+        put_output(spec.json_out, json.dumps(documents.as_json(), indent=1))
     if documents.index_folder:
         from iak.pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
 

@@ -50,6 +50,17 @@ def put_file(path: Path, content: bytes | str) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def put_output(path: Path, content: bytes | str) -> None:
+    """Write a file that a person named, and make its folder.
+
+    Args:
+        path: path of the file.
+        content: bytes, or text that is written as UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put_file(path, content)
+
+
 @contextmanager
 def putting_file(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
     """Yield a path to write to. The file written there becomes `path` when the block ends.

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_output
 from iak.pipeline.publish.predictions import (
     Predictions,
     probabilities_of,
@@ -49,9 +49,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             f"evaluate ({RECORD}). Evaluate this run's base and bundles with iak evaluate first"
         )
     path = out or run / PAGE
-    path.parent.mkdir(parents=True, exist_ok=True)
     curves = _curves_of_run(run, record.result_as(EvaluationResult).split)
-    put_file(path, evaluation_page(record, read_metrics(run), curves, run, path.parent))
+    put_output(path, evaluation_page(record, read_metrics(run), curves, run, path.parent))
     return path
 
 
@@ -61,8 +60,7 @@ def _night_report(folder: Path, out: Path | None) -> Path:
         return write_pages(folder)
     record = read_night(folder)
     earlier = earlier_nights(night_folders(folder.resolve().parent), record)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    put_file(out, night_page(record, earlier, out.parent))
+    put_output(out, night_page(record, earlier, out.parent))
     return out
 
 

@@ -28,6 +28,14 @@ def half_written(path):
     (path.parent / "absent").read_text()
 
 
+def test_a_file_that_a_person_named_brings_its_folder(tmp_path):
+    path = tmp_path / "new" / "folder" / "answer.json"
+    files.put_output(path, "{}")
+    assert path.read_text() == "{}"
+    files.put_output(path, b"[]")
+    assert path.read_text() == "[]"
+
+
 def test_content_is_replaced_and_nothing_else_is_left(tmp_path):
     target = tmp_path / "record.json"
     files.put_file(target, "old")
