@@ -13,7 +13,7 @@ from iak.schemas.job import WorkersSpec
 
 _MODULES = (
     "iak.jobs.local_launcher",
-    "iak.pipeline.runs.night",
+    "iak.pipeline.runs.finetune",
     "iak.pipeline.runs.pretrain",
     "iak.pipeline.runs.evaluate",
     "iak.pipeline.runs.predict",

@@ -22,9 +22,9 @@ from iak.pipeline.launcher import Launcher
 from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.explain import explain
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import load_catalog, spec_with_presets
 from iak.pipeline.runs.metrics import METRICS
-from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.stats.metrics import MetricRow

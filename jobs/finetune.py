@@ -11,8 +11,8 @@ from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
 from iak.pipeline.errors import SOME_FAILED, SOME_HELD
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import load_catalog
-from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.paths import reference_text

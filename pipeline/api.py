@@ -23,8 +23,8 @@ from iak.pipeline.runs import check
 from iak.pipeline.runs import evaluate as evaluation
 from iak.pipeline.runs.check import Findings
 from iak.pipeline.runs.evaluate import Evaluation
+from iak.pipeline.runs.finetune import tune_night as tune_night_of_spec
 from iak.pipeline.runs.load import load_catalog, spec_with_presets
-from iak.pipeline.runs.night import tune_night as tune_night_of_spec
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PretrainSpec
 from iak.schemas.results import NightResult, PretrainResult

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
-from iak.pipeline.runs.night import tune_night
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.stats.metrics import ALL, MetricRow
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from iak.schemas.log import Catalog

@@ -9,8 +9,8 @@ from iak.pipeline.errors import BadLog
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.publish.judge_chains import NightChains
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import spec_with_presets
-from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.nightly_plan import NightPlan, changed_days
 from iak.pipeline.runs.outputs import verify_outputs
 from iak.pipeline.runs.record import read_record

@@ -8,8 +8,8 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import parse_catalog
-from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from tests import torchrec_dlrm
 from tests.dlrm_log import REGIONS, write_torchrec_log

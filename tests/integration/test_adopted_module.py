@@ -19,7 +19,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
-from iak.pipeline.runs.night import tune_night
+from iak.pipeline.runs.finetune import tune_night
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec, FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import BASE

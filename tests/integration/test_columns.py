@@ -13,7 +13,7 @@ from iak.pipeline.publish.bundle import list_bundles, read_manifest
 from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.evaluate import evaluate
-from iak.pipeline.runs.night import tune_night
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.predict import predict
 from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
 from iak.schemas.log import Catalog

@@ -26,7 +26,7 @@ from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import PredictWork, predict
 from iak.pipeline.publish.predictions import read_predictions
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles
-from iak.pipeline.runs.night import night_placement
+from iak.pipeline.runs.finetune import night_placement
 from iak.pipeline.sharding.placement_rule import as_document, plan_tables
 from iak.pipeline.sharding.shard import dense_state, unwrap
 from iak.pipeline.tuning import checkpoint

@@ -18,8 +18,8 @@ from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.runs.evaluate import evaluate
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import load_catalog
-from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.tuning.work import SPLITS

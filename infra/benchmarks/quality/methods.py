@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import nested, spec_with_presets
-from iak.pipeline.runs.night import tune_night
 from iak.schemas.feature import ListSpec, table_of
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, FreshSpec
 from iak.schemas.job import FinetuneSpec

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from iak.pipeline.launcher import ProcessLauncher
-from iak.pipeline.runs.night import tune_night
+from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.predict import predict
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.scoring import PredictSpec

@@ -1,4 +1,7 @@
-"""Tune a night: every domain's kernel on a frozen base, through the gate, into bundles."""
+"""Tune every domain's kernel on a frozen base: rows, workers, the gate, bundles.
+
+A night that `iak nightly` plans, decides and promotes is in nightly.py. It calls this once or more.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
