@@ -11,7 +11,7 @@ from datetime import date
 from statistics import mean
 
 from iak.pipeline.data.partition_days import Pairs
-from iak.pipeline.nightly.history import History, Tuned
+from iak.pipeline.nightly.history import EarlierTuning, History
 from iak.pipeline.nightly.partitions import held_partitions, partition_holding
 from iak.schemas.domain import Domain
 from iak.schemas.night import Choice, Decision, Level, PartitionDay
@@ -105,7 +105,7 @@ def choose(
 
 def _decide(
     candidate: Candidate,
-    tunings: Sequence[Tuned],
+    tunings: Sequence[EarlierTuning],
     days: Sequence[PartitionDay],
     request: Request,
     usual_gain: float,
@@ -135,7 +135,7 @@ def _decide(
 
 def _choice(
     candidate: Candidate,
-    tunings: Sequence[Tuned],
+    tunings: Sequence[EarlierTuning],
     held: Mapping[Pairs, str],
     request: Request,
     facts: Facts,
@@ -169,19 +169,19 @@ def _choice(
     return "wait", f"{news}, fewer than {settings.min_new_rows:,}"
 
 
-def _usual_gain(tunings: Collection[Sequence[Tuned]]) -> float:
+def _usual_gain(tunings: Collection[Sequence[EarlierTuning]]) -> float:
     """Return the mean gain over all domains that earlier nights judged."""
     gains = [gain for of_domain in tunings for gain in _gains(of_domain)]
     return mean(gains) if gains else _FIRST_GAIN
 
 
-def _gain(tunings: Sequence[Tuned], usual: float) -> float:
+def _gain(tunings: Sequence[EarlierTuning], usual: float) -> float:
     """Return a domain's expected gain: the mean of its nights, drawn towards the usual one."""
     gains = _gains(tunings)
     return (sum(gains) + _PRIOR_NIGHTS * usual) / (len(gains) + _PRIOR_NIGHTS)
 
 
-def _gains(tunings: Sequence[Tuned]) -> list[float]:
+def _gains(tunings: Sequence[EarlierTuning]) -> list[float]:
     verdicts = [t.outcome.verdict for t in tunings]
     return [v.gain for v in verdicts if v is not None and v.gain is not None]
 

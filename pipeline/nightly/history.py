@@ -10,7 +10,7 @@ from iak.schemas.night import DomainNight, NightRecord, PartitionDay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
+class EarlierTuning:
     """One tuning of a domain's kernel."""
 
     night: date
@@ -39,7 +39,7 @@ class History:
             days |= {(tuple(day.partition), day.day): day for day in record.days}
         return days
 
-    def tunings(self, domain: Domain, base: str) -> Iterator[Tuned]:
+    def tunings(self, domain: Domain, base: str) -> Iterator[EarlierTuning]:
         """Yield the tunings of a domain on a base, the newest first; those that failed included.
 
         Args:
@@ -54,7 +54,7 @@ class History:
                     tuple(night.decision.domain) == domain.pairs
                     and night.decision.choice == "train"
                 ):
-                    yield Tuned(night=record.night, outcome=night, read=_read(record))
+                    yield EarlierTuning(night=record.night, outcome=night, read=_read(record))
 
     @property
     def rows_a_second(self) -> float | None:

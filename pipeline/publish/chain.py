@@ -60,7 +60,7 @@ class LossRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ChainAfterNight:
     """A chain after a night."""
 
     state: ChainState | None
@@ -84,7 +84,7 @@ def advance(
     domain: Domain,
     base_fingerprint: str,
     spec: ChainSpec,
-) -> Step:
+) -> ChainAfterNight:
     """Return a chain after one more night. A night that was counted already changes nothing.
 
     Args:
@@ -98,7 +98,7 @@ def advance(
     if state is None or state.base_fingerprint != base_fingerprint:
         return _begin(rows, night, domain, base_fingerprint, spec)
     if _evidence(state).is_counted(night):
-        return Step(state=state)
+        return ChainAfterNight(state=state)
     return _count(state, rows, night, spec)
 
 
@@ -128,17 +128,17 @@ def withdrawn(state: ChainState) -> ChainState:
 
 def _begin(
     rows: LossRows, night: date, domain: Domain, base_fingerprint: str, spec: ChainSpec
-) -> Step:
+) -> ChainAfterNight:
     """Return a chain after its first night; no chain where no gate row has a label."""
     labelled_n: Bools = np.any(rows.mask_nT, axis=1)
     if not labelled_n.any():
-        return Step(state=None)
+        return ChainAfterNight(state=None)
     users = _chosen(rows.users_n, labelled_n)
     # The scale is a mean over users, like the gains that are divided by it.
     loss_n = np.where(rows.mask_nT, rows.base_loss_nT, 0.0).sum(axis=1)[labelled_n]
     scale = float(means_of_users(_finite(loss_n), users).mean())
     if not scale > 0:
-        return Step(state=None)
+        return ChainAfterNight(state=None)
     bounds = [
         lower_bound_of_days(
             gain_n[labelled_n], rows.day_n[labelled_n], users, scale=scale, alpha=first_alpha(spec)
@@ -164,17 +164,17 @@ def _begin(
         proved_on=night if is_proved else None,
         proved_by="one night" if is_proved else None,
     )
-    return Step(state=state, first_gain_low=bound)
+    return ChainAfterNight(state=state, first_gain_low=bound)
 
 
-def _count(state: ChainState, rows: LossRows, night: date, spec: ChainSpec) -> Step:
+def _count(state: ChainState, rows: LossRows, night: date, spec: ChainSpec) -> ChainAfterNight:
     """Return a chain after a night that adds to its evidence."""
     # A label may ripen nights after its row, so each task has a last day of its own.
     days = [_day(state.counted_to.get(task)) for task in rows.tasks]
     new_nT = rows.mask_nT & (rows.day_n[:, None] > np.array(days))
     new_n: Bools = np.any(new_nT, axis=1)
     if not new_n.any():
-        return Step(state=state.model_copy(update={"last_night": night}))
+        return ChainAfterNight(state=state.model_copy(update={"last_night": night}))
     users = _chosen(rows.users_n, new_n)
     observation = min(  # over the rivals: the chain has to be better than each of them
         night_observation(gain_n[new_n], users, scale=state.scale, floor=state.floor)
@@ -192,7 +192,7 @@ def _count(state: ChainState, rows: LossRows, night: date, spec: ChainSpec) -> S
             **proved,
         }
     )
-    return Step(state=after, observation=observation)
+    return ChainAfterNight(state=after, observation=observation)
 
 
 def _evidence(state: ChainState) -> Evidence:

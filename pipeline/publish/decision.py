@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iak.pipeline.publish.chain import Step, needed, withdrawn
+from iak.pipeline.publish.chain import ChainAfterNight, needed, withdrawn
 from iak.pipeline.stats.shrinkage import shrunk_means
 from iak.schemas.chain import ChainState, ChainVerdict, Outcome
 from iak.schemas.job import ChainSpec
@@ -24,7 +24,7 @@ from iak.schemas.verdict import Comparison, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class DomainVerdicts:
     """The verdicts on one domain, all from the same gate rows of a night."""
 
     base: Verdict
@@ -55,34 +55,36 @@ class _Decision(NamedTuple):
     why: str
 
 
-def decide(step: Step, findings: Findings, *, fallback: str, spec: ChainSpec) -> ChainVerdict:
+def decide(
+    after: ChainAfterNight, verdicts: DomainVerdicts, *, fallback: str, spec: ChainSpec
+) -> ChainVerdict:
     """Decide whether the night's candidate and the live kernel are to serve.
 
     Args:
-        step: the chain after the night.
-        findings: what its gate rows say.
+        after: the chain after the night.
+        verdicts: what its gate rows say.
         fallback: name of what serves the domain without a kernel of its own: `pooled`, `base`, or a
             parent's name.
         spec: alpha and its parts.
     """
-    outcome, why = _decided(step, findings, spec)
-    state = step.state
+    outcome, why = _decided(after, verdicts, spec)
+    state = after.state
     if outcome == "fall_back" and state is not None:
         state = withdrawn(state)
     serves = {
         "promote": "the new kernel serves",
-        "hold": "the live kernel goes on" if findings.is_live else f"{fallback} serves",
+        "hold": "the live kernel goes on" if verdicts.is_live else f"{fallback} serves",
         "fall_back": f"{fallback} serves",
     }[outcome]
     enough = needed(spec)
     return ChainVerdict(
         outcome=outcome,
         sentence=f"{why}; {serves}",
-        observation=step.observation,
-        log_evidence=step.log_evidence,
+        observation=after.observation,
+        log_evidence=after.log_evidence,
         needed=enough if np.isfinite(enough) else None,
-        at_once=step.first_gain_low,
-        shrunk_gain=findings.shrunk_gain,
+        at_once=after.first_gain_low,
+        shrunk_gain=verdicts.shrunk_gain,
         state=state,
     )
 
@@ -101,35 +103,35 @@ def shrunk_gains(measured: Mapping[str, tuple[float, float]]) -> dict[str, float
     return {n: float(s) for n, s in zip(measured, shrunk, strict=True) if np.isfinite(s)}
 
 
-def _decided(step: Step, findings: Findings, spec: ChainSpec) -> _Decision:
+def _decided(after: ChainAfterNight, verdicts: DomainVerdicts, spec: ChainSpec) -> _Decision:
     """Return the outcome and its reason."""
-    objection = _why_not_sound(findings)
-    if not objection and (findings.is_live or _is_proved(step.state)):
-        return _Decision("promote", _why_promoted(step, findings, spec))
-    if findings.live_against_rival is not None and (harm := _harm(findings.live_against_rival)):
+    objection = _why_not_sound(verdicts)
+    if not objection and (verdicts.is_live or _is_proved(after.state)):
+        return _Decision("promote", _why_promoted(after, verdicts, spec))
+    if verdicts.live_against_rival is not None and (harm := _harm(verdicts.live_against_rival)):
         return _Decision("fall_back", f"the live kernel harms its domain: {harm}")
-    return _Decision("hold", objection or _why_not_proved(step, spec))
+    return _Decision("hold", objection or _why_not_proved(after, spec))
 
 
 def _is_proved(state: ChainState | None) -> bool:
     return state is not None and state.proved_on is not None
 
 
-def _why_not_sound(findings: Findings) -> str:
+def _why_not_sound(verdicts: DomainVerdicts) -> str:
     """Return why the candidate may not serve whatever its chain has shown; empty where it may."""
-    base = findings.base
+    base = verdicts.base
     if not any(task.judged for task in base.tasks):
         return base.reason
-    compared = {"the base": base, **findings.rivals}
-    if findings.live is not None:
-        compared["the live kernel"] = findings.live
+    compared = {"the base": base, **verdicts.rivals}
+    if verdicts.live is not None:
+        compared["the live kernel"] = verdicts.live
     for name, verdict in compared.items():
         if harm := _harm(verdict):
             return f"worse than {name}: {harm}"
-    if findings.canary is not None and (harm := _harm(findings.canary)):
-        return f"worse than what serves in {findings.canary_rows}: {harm}"
-    if findings.shrunk_gain is not None and findings.shrunk_gain <= 0 and not findings.is_live:
-        return f"no gain is expected: {findings.shrunk_gain:.5f} nats a row, shrunk"
+    if verdicts.canary is not None and (harm := _harm(verdicts.canary)):
+        return f"worse than what serves in {verdicts.canary_rows}: {harm}"
+    if verdicts.shrunk_gain is not None and verdicts.shrunk_gain <= 0 and not verdicts.is_live:
+        return f"no gain is expected: {verdicts.shrunk_gain:.5f} nats a row, shrunk"
     return ""
 
 
@@ -143,22 +145,24 @@ def _harm(verdict: Verdict) -> str:
     return "; ".join(f"{t.task}: {t.reason}" for t in verdict.tasks if t.holds)
 
 
-def _why_promoted(step: Step, findings: Findings, spec: ChainSpec) -> str:
+def _why_promoted(after: ChainAfterNight, verdicts: DomainVerdicts, spec: ChainSpec) -> str:
     """Return the reason for which the candidate is to serve."""
-    state = step.state
-    if findings.is_live:
+    state = after.state
+    if verdicts.is_live:
         since = "" if state is None or not state.proved_on else f" (proved on {state.proved_on})"
         return f"no harm against the live kernel{since}"
     assert state is not None, "a chain without a state is not proved"
     if state.proved_by == "one night":
         night = state.proved_on
-        bound = "" if step.first_gain_low is None else f" is at least {step.first_gain_low:.2%} and"
+        bound = (
+            "" if after.first_gain_low is None else f" is at least {after.first_gain_low:.2%} and"
+        )
         return (
             f"the gain of its first night, {night},{bound} exceeds {spec.at_once_margin:.2%} of "
             "the base's loss"
         )
     return (
-        f"evidence of {_nights(state.nights)} came to {step.log_evidence:.2f}; "
+        f"evidence of {_nights(state.nights)} came to {after.log_evidence:.2f}; "
         f"{needed(spec):.2f} is enough"
     )
 
@@ -167,19 +171,19 @@ def _nights(number: int) -> str:
     return "1 night" if number == 1 else f"{number} nights"
 
 
-def _why_not_proved(step: Step, spec: ChainSpec) -> str:
+def _why_not_proved(after: ChainAfterNight, spec: ChainSpec) -> str:
     """Return what the chain lacks."""
-    state = step.state
+    state = after.state
     if state is None:
         return "no gate row has a label"
     if state.nights:
         return (
-            f"evidence of {_nights(state.nights)} is {step.log_evidence:.2f}, "
+            f"evidence of {_nights(state.nights)} is {after.log_evidence:.2f}, "
             f"below {needed(spec):.2f}"
         )
-    if step.first_gain_low is None:
+    if after.first_gain_low is None:
         return "a first night of one day or one user proves nothing at once"
     return (
-        f"the gain of its first night is at least {step.first_gain_low:.2%} of the base's loss, "
+        f"the gain of its first night is at least {after.first_gain_low:.2%} of the base's loss, "
         f"not above {spec.at_once_margin:.2%}, and has to be seen again"
     )

@@ -10,8 +10,8 @@ from datetime import date
 import numpy as np
 
 from iak.pipeline.publish.canary import newest_rows
-from iak.pipeline.publish.chain import LossRows, Step, advance
-from iak.pipeline.publish.decision import Findings, decide, shrunk_gains
+from iak.pipeline.publish.chain import ChainAfterNight, LossRows, advance
+from iak.pipeline.publish.decision import DomainVerdicts, decide, shrunk_gains
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.gauc_harm import gauc_of, held_by_gauc
@@ -92,28 +92,29 @@ class ChainJudge:
         """Return the verdict on one kernel. One without gate rows is held."""
         rows = level.gate_rows.get(name)
         verdict, gaucs = self._judged(rows)
-        findings, step = Findings(base=verdict), Step(state=self._chains.states.get(name))
+        verdicts = DomainVerdicts(base=verdict)
+        after = ChainAfterNight(state=self._chains.states.get(name))
         if rows is not None:
             rivals = _rivals(level, name, rows)
-            findings = self._findings(level, name, rows, rivals, verdict, shrunk_gain)
-            step = self._advance(level, name, rows, rivals)
+            verdicts = self._verdicts(level, name, rows, rivals, verdict, shrunk_gain)
+            after = self._advance(level, name, rows, rivals)
         above = reversed(level.ancestors.get(name, ()))
         fallback = next((ancestor for ancestor in above if ancestor in self._serves), "base")
-        decided = decide(step, findings, fallback=fallback, spec=self._gate.chain)
+        decided = decide(after, verdicts, fallback=fallback, spec=self._gate.chain)
         chain = decided.model_copy(
             update={
                 "state": _with_numbers(decided, verdict),
-                "against": _against(findings),
+                "against": _against(verdicts),
                 "gauc": gaucs,
-                "gauc_live": findings.live_gauc,
-                "canary_rows": findings.canary_rows if findings.canary else "",
+                "gauc_live": verdicts.live_gauc,
+                "canary_rows": verdicts.canary_rows if verdicts.canary else "",
             }
         )
         is_promoted = chain.outcome == "promote"
         final = verdict.model_copy(update={"publish": is_promoted, "reason": chain.sentence})
         return JudgedKernel(verdict=final, chain=chain)
 
-    def _findings(
+    def _verdicts(
         self,
         level: Level,
         name: str,
@@ -121,7 +122,7 @@ class ChainJudge:
         rivals: Mapping[str, PairedRows],
         verdict: Verdict,
         shrunk_gain: float | None,
-    ) -> Findings:
+    ) -> DomainVerdicts:
         """Return the verdicts on a kernel's gate rows, against each kernel it is compared with.
 
         Args:
@@ -138,7 +139,7 @@ class ChainJudge:
         newest = newest_rows(
             rivals[SERVING] if live is None else live, self._gate.chain.canary_hours
         )
-        return Findings(
+        return DomainVerdicts(
             base=verdict,
             # Where the base is the rival, `rows` are its rows, and they are judged already.
             rivals={k: verdict if p is rows else self._verdict(p) for k, p in rivals.items()},
@@ -152,7 +153,7 @@ class ChainJudge:
 
     def _advance(
         self, level: Level, name: str, rows: PairedRows, rivals: Mapping[str, PairedRows]
-    ) -> Step:
+    ) -> ChainAfterNight:
         """Return a kernel's chain after the night."""
         assert rows.day_n is not None, "gate rows of chains have days"
         losses = LossRows(
@@ -214,16 +215,16 @@ def _with_numbers(decided: ChainVerdict, verdict: Verdict) -> ChainState | None:
     return decided.state.model_copy(update=numbers)
 
 
-def _against(findings: Findings) -> dict[str, Verdict]:
+def _against(verdicts: DomainVerdicts) -> dict[str, Verdict]:
     """Return the verdicts beside that against the base, by their names in a record."""
-    verdicts = {
-        "live": findings.live,
-        "serving": findings.rivals.get(SERVING),
-        "tuned_above": findings.rivals.get(TUNED),
-        "canary": findings.canary,
-        "live_over_serving": findings.live_against_rival,
+    by_name = {
+        "live": verdicts.live,
+        "serving": verdicts.rivals.get(SERVING),
+        "tuned_above": verdicts.rivals.get(TUNED),
+        "canary": verdicts.canary,
+        "live_over_serving": verdicts.live_against_rival,
     }
-    return {name: verdict for name, verdict in verdicts.items() if verdict is not None}
+    return {name: verdict for name, verdict in by_name.items() if verdict is not None}
 
 
 def _rival_rows(level: Level, name: str) -> PairedRows | None:

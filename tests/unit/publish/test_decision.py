@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
-from iak.pipeline.publish.chain import Step
-from iak.pipeline.publish.decision import Findings, decide, shrunk_gains
+from iak.pipeline.publish.chain import ChainAfterNight
+from iak.pipeline.publish.decision import DomainVerdicts, decide, shrunk_gains
 from iak.pipeline.stats.evidence import BETS
 from iak.schemas.chain import ChainState
 from iak.schemas.job import ChainSpec
@@ -36,20 +36,20 @@ def chain(*, proved=None, nights=0, wealth=0.0, first_gain_low=None, observation
         floor=0.05, log_wealth=(wealth,) * len(BETS), nights=nights, last_night=NIGHT,
         counted_to={}, proved_on=by, proved_by=proved,
     )  # fmt: skip
-    return Step(state=state, first_gain_low=first_gain_low, observation=observation)
+    return ChainAfterNight(state=state, first_gain_low=first_gain_low, observation=observation)
 
 
 PROVED = chain(proved="many nights", nights=9, wealth=4.0)
 UNPROVED = chain(nights=4, wealth=1.25, observation=0.01)
 
 
-def decided(step, *, fallback="pooled", **findings):
-    findings = {"base": SOUND, "rivals": {"pooled": SOUND}} | findings
-    return decide(step, Findings(**findings), fallback=fallback, spec=ChainSpec())
+def decided(after, *, fallback="pooled", **verdicts):
+    verdicts = {"base": SOUND, "rivals": {"pooled": SOUND}} | verdicts
+    return decide(after, DomainVerdicts(**verdicts), fallback=fallback, spec=ChainSpec())
 
 
 @pytest.mark.parametrize(
-    ("step", "findings", "outcome", "sentence"),
+    ("after", "verdicts", "outcome", "sentence"),
     [
         pytest.param(
             PROVED, {}, "promote",
@@ -84,7 +84,8 @@ def decided(step, *, fallback="pooled", **findings):
             id="first night of one day",
         ),
         pytest.param(
-            Step(state=None), {}, "hold", "no gate row has a label; pooled serves", id="no labels"
+            ChainAfterNight(state=None), {}, "hold", "no gate row has a label; pooled serves",
+            id="no labels",
         ),
         pytest.param(
             PROVED, {"base": THIN}, "hold",
@@ -148,10 +149,10 @@ def decided(step, *, fallback="pooled", **findings):
         ),
     ],
 )  # fmt: skip
-def test_a_decision_has_an_outcome_and_a_sentence(step, findings, outcome, sentence):
-    done = decided(step, **findings)
+def test_a_decision_has_an_outcome_and_a_sentence(after, verdicts, outcome, sentence):
+    done = decided(after, **verdicts)
     assert (done.outcome, done.sentence) == (outcome, sentence)
-    assert done.log_evidence == pytest.approx(step.log_evidence)
+    assert done.log_evidence == pytest.approx(after.log_evidence)
 
 
 def test_a_chain_that_falls_back_has_to_be_proved_again():
@@ -165,7 +166,8 @@ def test_a_decision_carries_the_numbers_of_its_chain():
     done = decided(UNPROVED, shrunk_gain=0.002, fallback="base")
     assert (done.observation, done.shrunk_gain, done.state) == (0.01, 0.002, UNPROVED.state)
     assert done.sentence.endswith("; base serves")
-    never = decide(UNPROVED, Findings(base=SOUND), fallback="base", spec=ChainSpec(at_once=1.0))
+    verdicts, spec = DomainVerdicts(base=SOUND), ChainSpec(at_once=1.0)
+    never = decide(UNPROVED, verdicts, fallback="base", spec=spec)
     assert never.needed is None
 
 
