@@ -12,7 +12,7 @@ from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.errors import BadRequest, DoesNotFit, WrongBase
 from iak.pipeline.events import silent
 from iak.pipeline.publish.bundle_index import write_index
-from iak.pipeline.runs import evaluate, log, night, preflight
+from iak.pipeline.runs import evaluate, finetune, log, preflight
 from iak.pipeline.runs.load import catalog_path
 from iak.schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
 from iak.schemas.manifest import BaseManifest
@@ -56,7 +56,7 @@ def test_a_missing_base_or_plan_is_refused_at_once(verb, words, tmp_path, capsys
 
 @pytest.mark.parametrize(("verb", "setting"), [("evaluate", "bundles"), ("finetune", "live")])
 def test_a_wrong_bundles_folder_is_refused_at_once(verb, setting, tmp_path, monkeypatch, capsys):
-    job = {"evaluate": evaluate, "finetune": night}[verb]
+    job = {"evaluate": evaluate, "finetune": finetune}[verb]
     monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
     monkeypatch.setattr(job, "check_frozen_fits", lambda *_, **__: None)
     assert asked(verb, tmp_path, f"base={tmp_path}", f"{setting}={tmp_path / 'nope'}") == 2
@@ -97,7 +97,7 @@ def test_no_weights_are_read(tmp_path):
 def test_a_night_that_was_not_published_is_refused_at_once(
     verb, setting, tmp_path, monkeypatch, capsys
 ):
-    job = {"evaluate": evaluate, "finetune": night}[verb]
+    job = {"evaluate": evaluate, "finetune": finetune}[verb]
     monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
     monkeypatch.setattr(job, "check_frozen_fits", lambda *_, **__: None)
     killed, half = tmp_path / "killed", tmp_path / "half"
