@@ -16,6 +16,8 @@ import pytest
 import ray
 from ray._private import services
 from ray._private.node import Node
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from iak.jobs import ray_launcher
@@ -282,12 +284,46 @@ def test_a_local_ray_listens_on_loopback_alone(started):
         assert started[0]["num_cpus"] >= 4
 
 
+def replaced():
+    """Return what a local Ray replaces of Ray's own."""
+    return services.resolve_ip_for_localhost, Node.start_log_monitor, *helpers()
+
+
+def helpers():
+    """Return what starts processes beside a run's controller."""
+    of_ray = data_parallel_trainer
+    return of_ray.PlacementGroupCleanerCallback, of_ray.DatasetsCallback
+
+
 def test_a_ray_ends_with_its_block_and_leaves_rays_functions_as_they_were(started):
-    before = services.resolve_ip_for_localhost, Node.start_log_monitor
+    before = replaced()
     with pytest.raises(RuntimeError, match="inside"), ray_cluster(3):
         raise RuntimeError("inside")
     assert started[1:] == ["shut down"]
-    assert (services.resolve_ip_for_localhost, Node.start_log_monitor) == before
+    assert replaced() == before
+
+
+@pytest.mark.usefixtures("started")
+def test_a_run_of_a_local_ray_starts_no_process_beside_controller_and_workers():
+    """On a cluster it does, where resources of a dead controller would stay taken."""
+    before = helpers()
+    with ray_cluster(1):
+        made = [helper() for helper in helpers()]
+        assert [type(helper) for helper in made] == [ControllerCallback] * 2
+    os.environ["RAY_ADDRESS"] = "ray://head:10001"
+    with ray_cluster(1):
+        assert helpers() == before
+
+
+def test_a_local_ray_does_not_wait_a_minute_for_a_head_that_nobody_starts_again(started):
+    soon = {"gcs_rpc_server_reconnect_timeout_s": 10, "health_check_period_ms": 1000}
+    for name in soon:
+        os.environ.pop(f"RAY_{name}", None)
+    with ray_cluster(1):
+        assert started[0]["_system_config"] == soon
+    os.environ.update({"RAY_health_check_period_ms": "99"})
+    with ray_cluster(1):
+        assert started[-1]["_system_config"] == {"gcs_rpc_server_reconnect_timeout_s": 10}
 
 
 def test_while_a_local_ray_starts_its_address_stays_loopback(started, monkeypatch):
