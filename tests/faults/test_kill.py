@@ -1,7 +1,8 @@
 """A worker is killed without warning; the run ends by itself as if nothing had happened.
 
-One driver process runs the real verbs under one local Ray; this process watches the run folders
-and kills a worker once there is something to resume from.
+One driver process runs the real verbs: undisturbed with workers of this machine, and disturbed
+under one local Ray. This process watches the run folders of the latter, and kills a worker once
+there is something to resume from.
 """
 
 import json
@@ -27,13 +28,19 @@ DEADLINE_S = 1500
 SOME_HELD = 4
 DRIVER = """
 import json, sys
-from iak.jobs.ray_launcher import ray_cluster
 from iak.jobs.cli import run
-with ray_cluster(2):
-    for words in json.loads(sys.argv[1]):
+
+def run_all(commands):
+    for words in commands:
         code = run(words)
         if code not in (0, 4):
             sys.exit(code)
+
+whole, killed = json.loads(sys.argv[1])
+run_all(whole)
+from iak.jobs.ray_launcher import ray_cluster
+with ray_cluster(2):
+    run_all(killed)
 """
 PRETRAIN = [
     "batch_rows=64", "epochs=1", "patience=9", "checkpoint_every_steps=20", "shuffle_rows=2048",
@@ -52,12 +59,14 @@ FINETUNE = [
 def commands(place):
     common = ["workers=2", "device=cpu", f"catalog={place / 'catalog.toml'}"]
     common.append(f"data_root={place / 'log'}")
-    told = []
-    for verb, settings in (("pretrain", PRETRAIN), ("finetune", FINETUNE)):
-        for how in ("whole", "killed"):
-            words = [verb, *common, *settings, f"run_dir={place / f'{verb}-{how}'}"]
-            told.append(words + ([f"base={place / 'pretrain-whole'}"] * (verb == "finetune")))
-    return told
+    return [
+        [
+            [verb, *common, *settings, f"run_dir={place / f'{verb}-{how}'}"]
+            + [f"base={place / 'pretrain-whole'}"] * (verb == "finetune")
+            for verb, settings in (("pretrain", PRETRAIN), ("finetune", FINETUNE))
+        ]
+        for how in ("whole", "killed")
+    ]
 
 
 def below(pid):
