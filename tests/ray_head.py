@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from iak.jobs.ray_launcher import PATIENT, STARTS
+from iak.jobs.ray_launcher import PATIENT, QUIET, STARTS
 from tests.faults.test_kill import end
 from tests.ports import free_port
 
@@ -78,6 +78,7 @@ def start_ray(words: Sequence[str], environment: Mapping[str, str]) -> "subproce
         environment: of the process. The times that it waits for its own processes are added.
     """
     patient = {**PATIENT, "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_worker_niceness": "0"}
+    patient |= QUIET
     for others in reversed(range(STARTS)):
         node = subprocess.Popen(
             words,

@@ -15,6 +15,9 @@ from tests.faults.test_kill import end
 from tests.ports import free_port
 from tests.ray_head import ROOT, STORE_BYTES, end_ray, start_ray
 
+NODE_CHECKED_EVERY_MS = "1000"
+"""Five refused checks make a node dead: Ray's default, 3 s between two, is waiting alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Driver:
@@ -95,6 +98,7 @@ def ray_nodes(**environment: str) -> Iterator[RayNodes]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "PYTHONPATH": str(ROOT / "infra/package"),
         "OMP_NUM_THREADS": "1",
+        "RAY_health_check_period_ms": NODE_CHECKED_EVERY_MS,
         **environment,
     }
     folder = Path(tempfile.mkdtemp(prefix="iak-nodes-"))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs.ray_launcher import PATIENT
+from iak.jobs.ray_launcher import PATIENT, QUIET
+from tests.ray_nodes import NODE_CHECKED_EVERY_MS
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1100)]
 
@@ -89,7 +90,9 @@ def test_a_run_has_as_many_workers_as_there_are_free_cpus_at_any_time(tmp_path):
         cwd=ROOT,
         env={
             **os.environ,
+            **QUIET,
             **PATIENT,
+            "RAY_health_check_period_ms": NODE_CHECKED_EVERY_MS,
             "PYTHONPATH": f"{ROOT / 'infra/package'}:{ROOT}",
             "OMP_NUM_THREADS": "1",
         },
