@@ -147,7 +147,7 @@ def test_the_best_trial_is_published_as_a_run_with_its_settings_alone_would_be(t
     with process_group(0, 1, backend="gloo") as worker:
         result = pretrain(work, worker=worker, report=silent)
         losses = {trial.name: trial.best_valid_loss for trial in result.trials}
-        assert list(losses) == ["plain", "penalty"]
+        assert list(losses) == ["plain", "damped"]
         assert result.trial == min(losses, key=losses.get)
         assert result.best_valid_loss == losses[result.trial]
         manifest = publish(spec, work, result)
@@ -170,7 +170,7 @@ def test_a_run_that_died_in_a_later_trial_does_not_train_the_first_again(tmp_pat
 
     class Counted(Pretraining):
         def step(self, batch):
-            if steps["deadly"] and self.work.trial == "penalty" and self.state.step == 3:
+            if steps["deadly"] and self.work.trial == "damped" and self.state.step == 3:
                 raise Killed
             steps[self.work.trial] += 1
             return super().step(batch)
@@ -199,8 +199,8 @@ def test_a_trial_that_diverges_has_lost(tmp_path, monkeypatch):
     with process_group(0, 1, backend="gloo") as worker:
         lost = ["plain"]
         result = pretrain(work, worker=worker, report=silent)
-        assert (result.trial, result.trials[0].best_valid_loss) == ("penalty", None)
-        lost = ["plain", "penalty"]
+        assert (result.trial, result.trials[0].best_valid_loss) == ("damped", None)
+        lost = ["plain", "damped"]
         with pytest.raises(Diverged, match="training loss at step 1"):
             pretrain(
                 dataclasses.replace(work, run_dir=tmp_path / "both"), worker=worker, report=silent

@@ -97,3 +97,12 @@ def test_a_continued_base_keeps_what_was_chosen_unless_another_value_is_given():
     other = recipe(given_rate, rows=10, continues=True, has_state=False, chosen=chosen)
     assert other.optim.table_lr == pytest.approx(0.9 * 0.3)
     assert other.optim.table_penalty == chosen["optim.table_penalty"]
+
+
+def test_a_base_that_a_former_set_was_chosen_for_keeps_it_unless_another_value_is_given():
+    chosen = {"model.dropout": 0.1, "optim.table_decay": 1e-4, "optim.decay_share": 1.0}
+    kept = recipe(spec_with(), rows=10, continues=True, has_state=True, chosen=chosen)
+    assert kept.optim.table_decay == chosen["optim.table_decay"]
+    given_decay = spec_with({"optim.table_decay": 0.5})
+    other = recipe(given_decay, rows=10, continues=True, has_state=True, chosen=chosen)
+    assert other.optim.table_decay == 0.5
