@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from iak.pipeline.data import lakehouse, listing, partitions
+from iak.pipeline.data import lakehouse, listing, partitions, structs
 from iak.pipeline.data.breaches import SchemaProblem
 from iak.pipeline.data.footer import footer_digest, group_rows_of, read_footer
 from iak.pipeline.data.lakehouse import TableFile, TableSnapshot
@@ -97,7 +97,7 @@ class FileClassifier:
         try:
             size, footer = read_footer(*Snapshot(uri=self.uri, files=()).locate(path))
             metadata = pq.read_metadata(pa.BufferReader(footer))
-            schema = metadata.schema.to_arrow_schema()
+            schema = structs.with_fields(metadata.schema.to_arrow_schema())
             stored = group_rows_of(metadata)
             projection = self._projection(schema, stored, file)
             rows = _schema_of_rows(projection, schema)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from iak.pipeline.data import structs
 from iak.pipeline.data.content import (
     ContentColumns,
     FileContent,
@@ -100,7 +101,8 @@ def _stored(file: LogFile, columns: ContentColumns) -> ContentColumns:
     """Return the same columns under the names that they have in the file."""
 
     def names(wanted: frozenset[str]) -> frozenset[str]:
-        return frozenset(file.stored_names(sorted(wanted)).values())
+        own = file.stored_names(sorted(wanted)).values()
+        return frozenset((*own, *structs.parents(own, file.columns)))
 
     return ContentColumns(features=names(columns.features), others=names(columns.others))
 

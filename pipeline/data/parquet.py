@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iak.pipeline.data import contract, hashing, partitions, splits
+from iak.pipeline.data import contract, hashing, partitions, splits, structs
 from iak.pipeline.data.breaches import Breach, Kind
 from iak.pipeline.data.pieces import Group, Piece
 from iak.pipeline.data.prefetch import prefetch
@@ -288,6 +288,7 @@ def _read_group(
     try:
         # Without Arrow's threads: a worker reads ahead in one thread of its own (prefetch.py).
         table = parquet.read_row_group(group, columns=list(names.values()), use_threads=False)
+        table = structs.with_field_columns(table)
         refuse_broken(table)
     except (pa.ArrowException, OSError) as error:
         raise BadLog(
