@@ -559,7 +559,7 @@ class Catalog(Spec):
         if repeated := sorted({r[0] for r in readings if readings.count(r) > 1}):
             raise ValueError(
                 f"label columns {repeated} belong to several tasks each; a task has its own label, "
-                "or reads the column with another positive or at_least"
+                "or reads the column with another positive or at_least, or with has_value"
             )
         return self
 

@@ -125,6 +125,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (TaskSpec, "label"): '"label_click"',
     (TaskSpec, "at_least"): "4",
     (TaskSpec, "positive"): '["cart", "buy"]',
+    (TaskSpec, "has_value"): "true",
     (TaskSpec, "kind"): '"click"',
     (TaskSpec, "weight"): "0.3",
     (TaskSpec, "matures_after"): '"P7D"',

@@ -26,13 +26,14 @@ ColumnValue = Annotated[Value, AfterValidator(not_empty), BeforeValidator(_as_te
 
 
 class TaskSpec(Spec):
-    """One binary task. A null label masks the row for this task; it is never read as 0."""
+    """One binary task. A null label masks the row for this task, but with `has_value`."""
 
     name: Name | None = None
     """Name in metrics; `ctr` for a click, `cvr` for a conversion, else the label's name."""
     label: Column
     """Column with 0, 1 or null. With `at_least` it has numbers, also as text; with `positive` it
-    has words, whole numbers or booleans. Several tasks may read one column in different ways."""
+    has words, whole numbers or booleans; with `has_value`, anything. Several tasks may read one
+    column in different ways."""
     at_least: Annotated[
         Annotated[Number, Field(ge=-(10**15), le=10**15)] | None,
         Field(exclude_if=lambda value: value is None),
@@ -43,6 +44,9 @@ class TaskSpec(Spec):
     """The label is 1 where the column has one of these values, and 0 where it has another one: of
     events, words, whole numbers (`[4, 5]`) or booleans. A null or an empty text is no label. Upper
     and lower case differ."""
+    has_value: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """The label is 1 where the column has a value, and 0 where it is null, NaN or an empty text: of
+    the time of a click, or of an order's number."""
     kind: Literal["click", "conversion", "binary"] = "binary"
     """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
     entire space as p(click) * p(conversion | click) (ESMM); in a log without a click task it is
@@ -69,20 +73,27 @@ class TaskSpec(Spec):
 
     @model_validator(mode="after")
     def _is_read_in_one_way(self) -> Self:
-        if self.positive and self.at_least is not None:
-            raise ValueError(
-                f"'{self.label}' is read with positive and with at_least; leave one of them out"
-            )
+        ways = {
+            "positive": bool(self.positive),
+            "at_least": self.at_least is not None,
+            "has_value": self.has_value,
+        }
+        given = [name for name, is_given in ways.items() if is_given]
+        if len(given) > 1:
+            remedy = "leave one of them out" if len(given) == 2 else "keep one of them"
+            raise ValueError(f"'{self.label}' is read with {' and with '.join(given)}; {remedy}")
         return self
 
     @property
-    def reading(self) -> tuple[str, float | None, frozenset[str]]:
+    def reading(self) -> tuple[str, float | None, frozenset[str], bool]:
         """Return what decides the label of a row. Tasks with equal readings have equal labels."""
-        return self.label, self.at_least, frozenset(self.positive)
+        return self.label, self.at_least, frozenset(self.positive), self.has_value
 
     @property
     def label_text(self) -> str:
         """Return in words what is 1: `click`, `rating >= 4`, `event = cart or buy`."""
+        if self.has_value:
+            return f"{self.label} has a value"
         if self.positive:
             return f"{self.label} = {' or '.join(self.positive)}"
         return self.label if self.at_least is None else f"{self.label} >= {self.at_least:g}"

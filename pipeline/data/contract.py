@@ -43,7 +43,7 @@ _ADVICE: Mapping[ColumnKind, str] = {
     "number": "A number is an integer, a float, a decimal or a boolean; read text as categorical. "
     "For numbers in text, give the feature in_text = true.",
     "label": "A label is 0, 1 or null, as a number or a boolean. For a column of words or events, "
-    "give the task positive; for numbers in text, at_least.",
+    "give the task positive; for numbers in text, at_least; where null says no, has_value.",
     "grade": "at_least reads numbers, also as text.",
     "event": "positive reads text, whole numbers and booleans.",
     "time": "A time is Unix time as a number, an Arrow timestamp or a date; for text give "
@@ -188,7 +188,7 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
             yield catalog.columns_base.h, "list of numbers"
     # A label of 0 and 1 is the strictest of the ways in which tasks may read one column.
     kinds = [(task.label, label_kind(task)) for task in catalog.tasks]
-    yield from sorted(kinds, key=lambda use: use[1] == normal.LABEL)
+    yield from sorted(kinds, key=lambda use: (use[1] != normal.ANY, use[1] == normal.LABEL))
     if log.event_time in catalog.columns:
         is_number = log.event_time_format in (None, UNIX)
         yield str(log.event_time), normal.TIME if is_number else normal.WRITTEN_TIME
@@ -216,6 +216,8 @@ def _is_kind(actual: pa.DataType, kind: str) -> bool:
         actual = actual.value_type
     whole = bool(is_.is_integer(actual) or is_.is_boolean(actual))
     number = bool(whole or is_.is_floating(actual) or is_.is_decimal(actual))
+    if kind == normal.ANY:
+        return True
     if kind.startswith("list of "):
         is_list = is_.is_list(actual) or is_.is_large_list(actual)
         return bool(is_list) and _is_kind(actual.value_type, kind.removeprefix("list of ")[:-1])

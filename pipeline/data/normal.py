@@ -26,7 +26,7 @@ from iak.pipeline.data import hashing
 from iak.pipeline.data.written import Written
 
 ColumnKind = Literal[
-    "id", "whole number", "number", "label", "grade", "event", "time", "written time",
+    "id", "whole number", "number", "label", "grade", "event", "any value", "time", "written time",
     "list of ids", "list of whole numbers", "list of numbers",
 ]  # fmt: skip
 """What a catalogue reads a column as."""
@@ -37,6 +37,8 @@ GRADE: Final = "grade"
 """A number, also as text, that is a label from a bound on."""
 EVENT: Final = "event"
 """A word, a whole number or a boolean, of which some values are a label of 1."""
+ANY: Final = "any value"
+"""A value of any type; only whether there is one is read."""
 TIME: Final = "time"
 WHOLE: Final = "whole number"
 WRITTEN_TIME: Final = "written time"

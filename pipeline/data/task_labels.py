@@ -3,6 +3,7 @@
     1, 0, null                 a label as it is
     4.5, "4.5"                 with at_least = 4, a label of 1; words are null
     buy, cart, view            with positive = ["buy", "cart"]: 1, 1 and 0; an empty text is null
+    1790812800, null           with has_value: 1 and 0; an empty text and NaN are 0 too
 
 Rows keep their column as the log has it, so several tasks may read one column.
 """
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iak.pipeline.data.normal import EVENT, GRADE, LABEL, ColumnKind
+from iak.pipeline.data.normal import ANY, EVENT, GRADE, LABEL, ColumnKind
 from iak.pipeline.data.written import decoded_text, is_text
 from iak.schemas.task import TaskSpec
 
@@ -26,6 +27,8 @@ def label_kind(task: TaskSpec) -> ColumnKind:
     """Return the kind of column that a task reads its label from."""
     if task.positive:
         return EVENT
+    if task.has_value:
+        return ANY
     return LABEL if task.at_least is None else GRADE
 
 
@@ -53,6 +56,8 @@ def read_label(values: pa.Array, task: TaskSpec) -> pa.Array:
     """Return a column's values as labels of a task; see `label_of`."""
     if task.positive:
         return _is_one_of(values, task.positive)
+    if task.has_value:
+        return _has_value(values)
     return values if task.at_least is None else _reaches(values, task.at_least)
 
 
@@ -81,6 +86,13 @@ def _is_one_of(values: pa.Array, positive: tuple[str, ...]) -> pa.Array:
     # is_in finds a null to be absent.
     found = pc.is_in(texts, value_set=pa.array(positive, pa.string()))
     return pc.if_else(texts.is_valid(), found, None)
+
+
+def _has_value(values: pa.Array) -> pa.Array:
+    """Return whether there is a value; NaN and an empty text are none."""
+    if is_text(values.type):
+        return pc.fill_null(pc.not_equal(decoded_text(values), ""), False)
+    return pc.invert(values.is_null(nan_is_null=pa.types.is_floating(values.type)))
 
 
 def _reaches(values: pa.Array, bound: float) -> pa.Array:

@@ -258,6 +258,8 @@ CONTRADICTIONS: tuple[tuple[str, str, Change], ...] = (
     )),
     ("a label that is read in two ways", "at_least",
         set_key("tasks.1", {"label": "order", "positive": ["buy"], "at_least": 1})),
+    ("a label that is its value and its presence", "has_value",
+        set_key("tasks.1", {"label": "order", "positive": ["buy"], "has_value": True})),
     ("two tasks of the same events", "click", _both(
         set_key("tasks.0.positive", ["buy"]),
         set_key("tasks.1", {"label": "click", "positive": ["buy"], "name": "again"}),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iak.pipeline.data import contract, features, parquet
 from iak.pipeline.data.labels import LabelCounts
-from iak.pipeline.data.pieces import pieces_of
+from iak.pipeline.data.pieces import pieces_of, spread_pieces
 from iak.pipeline.data.task_labels import label_numbers, read_label
 from iak.pipeline.fresh.counts import count_rows
 from iak.schemas.task import TaskSpec
@@ -181,3 +181,33 @@ def test_one_column_may_be_a_label_of_several_bounds_and_as_it_is():
         read, [[0, 1, 0.75, np.nan], [0, 1, 1, np.nan], [1, 0, 0, np.nan]], equal_nan=True
     )
     assert contract.expected_kinds(catalog)["click"] == "label", "the strictest"
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (pa.array([7, None, 0]), [True, False, True]),
+        (pa.array([float("nan"), 0.5, None]), [False, True, False]),
+        (pa.array(["", "a", None]).dictionary_encode(), [False, True, False]),
+        (pa.array([1, None, 2], pa.timestamp("ms")), [True, False, True]),
+        (pa.array([{"a": None}, None, {"a": 1}]), [True, False, True]),
+    ],
+)
+def test_a_label_may_be_whether_there_is_a_value(values, labels):
+    assert read_label(values, TaskSpec(label="x", has_value=True)).to_pylist() == labels
+
+
+def test_a_time_that_is_null_where_nothing_happened_is_read_as_a_label(tmp_path):
+    rows = draw_rows(40)
+    times = [None if n % 4 else 1_790_812_800_000 + n for n in range(40)]
+    write_file(
+        tmp_path / partition("ningbo", "2026-10-01") / "a.parquet",
+        rows.append_column("clicked_at", pa.array(times, pa.timestamp("ms"))),
+    )
+    catalog = small_catalog(tasks=[{"label": "clicked_at", "has_value": True, "kind": "click"}])
+    counts = LabelCounts(catalog)
+    selection = parquet.select_all(snapshot_of(tmp_path, catalog), catalog)
+    for piece in spread_pieces(selection, rows=100):
+        counts.add(parquet.read_piece(selection, piece, catalog).rows, None)
+    assert counts.counts() == {"known ctr": 40, "positive ctr": 10}
+    assert catalog.tasks[0].label_text == "clicked_at has a value"

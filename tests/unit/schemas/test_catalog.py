@@ -358,6 +358,10 @@ def test_a_leak_column_decides_nothing(setting):
             {"tasks": [{"label": "e", "positive": [1], "at_least": 1}]},
             "'e' is read with positive and with at_least; leave one of them out",
         ),
+        (
+            {"tasks": [{"label": "e", "at_least": 1, "has_value": True}]},
+            "'e' is read with at_least and with has_value; leave one of them out",
+        ),
         ({"features": [{**CROSS, "columns": ["a", "a"]}], "tables": {}}, "a: named twice"),
         ({"splits": {"tune": {"where": {"scene": []}}}}, "splits.tune.where.scene"),
         ({"domain__keys": [""]}, "it is empty"),
