@@ -17,6 +17,8 @@ SEPARATED = "separated ids"
 IN_TEXT = "number in text"
 """Kind of a field whose numbers the log writes as text."""
 _LARGEST = 2**63
+_EXACT = 2.0**53
+"""Size from which on floats skip whole numbers."""
 
 
 class BadRows(ValueError):
@@ -87,6 +89,8 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str, kind: str, catalog: Ca
         if value is not None and not is_expected(value):
             raise BadRows(f"row {number}, field '{name}': expected {words}, seen {value!r:.60}")
     values = [row.get(name) for row in rows]
+    if kind in _OF_IDS:
+        values = [_as_ids(value) for value in values]
     try:
         return pa.array(values, _EMPTY[kind] if all(v is None for v in values) else None)
     except pa.ArrowException as error:  # numbers beside text
@@ -96,12 +100,22 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str, kind: str, catalog: Ca
         ) from error
 
 
+def _as_ids(value: object) -> object:
+    """Return ids as the log's readers have them: 3.0 is 3, and true is 1."""
+    if isinstance(value, list):
+        return [_as_ids(item) for item in value]
+    return int(value) if isinstance(value, bool | float) else value
+
+
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
+    """Return whether a value is a whole number, also as a float or a boolean, as Parquet has it."""
+    if isinstance(value, float):
+        return value.is_integer() and abs(value) < _EXACT
+    return isinstance(value, int) and abs(value) < _LARGEST
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, bool | float) or _is_whole(value)
+    return isinstance(value, float) or _is_whole(value)
 
 
 def _is_number_or_text(value: object) -> bool:
@@ -132,6 +146,10 @@ _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "list of whole numbers": (_list_of(_is_whole), "a list of whole numbers"),
     "list of numbers": (_list_of(_is_number), "a list of numbers"),
 }
+_OF_IDS = (
+    "id", "whole number", "list of ids", "list of whole numbers", SEPARATED, WRITTEN_TIME
+)  # fmt: skip
+"""Kinds whose whole numbers may come as floats or booleans."""
 _EMPTY: Mapping[str, pa.DataType] = {
     "id": pa.string(),
     "whole number": pa.int64(),

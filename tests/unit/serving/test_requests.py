@@ -67,3 +67,15 @@ def test_what_is_neither_is_refused_by_its_field():
         read(hist=7)
     with pytest.raises(BadRows, match=r"field 'event_time': expected a time as the log writes it"):
         read(event_time=1.5)
+
+
+@pytest.mark.parametrize(("given", "known"), [(3.0, 3), (True, 1), (7, 7)])
+def test_an_id_may_be_a_whole_float_or_a_boolean_as_in_files(given, known):
+    assert read(user_id=given, hist=[given]).column("user_id").to_pylist() == [known]
+    assert read(hist=[given]).column("hist").to_pylist() == [[known]]
+
+
+@pytest.mark.parametrize("given", [3.5, 2.0**53, float("nan")])
+def test_a_float_that_is_no_whole_number_is_no_id(given):
+    with pytest.raises(BadRows, match="field 'user_id': expected a whole number or text, seen"):
+        read(user_id=given)
