@@ -121,6 +121,9 @@ class SplitSample:
             for name in ("pretrain", "tune"):
                 if name in self.chosen:
                     yield from self._labels(name)
+            for name in ("pretrain_valid", "valid"):
+                if name in self.chosen and self.chosen[name].rows <= self.wanted:
+                    yield from self._labels_of_validation(name)
             if "pretrain" in self.chosen:
                 yield from self._wild_numbers()
                 yield from self._padded_lists()
@@ -133,13 +136,34 @@ class SplitSample:
         for piece in spread_pieces(selection, rows=self.wanted):
             yield parquet.read_piece(selection, piece, self.catalog)
 
-    def _labels(self, split: str) -> Iterator[Finding]:
+    def _label_counts(self, split: str) -> tuple[LabelCounts, int]:
+        """Return the labels of the rows that are read of a split, and the number of rows."""
         counts, rows = LabelCounts(self.catalog), 0
         for raw in self._raw(split):
             inspection = contract.inspect(raw.rows, self.catalog)
             unripe = ripeness.unripe(raw.rows, self.catalog, self.as_of)
             counts.add(raw.rows, inspection.quarantined, inspection.masks_with(unripe))
             rows += len(raw.rows)
+        return counts, rows
+
+    def _labels_of_validation(self, split: str) -> Iterator[Finding]:
+        """Yield tasks that all rows of a split cannot validate, since they have one class."""
+        counts, rows = self._label_counts(split)
+        labels = {task.title: task.label for task in self.catalog.tasks if task.weight}
+        for task, problem in counts.problems().items():
+            if task in labels and rows == self.chosen[split].rows:
+                yield Finding(
+                    level="warn",
+                    what=f"task {task} cannot be validated on split '{split}': {problem}",
+                    column=labels[task],
+                    count=rows,
+                    share=1.0,
+                    remedy="It is trained, and nothing there shows how well: its AUC is null, and "
+                    "early stop sees one class. Give the split more rows",
+                )
+
+    def _labels(self, split: str) -> Iterator[Finding]:
+        counts, rows = self._label_counts(split)
         is_sure = split == "pretrain" and rows == self.chosen[split].rows
         labels = {task.title: task.label for task in self.catalog.tasks if task.weight}
         for task, problem in counts.problems().items():

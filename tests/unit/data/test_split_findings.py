@@ -69,3 +69,16 @@ def test_a_vocabulary_without_a_bound_that_is_large_is_named_with_what_hashing_c
     assert f"{users:,} ids would get a row each" in large["user_id"].what
     assert "hash" in large["user_id"].remedy
     assert "user_scene" not in large, "its rows are bounded"
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(1_000, 2), (30, 0)])
+def test_a_task_that_validation_rows_cannot_judge_is_named_where_all_were_read(root, wanted, found):
+    catalog = small_catalog(
+        splits={"pretrain": {"days": [0, 0]}, "valid": {"days": [1, 2]}, "tune": {"days": [0, 0]}}
+    )
+    dates, _ = read_dates(str(root), catalog)
+    chosen, _ = select_splits(snapshot_of(root, catalog), catalog, dates, NO_DAYS)
+    sample = SplitSample(catalog, chosen, wanted, None)
+    findings = [f for f in sample.findings() if "cannot be validated on split 'valid'" in f.what]
+    assert len(findings) == found
+    assert all(f.level == "warn" and "no" in f.what for f in findings)
