@@ -48,7 +48,8 @@ def read_dates(
         And the rows by date of each file, where folders name no day.
 
     Raises:
-        BadLog: event times are in another unit than the declared one.
+        BadLog: event times are in another unit than the declared one, or folders are days as
+            yymmdd.
     """
     version = catalog.log.version if version is None else version
     if catalog.log.date_key:
@@ -67,6 +68,8 @@ def _folder_dates(
 ) -> LogDates:
     """Read dates from the names of folders. Rows are counted only where a date is in doubt."""
     values = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
+    if problem := splits.short_days(values):
+        raise BadLog(f"partition {key}: {problem}")
     known = {name: day for name in values if (day := splits.parse_date(name))}
 
     def rows_of(days: Container[date]) -> Mapping[date, int]:

@@ -37,6 +37,8 @@ Period = Literal["day", "week", "month"]
 """How much time a partition value names."""
 _MONTH = re.compile(r"((?:19|20)\d{2})-?(0[1-9]|1[0-2])")
 """A month, as 2026-02 or 202602."""
+_SHORT_DAY = re.compile(r"\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+"""A day, as 261005. It is not read: 201012 is December 2010 as well as 12 October 2020."""
 _WEEK = re.compile(r"\d{4}-?W\d{2}")
 """A week, as 2026-W08."""
 _HOUR = re.compile(r"(\d{8}|\d{4}-\d{2}-\d{2}-)(?:[01]\d|2[0-3])")
@@ -165,6 +167,29 @@ def period_of(values: Iterable[str | None]) -> Period:
     if any(map(_MONTH.fullmatch, texts)):
         return "month"
     return "week" if any(map(_WEEK.fullmatch, texts)) else "day"
+
+
+def short_days(values: Iterable[str | None]) -> str:
+    """Return why partition values cannot be read as dates, where they are days as yymmdd.
+
+    Of a single value nobody can tell a day from a month. Of all values a day shows that no month
+    has; where there is none, they are months.
+
+    Args:
+        values: all values of one partition key.
+
+    Returns:
+        The reason with what to do, or an empty text.
+    """
+    texts = sorted({text for value in values if (text := (value or "").strip())})
+    days = [t for t in texts if _SHORT_DAY.fullmatch(t) and not _MONTH.fullmatch(t)]
+    if not days or not all(_SHORT_DAY.fullmatch(text) or _MONTH.fullmatch(text) for text in texts):
+        return ""
+    seen = days[0]
+    return (
+        f"{seen} is a day as yymmdd, which is not read, since others would be months (201012 is "
+        f"December 2010). Name the folders YYYYMMDD, here 20{seen}"
+    )
 
 
 def columns_read(

@@ -376,3 +376,19 @@ def test_null_row_ids_get_keys_of_their_own_and_leave_the_others_as_they_are(tmp
     assert len(set(keys.tolist())) == 40
     known = np.arange(40) % 3 != 0
     assert (keys[known] == hashing.keys_of(pa.array(np.arange(40)))[known]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "is_short"),
+    [
+        (["201012", "201013", None], True),
+        (["261005"], True),
+        (["201001", "201012"], False),
+        (["2010-12", "201013x"], False),
+        (["201012", "shop"], False),
+        (["20201013"], False),
+        ([], False),
+    ],
+)
+def test_days_of_six_digits_are_told_from_months_by_all_values(values, is_short):
+    assert bool(splits.short_days(values)) == is_short
