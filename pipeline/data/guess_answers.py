@@ -32,6 +32,8 @@ class Answers:
     """Bound from which on the column's number is a 1."""
     positive: tuple[str | int, ...] = ()
     """The column's values that are a 1."""
+    has_value: bool = False
+    """Whether any value is a 1, and a null a 0."""
     why: str = ""
     """Why it is read so; empty where it is read as it is."""
 

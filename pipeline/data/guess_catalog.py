@@ -5,14 +5,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
-from iak.pipeline.data.event_dates import dates_without_key
 from iak.pipeline.data.guess_events import guess_codes, guess_events
 from iak.pipeline.data.guess_features import FeatureGuess, guess_features
 from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
@@ -23,8 +21,11 @@ from iak.pipeline.data.guess_labels import (
     guess_grade,
     guess_labels,
     guess_leaks,
+    guess_times_of_answers,
+    without_rare,
     words_of,
 )
+from iak.pipeline.data.guess_notes import SPLIT_WORDS, explain_no_label, notes_on
 from iak.pipeline.data.guess_time import (
     DAY_S,
     TIME_WORDS,
@@ -32,12 +33,14 @@ from iak.pipeline.data.guess_time import (
     day_columns,
     guess_time,
 )
-from iak.pipeline.data.log_sample import MISSING, LogSample, is_bytes, kind_of
+from iak.pipeline.data.log_sample import LogSample, is_bytes, is_index, kind_of
 from iak.pipeline.data.profile import MIN_POSITIVES
 from iak.pipeline.errors import BadLog
 
 _ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
 _REQUEST_WORDS = words_of("request session query search auction slate pageview impression display")
+_REQUESTS = (words_of("srch_id"), words_of("qid"), words_of("query_id"))
+"""All words of a name of a request, where one of them alone says less."""
 _MAX_OF_REQUEST = 1_000
 """Most mean rows of a request; a column whose values have more says what kind of request it was."""
 _USER = re.compile(
@@ -53,11 +56,6 @@ _PERSONS = 20
 """Fewest persons of such a column."""
 _PERSON_SHARE = 0.5
 """Largest share of the rows that one person has; a device without an id has more."""
-_SPLIT_WORDS = {
-    "train": ("train", "training", "tr"),
-    "valid": ("valid", "val", "validation", "dev", "vali"),
-    "test": ("test", "testing", "eval", "holdout", "te"),
-}
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 """A value that begins with a date."""
 _DATE_PARTS = words_of("year month day hour yyyy mm dd hh y m d h week minute")
@@ -129,21 +127,21 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     date_key, time, period_key = _times(sample)
     split_columns = _split_columns(rows)
     no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
-    labels = _labels(sample, no_label | set(sample.uneven))
+    labels, rare = _labels(sample, no_label | set(sample.uneven))
     if not labels:
-        raise BadLog(_no_label(sample))
-    taken = no_label | {label.column for label in labels}
+        raise BadLog(explain_no_label(sample))
+    taken = no_label | {g.column for g in labels} | {g.column for g in rare}
     row_id = _row_id(rows, taken | set(sample.uneven))
     taken |= {row_id.column} if row_id else set()
     slice_by = _request(rows, taken | set(sample.uneven))
     user = _user(rows, taken | set(sample.uneven))
-    leaks = guess_leaks(rows, labels, skipped=taken)
+    leaks = (*rare, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
     keys = _domain_keys(sample, date_key or period_key, split_columns)
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
     skipped = (taken - {*keys}) | dated.keys()
     features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
-    others = {name: _unread(kind) for name, kind in sample.unread.items()}
+    others = {name: _unread(name, kind) for name, kind in sample.unread.items()}
     left_out += tuple(Guess(column=name, why=why) for name, why in (dated | others).items())
     if not features:
         raise BadLog(
@@ -173,50 +171,44 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         fresh=guess_fresh(rows, features, user=user, domain_keys=domain_keys),
         leaks=leaks,
         left_out=left_out,
-        notes=tuple(_notes(sample, labels, leaks, user, split_columns, domain_keys)),
+        notes=tuple(notes_on(sample, labels, leaks, user, split_columns, domain_keys, features)),
     )
 
 
-def _unread(kind: pa.DataType) -> str:
-    """Return why a column of a type that no feature reads is left out."""
+def _unread(name: str, kind: pa.DataType) -> str:
+    """Return why a column that no feature reads is left out, by its name or type."""
+    if is_index(name):
+        return "an index that pandas wrote"
     if pa.types.is_null(kind):
         return "it is null in every row"
     if is_bytes(kind):
         return "its bytes are no UTF-8 text, or all are null; write ids as hexadecimal text"
+    if pa.types.is_struct(kind):
+        return "a struct, whose fields are columns of their own"
     what = f"no feature reads a column of type {kind}"[:80]
     return f"{what}; write the fields as columns of their own" if pa.types.is_nested(kind) else what
 
 
-def _labels(sample: LogSample, skipped: set[str]) -> tuple[LabelGuess, ...]:
-    """Return the labels of the surest kind that the log has; none where it has no kind."""
+def _labels(
+    sample: LogSample, skipped: set[str]
+) -> tuple[tuple[LabelGuess, ...], tuple[Guess, ...]]:
+    """Return the labels of the surest kind that the log has, and answers too rare for a task."""
     rows = sample.rows
     scale = sample.snapshot.rows / len(rows)
+    if named := guess_labels(rows, skipped=skipped, is_named=True):
+        return without_rare(named, scale=scale)
     feedback = guess_feedback(rows, skipped=skipped)
     grade = guess_grade(rows, skipped=skipped)
-    return (
-        guess_labels(rows, skipped=skipped, is_named=True)
-        or guess_events(rows, skipped=skipped, scale=scale)
+    labels = (
+        guess_events(rows, skipped=skipped, scale=scale)
+        or guess_times_of_answers(rows, skipped=skipped)
         or ((feedback,) if feedback else ())
-        or guess_labels(rows, skipped=skipped, is_named=False)
+        or guess_labels(rows, skipped=skipped, is_named=False, properties=False)
         or ((grade,) if grade else ())
         or guess_codes(rows, skipped=skipped)
+        or guess_labels(rows, skipped=skipped, is_named=False)
     )
-
-
-def _no_label(sample: LogSample) -> str:
-    hint = ""
-    if lacking := [name for name, why in sample.uneven.items() if why.endswith(MISSING)]:
-        hint += (
-            f" Some files lack {', '.join(lacking)}, which were not tried: are there several "
-            "tables below this folder? Then give the folder of one."
-        )
-    return (
-        "no column holds 0 and 1 alone, so none can be a label; a task learns from a column of two "
-        "answers (0 and 1, Y and N), from events with positive, or from a number with at_least. "
-        "Of what people did alone (plays, purchases), add rows that they saw and left, with a "
-        "label 0. Of a list of what was shown (N1-1 N2-0), write one row for each."
-        f"{hint} Columns seen: {', '.join(sample.rows.schema.names)}"
-    )
+    return labels, ()
 
 
 # ---------------------------------------------------------------- keys and time
@@ -239,9 +231,11 @@ def _date_key(sample: LogSample) -> Guess | None:
     for key in sample.partition_keys:
         values = [v for v in sample.partitions[key] if v is not None]
         dates = [d for d in map(splits.parse_date, values) if d]
-        if values and len(dates) >= 0.9 * len(values):
+        is_dated = len(dates) >= 0.9 * len(values) and not splits.short_days(values)
+        if values and is_dated:
             period = splits.period_of(values)
             what = "dates" if period == "day" else f"{period}s, which stand for their last days"
+            what += f" ({values[0]} is read as {dates[0]})" if period == "month" else ""
             why = f"{len(dates):,} of {len(values):,} folder names are {what}"
             return Guess(column=key, why=why)
     return None
@@ -282,7 +276,7 @@ def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
         return False
     values = [value for value in sample.partitions[key] if value is not None]
     is_dated = sum(bool(_DATED.match(value)) for value in values) > len(values) / 2
-    return bool(values) and not is_dated
+    return bool(values) and not is_dated and not splits.short_days(values)
 
 
 def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -294,7 +288,7 @@ def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
         values = [v for v in pc.unique(rows.column(name)).to_pylist() if v is not None]
         parts = {
             part: tuple(sorted(v for v in values if v.lower() in names))
-            for part, names in _SPLIT_WORDS.items()
+            for part, names in SPLIT_WORDS.items()
         }
         if parts["train"] and parts["test"] and sum(map(len, parts.values())) == len(values):
             columns[name] = {part: own for part, own in parts.items() if own}
@@ -340,7 +334,9 @@ def _request(rows: pa.Table, taken: set[str]) -> Guess | None:
     """Return the id of a request or session, whose rows belong in one slice."""
     for name in _ids(rows, taken):
         column = rows.column(name)
-        if words_of(name) & _REQUEST_WORDS and not column.null_count:
+        words = words_of(name)
+        is_named = words & _REQUEST_WORDS or words in _REQUESTS
+        if is_named and not column.null_count:
             each = len(rows) / max(pc.count_distinct(column).as_py(), 1)
             if 1 < each <= _MAX_OF_REQUEST:
                 return Guess(column=name, why=f"its name; {each:.1f} sampled rows share a value")
@@ -431,17 +427,6 @@ def _domain(
     return Guess(column=name, why=why), (name,)
 
 
-def _domain_notes(rows: pa.Table, keys: Sequence[str]) -> list[str]:
-    """Return a note where the domains are so many that most have few rows."""
-    count = len(rows.group_by(list(keys)).aggregate([]))
-    if count <= _MAX_DOMAIN_VALUES:
-        return []
-    return [
-        f"{' x '.join(keys)} makes {count:,} domains, so many have few rows: name a coarser column "
-        "under [domain] where the log has one, or a parent"
-    ]
-
-
 def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, SplitCut]) -> int:
     """Return half the tuning rows of a median domain, in tens, between 50 and 500."""
     counts = sample.rows.group_by(list(keys)).aggregate([([], "count_all")]).column("count_all")
@@ -465,7 +450,7 @@ def _splits(
     if len(by_day) > 2:
         return _by_days(by_day)
     if columns:
-        whole = [n for n, parts in columns.items() if len(parts) == len(_SPLIT_WORDS)]
+        whole = [n for n, parts in columns.items() if len(parts) == len(SPLIT_WORDS)]
         name = next(iter(whole or columns))
         return _by_column(name, columns[name], sample.rows)
     by_day = _rows_by_day(sample, None, time)
@@ -579,36 +564,3 @@ def _by_column(
         for split, part, low, high in cuts
     }
     return splits_by_name, f"the column {name} says " + ", ".join(parts)
-
-
-def _notes(
-    sample: LogSample,
-    labels: Sequence[LabelGuess],
-    leaks: Sequence[Guess],
-    user: Guess | None,
-    split_columns: Mapping[str, Any],
-    domain_keys: Sequence[str],
-) -> list[str]:
-    """Return notes on what a person should check, the most important first."""
-    notes = []
-    if len({label.column for label in labels}) > 1 and labels[0].kind != "click":
-        notes.append("no label is implied by the others: no task is the click")
-    if any(label.name for label in labels):
-        notes.append(
-            f"each row is one event of {labels[0].column}: a task is how likely a row is this event"
-        )
-    notes += [f"1 is {g.task.label_text}: {g.reading}" for g in labels if g.is_unsure]
-    notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
-    notes += [f"{g.column} may leak a label: {g.why}" for g in leaks]
-    few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]
-    notes += [f"{g.shown} has few positives: {g.positives:,} in the sample" for g in few]
-    if user is None:
-        notes.append("no user column was recognised: no GAUC, and rows count as independent")
-    if len(split_columns) > 1:
-        notes.append(f"several columns say train and test: {', '.join(split_columns)}")
-    notes += _domain_notes(sample.rows, domain_keys)
-    if bare := dates_without_key(sample.snapshot):
-        notes.append(f"{bare.what}: {bare.remedy}")
-    skipped = sample.snapshot.unreadable
-    notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
-    return notes

@@ -92,11 +92,20 @@ def guess_events(
 
 
 def guess_codes(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[LabelGuess, ...]:
-    """Return one task of a column of events whose codes say nothing: all but the commonest."""
-    for name in rows.schema.names:
+    """Return one task of a column of events whose codes say nothing: all but the commonest.
+
+    A column that is named `type` alone may have the type of something else than events, so only
+    its numbers are taken, and it comes last.
+    """
+    names = [n for n in rows.schema.names if n not in skipped and not words_of(n) & NOT_A_LABEL]
+    named = [name for name in names if words_of(name) & _NAMES]
+    types = [
+        n
+        for n in names
+        if words_of(n) == {"type"} and kind_of(rows.schema.field(n).type) == "whole"
+    ]
+    for name in (*named, *types):
         kind = kind_of(rows.schema.field(name).type)
-        if name in skipped or not words_of(name) & _NAMES or words_of(name) & NOT_A_LABEL:
-            continue
         counts = _events(rows.column(name), kind) if kind in ("text", "whole") else None
         if counts is None:
             continue

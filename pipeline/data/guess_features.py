@@ -1,6 +1,7 @@
 """Guess which columns of a log are features, of what kind, and which tables they share."""
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data.guess_labels import Guess, words_of
+from iak.pipeline.data.guess_time import times_of
 from iak.pipeline.data.log_sample import MISSING, kind_of, numbers
 from iak.pipeline.data.written import WrittenList, WrittenNumber
 
@@ -55,6 +57,10 @@ _NUMBERS_SHARE = 0.99
 """Least share of a column's texts that are numbers, where they are read so by its name."""
 _FRACTIONS_SHARE = 0.9
 """The same where most texts have a dot: the others say in words that a number is missing."""
+_MIN_NUMBERED = 3
+"""Fewest columns of one name and a number that may be a list, as hist_1, hist_2 and hist_3 are."""
+_NO_IDS = (0, -1)
+"""Whole numbers that stand for no id where a column has ids."""
 _MIN_REPEATS = 3
 """Least mean occurrences of an id."""
 _LONG_ID = 24
@@ -71,7 +77,7 @@ class FeatureGuess:
     kind: Literal["categorical", "list", "numeric"]
     why: str
     table_of: str | None = None
-    """Column whose table a list reads as well."""
+    """Column whose table a list, or one of several numbered columns, reads as well."""
     log: bool = False
     padding: int | str | None = None
     """Id that fills the lists up."""
@@ -110,7 +116,7 @@ def guess_features(
     owners = _owners(rows, names)
     owning = {owner for owner, _ in owners.values()}
     for name in names:
-        guess = _feature(name, rows.column(name), owns_lists=name in owning)
+        guess = _feature(name, rows.column(name), is_id=name in owning or name in owners)
         difference = uneven.get(name)
         if isinstance(guess, Guess) or (difference and not difference.endswith(MISSING)):
             why = guess.why if isinstance(guess, Guess) else f"{difference}"
@@ -160,7 +166,7 @@ def _has_numbers_in_text(name: str, column: pa.ChunkedArray) -> bool:
 
     Digits alone are ids, and a version has a dot too.
     """
-    words = words_of(name)
+    words = _words(name)
     if kind_of(column.type) != "text" or words & _DOTTED:
         return False
     known = column.drop_null()
@@ -185,19 +191,36 @@ def _are_ids(ids: pa.Array, separator: str) -> bool:
 
 
 def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Map each list with values of an id column to that column, and the share of such values."""
+    """Map each column with values of an id column to that column, and the share of such values.
+
+    Such columns are lists, and those that are a list together (`_numbered`).
+    """
     kinds = {name: kind_of(rows.schema.field(name).type) for name in names}
     lists = [name for name, kind in kinds.items() if kind in ("list of whole", "list of text")]
+    parts = _numbered(name for name, kind in kinds.items() if kind in ("whole", "text"))
     distinct = {
         name: pc.unique(rows.column(name).drop_null())
         for name, kind in kinds.items()
-        if lists and kind in ("whole", "text")
+        if (lists or parts) and kind in ("whole", "text") and name not in parts
     }
-    owners = {name: _owner(rows.column(name), distinct) for name in lists}
-    return {name: owner for name, owner in owners.items() if owner}
+    values = {name: pc.list_flatten(rows.column(name).drop_null()) for name in lists}
+    values |= {name: rows.column(name) for name in parts}
+    owners = {name: _owner(own.drop_null(), distinct) for name, own in values.items()}
+    # Small numbers of columns coincide easily: 0 to 3 say nothing.
+    alone = {n for n in parts if pc.count_distinct(values[n]).as_py() < _MIN_SHARED_IDS}
+    return {name: owner for name, owner in owners.items() if owner and name not in alone}
 
 
-def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> FeatureGuess | Guess:
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Return the columns of which several have one name and another number at its end."""
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        if match := re.fullmatch(r"(.*\D)\d+", name):
+            by_stem.setdefault(match[1], []).append(name)
+    return [name for own in by_stem.values() if len(own) >= _MIN_NUMBERED for name in own]
+
+
+def _feature(name: str, column: pa.ChunkedArray, *, is_id: bool) -> FeatureGuess | Guess:
     kind = kind_of(column.type)
     known = column.drop_null()
     if not len(known):
@@ -212,8 +235,9 @@ def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> Feature
     if kind == "float":
         return _number(name, known, "a column of fractions")
     counts = f"{distinct:,} distinct values in {len(known):,} sampled rows"
-    if owns_lists:
-        return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {counts}")
+    if is_id:
+        why = f"ids that other columns hold too, {counts}"
+        return FeatureGuess(column=name, kind="categorical", why=why)
     is_number = kind == "whole" and _is_named_number(name)
     if len(known) >= _MIN_ROWS and distinct > _NEARLY_UNIQUE * len(known) and not is_number:
         return Guess(column=name, why=f"nearly every row has its own value ({counts})")
@@ -266,6 +290,10 @@ def _text(name: str, known: pa.ChunkedArray, counts: str) -> FeatureGuess | Gues
     has_blanks = pc.mean(pc.match_substring(known, " ").cast(pa.float64())).as_py()
     if length > _LONG_TEXT and has_blanks > 0:
         return Guess(column=name, why=f"free text, {length:.0f} characters a row")
+    is_many = pc.count_distinct(known).as_py() > _MAX_CATEGORIES
+    if is_many and (times := times_of(known)) and times.unit == "written":
+        why = "times in text; write the days between it and the event as a number"
+        return Guess(column=name, why=why)
     return FeatureGuess(column=name, kind="categorical", why=f"text, {counts}")
 
 
@@ -273,22 +301,29 @@ def _whole(name: str, known: pa.ChunkedArray, distinct: int, counts: str) -> Fea
     """Tell ids from numbers: by name, then by how the values are spread."""
     if _is_named_number(name) and distinct > 2:
         return _number(name, known, f"its name; {counts}")
-    if words_of(name) & ID_WORDS or distinct <= _MAX_CATEGORIES:
+    if _words(name) & ID_WORDS or distinct <= _MAX_CATEGORIES:
         return FeatureGuess(column=name, kind="categorical", why=f"whole numbers, {counts}")
-    ends = pc.min_max(known)
+    ids = known.filter(pc.invert(pc.is_in(known, value_set=pa.array(_NO_IDS))))
+    ends = pc.min_max(ids)
     low, high = ends["min"].as_py(), ends["max"].as_py()
     if high >= _HASHED or low < -_HASHED:
         why = f"numbers as large as hashes, {counts}"
         return FeatureGuess(column=name, kind="categorical", why=why)
-    if distinct > (high - low + 1) / 2 and not _is_skewed(known):
+    if distinct > (high - low + 1) / 2 and not _is_skewed(ids):
         why = f"nearly all numbers from {low} to {high} occur, as ids do; {counts}"
         return FeatureGuess(column=name, kind="categorical", why=why)
     return _number(name, known, f"whole numbers from {low} to {high} with gaps, {counts}")
 
 
 def _is_named_number(name: str) -> bool:
-    words = words_of(name)
+    words = _words(name)
     return bool(words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"})
+
+
+def _words(name: str) -> frozenset[str]:
+    """Return the words of a name, those that end with a number also without it: cat7 is a cat."""
+    words = words_of(name)
+    return words | {word.rstrip("0123456789") for word in words}
 
 
 def _number(name: str, known: pa.ChunkedArray, why: str) -> FeatureGuess | Guess:
@@ -313,14 +348,13 @@ def _is_skewed(known: pa.ChunkedArray) -> bool:
     return bool((tail - middle) / spread > _SKEWED)
 
 
-def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[str, float] | None:
-    """Return the id column most like the lists' values, and the share of the values that it has.
+def _owner(values: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[str, float] | None:
+    """Return the id column most like some values, and the share of the values that it has.
 
     Args:
-        lists: a column of lists of ids.
+        values: ids, without nulls.
         distinct: id column -> its distinct values.
     """
-    values = pc.list_flatten(lists.drop_null()).drop_null()
     own = pc.unique(values)
     best: tuple[float, str, float] | None = None
     for name, others in distinct.items():

@@ -18,9 +18,12 @@ from iak.schemas.task import TaskSpec
 
 
 def words_of(name: str) -> frozenset[str]:
-    """Split a column's name into its lower-case words, at underscores, dots and capitals."""
+    """Split a column's name into its lower-case words, at underscores, dots and capitals.
+
+    Words with letters beyond a to z are left out: no list of words has them.
+    """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return frozenset(w for w in re.split(r"[^a-z0-9]+", spaced.lower()) if w)
+    return frozenset(w for w in re.split(r"[\W_]+", spaced.lower()) if w and w.isascii())
 
 
 CLICK = words_of("click clicked clicks clk ctr tap tapped")
@@ -31,7 +34,9 @@ CONVERSION = words_of(
 )
 OTHER = words_of(
     "label target y like liked share shared follow followed favorite favourite outcome "
-    "response finish finished complete completed engaged"
+    "response finish finished complete completed engaged comment commented forward forwarded "
+    "repost reposted retweeted replied hate hated dislike disliked collect collected bookmark "
+    "bookmarked download downloaded"
 )
 GRADES = words_of("rating ratings score stars star grade overall")
 """Words of a column in which users grade what they saw."""
@@ -46,6 +51,13 @@ _OF_MANY = words_of("avg average mean total sum count cnt num max min median std
 NOT_A_LABEL = words_of(
     "before prev previous hist history past last ever first prior count verified"
 )
+_OF_IDS = words_of("user item product movie video book")
+"""Words of a column of whole numbers that may be ids, besides those that end with `id`."""
+_SAID = words_of("reply retweet")
+_TIMES = words_of("time ts timestamp at date datetime")
+"""Words of a column that says when something happened."""
+OTHER_TIMES = words_of("birth born birthday dob register registered registration signup expire")
+"""Words of a date of a person or a thing, and not of what happened in a row."""
 _CHECKED = words_of("verified")
 """Words of a column that says what is known of a row, which nobody answered."""
 _PURE = 0.995
@@ -54,6 +66,10 @@ _PURE_ROWS = 30
 """Least rows of such a value."""
 _PURE_SHARE = 0.3
 """Least share of the positives that such values must have before their column looks like a leak."""
+_ASIDE_ROWS = 100
+"""Least rows beside a column's commonest value that, all positive, make it look like a leak."""
+_MOST_POSITIVE = 0.7
+"""Share of positives from which on values that only positives have say little."""
 _PERFECT_AUC = 0.99
 """AUC of a column alone from which on it looks like a leak."""
 _PROPERTY_AUC = 0.97
@@ -87,6 +103,8 @@ class LabelGuess:
     """Bound from which on the column's number is a 1."""
     positive: tuple[str | int, ...] = ()
     """The column's values that are a 1."""
+    has_value: bool = False
+    """Whether any value of the column is a 1, and a null a 0."""
     reading: str = ""
     """Why the column is read so; empty where it is a label as it is."""
     is_unsure: bool = False
@@ -103,7 +121,12 @@ class LabelGuess:
     def task(self) -> TaskSpec:
         """Return the task that reads the label, without its kind."""
         return TaskSpec.model_validate(
-            {"label": self.column, "at_least": self.at_least, "positive": self.positive}
+            {
+                "label": self.column,
+                "at_least": self.at_least,
+                "positive": self.positive,
+                "has_value": self.has_value,
+            }
         )
 
     def of(self, rows: pa.Table) -> Floats:
@@ -118,7 +141,11 @@ def _whole_column(rows: pa.Table, name: str) -> pa.Array:
 
 
 def guess_labels(
-    rows: pa.Table, *, skipped: Collection[str] = (), is_named: bool | None = None
+    rows: pa.Table,
+    *,
+    skipped: Collection[str] = (),
+    is_named: bool | None = None,
+    properties: bool = True,
 ) -> tuple[LabelGuess, ...]:
     """Return the columns of two answers that are labels, the click first.
 
@@ -127,6 +154,7 @@ def guess_labels(
         skipped: columns that are known to be something else.
         is_named: True takes the columns whose names say label, False those that their order and
             what they imply show; None takes the first kind where there is one.
+        properties: take the last column of two answers even where each is a property of an id.
     """
     answers = _answers(rows, skipped)
     named = [name for name in answers if _is_named_a_label(name)]
@@ -135,30 +163,64 @@ def guess_labels(
     others = {n: a for n, a in answers.items() if not words_of(n) & _CHECKED}
     # A number of 0 and 1 is a label more often than a word: a member is Y or N too.
     plain = {n: a.values for n, a in others.items() if not (a.positive or a.at_least)}
-    chosen = _by_structure(rows, plain or {n: a.values for n, a in others.items()})
+    values = plain or {n: a.values for n, a in others.items()}
+    chosen = _by_structure(rows, values) or (list(values)[-1:] if properties else [])
     return _kinds({name: answers[name] for name in chosen}, is_named=False)
 
 
-def guess_grade(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess | None:
-    """Return a column of grades as a label, positive from a bound on; None where there is none.
-
-    The bound is the lowest one that at most half of the grades reach, or the highest grade.
+def guess_times_of_answers(
+    rows: pa.Table, *, skipped: Collection[str] = ()
+) -> tuple[LabelGuess, ...]:
+    """Return columns with the time of an answer, null where there was none, as labels.
 
     Args:
         rows: sampled rows.
         skipped: columns that are known to be something else.
     """
+    answers: dict[str, Answers] = {}
+    for name in rows.schema.names:
+        words, column = words_of(name), rows.column(name)
+        is_named = words & (CLICK | CONVERSION | OTHER | _SAID) and words & _TIMES
+        share = column.null_count / max(len(column), 1)
+        if name in skipped or not is_named or not 0 < share < 1:
+            continue
+        if words & (NOT_A_LABEL | OTHER_TIMES):
+            continue
+        if kind_of(column.type) in ("time", "whole", "float", "text"):
+            answers[name] = Answers(
+                values=_has_value(column).astype(float),
+                has_value=True,
+                why="it is a time, and null where nothing happened",
+            )
+    return _kinds(answers, is_named=True)
+
+
+def guess_grade(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess | None:
+    """Return a column of grades as a label, positive from a bound on; None where there is none.
+
+    The bound is the lowest one that at most half of the grades reach, or the highest grade. A
+    grade that an id has, as a hotel its stars, is none that a user gave.
+
+    Args:
+        rows: sampled rows.
+        skipped: columns that are known to be something else.
+    """
+    ids = [name for name in rows.schema.names if _may_be_id(rows, name)]
     for name in rows.schema.names:
         words = words_of(name)
-        values = amounts(rows.column(name)) if words & GRADES and name not in skipped else None
-        if values is None:
+        given = amounts(rows.column(name)) if words & GRADES and name not in skipped else None
+        if given is None:
             continue
-        values = values[~np.isnan(values)]
+        values = given[~np.isnan(given)]
         grades = np.unique(values)
         if words & NOT_A_LABEL or not 2 <= len(grades) <= _MAX_GRADES:
             continue
         reached = [float((values >= grade).mean()) for grade in grades]
         bound = next((g for g, r in zip(grades, reached, strict=True) if r <= 0.5), grades[-1])
+        is_high = np.where(np.isnan(given), np.nan, given >= bound)
+        others = [own for own in ids if own != name]
+        if any(_separates(rows.column(own), is_high, _PROPERTY_AUC) for own in others):
+            continue  # a property of an id, such as the stars of a hotel
         positives = int((values >= bound).sum())
         why = f"its name, and its {len(grades)} grades from {grades[0]:g} to {grades[-1]:g}"
         return LabelGuess(
@@ -236,15 +298,15 @@ def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
     Most binary features are a property of something that has an id (an item is free, a user has
     children), or the complement of another feature. A label is neither. Writers put labels last.
     """
-    texts = [n for n in rows.schema.names if kind_of(rows.schema.field(n).type) == "text"]
+    ids = [n for n in rows.schema.names if n not in values and _may_be_id(rows, n)]
     free = [
         name
         for name in values
         if not any(_are_complements(values[name], values[o]) for o in values if o != name)
-        and not any(_separates(rows.column(text), values[name], _PROPERTY_AUC) for text in texts)
+        and not any(_separates(rows.column(own), values[name], _PROPERTY_AUC) for own in ids)
     ]
     if not free:
-        return list(values)[-1:]
+        return []
     order = rows.schema.names
     run = [free[-1]]
     for name in reversed(free[:-1]):
@@ -252,6 +314,14 @@ def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
             break
         run.insert(0, name)
     return _tied_to_the_last(run, values)
+
+
+def _may_be_id(rows: pa.Table, name: str) -> bool:
+    """Return whether a column has text, or whole numbers and a name of an id."""
+    kind = kind_of(rows.schema.field(name).type)
+    words = words_of(name)
+    is_id = bool(words & _OF_IDS) or any(word.endswith("id") for word in words)
+    return kind == "text" or (kind == "whole" and is_id)
 
 
 def _tied_to_the_last(run: Sequence[str], values: Mapping[str, Floats]) -> list[str]:
@@ -299,13 +369,13 @@ def _kinds(answers: Mapping[str, Answers], *, is_named: bool) -> tuple[LabelGues
     labels: list[LabelGuess] = []
     for name, column in values.items():
         kind: Literal["click", "conversion", "binary"] = "binary"
-        why = reason
+        why = "its name and its nulls" if answers[name].has_value else reason
         if name == click:
             kind = "click"
             after = [o for o in values if o != name and _implies(values[o], column)]
             why += f"; only where it is 1 happens {', '.join(after)}" if after else ""
         elif click is not None and _implies(column, values[click]):
-            kind, why = "conversion", f"{reason}; it is 1 only where {click} is 1"
+            kind, why = "conversion", f"{why}; it is 1 only where {click} is 1"
         known = int((~np.isnan(column)).sum())
         labels.append(
             LabelGuess(
@@ -316,10 +386,32 @@ def _kinds(answers: Mapping[str, Answers], *, is_named: bool) -> tuple[LabelGues
                 why=why,
                 at_least=answers[name].at_least,
                 positive=answers[name].positive,
+                has_value=answers[name].has_value,
                 reading=answers[name].why,
             )
         )
     return tuple(sorted(labels, key=lambda label: label.kind != "click"))
+
+
+def without_rare(
+    labels: Sequence[LabelGuess], *, scale: float
+) -> tuple[tuple[LabelGuess, ...], tuple[Guess, ...]]:
+    """Return the labels that a task can learn from, and columns with answers too rare for that.
+
+    A rare answer is no feature either, since it is known after the event. Where all are rare, all
+    are kept.
+
+    Args:
+        labels: labels of columns of their own.
+        scale: rows of the log for each sampled one.
+    """
+    rare = [g for g in labels if min(g.positives, g.rows - g.positives) * scale < _PURE_ROWS]
+    if len(rare) == len(labels):
+        return tuple(labels), ()
+    whys = {g.column: f"an answer of too few rows for a task: {g.positives:,} are 1" for g in rare}
+    return tuple(g for g in labels if g.column not in whys), tuple(
+        Guess(column=column, why=why) for column, why in whys.items()
+    )
 
 
 def guess_leaks(
@@ -366,6 +458,11 @@ def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
     if not has_value.all() and auc_of_scores(y[known], has_value.astype(float)) >= _PERFECT_AUC:
         return f"whether it has a value says {label}"
     codes, count = codes_of(column)
+    usual = np.bincount(codes[known], minlength=count).argmax()
+    beside = y[known & (codes != usual)]
+    if len(beside) >= _ASIDE_ROWS and beside.mean() >= _PURE and rate < _MOST_POSITIVE:
+        value = column[int(np.flatnonzero(codes == usual)[0])].as_py()
+        return f"{label} is 1 wherever it is not {'null' if value is None else repr(value)}"
     if kind != "text" and count > _MAX_COMPARED_VALUES:
         score = auc_of_scores(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
         if max(score, 1 - score) >= _PERFECT_AUC:
@@ -378,7 +475,7 @@ def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
     hits = np.bincount(codes[known], weights=y[known], minlength=count)
     pure = (counts >= _PURE_ROWS) & (hits >= _PURE * counts)
     share = float(hits[pure].sum() / hits.sum())
-    if share >= _PURE_SHARE and rate < 0.7:
+    if share >= _PURE_SHARE and rate < _MOST_POSITIVE:
         return f"{share:.0%} of the positives of {label} have values that no negative has"
     return None
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
-from iak.pipeline.data.guess_labels import Guess, is_feedback, words_of
+from iak.pipeline.data.guess_labels import OTHER_TIMES, Guess, is_feedback, words_of
 from iak.pipeline.data.log_sample import Floats, LogSample, amounts, kind_of, numbers
 from iak.pipeline.data.written import WrittenTime
 from iak.schemas.log import ISO, UNIX
@@ -48,8 +48,6 @@ _FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
 DAY_S = 86_400
 """Seconds of a day."""
 TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
-_OTHER_TIMES = words_of("birth born birthday dob register registered registration signup expire")
-"""Words of a date that is not the event's."""
 _ELAPSED = {"s": 10 * 366 * DAY_S, "ms": 10_000 * 366 * DAY_S}
 """Unit of a time since the log's start -> largest value of ten years."""
 _FIRST_ELAPSED = 0.05
@@ -60,6 +58,8 @@ _FEWEST_DAYS = 4
 """Days between the first and the last row, below which no column is said to show the day."""
 _FEWEST_ROWS_OF_A_VALUE = 20
 """Fewest mean rows of a value that shows a day. With fewer it is an id that is seldom seen."""
+_MISSING_TIMES = 0.01
+"""Largest share of rows without a time, of a column that is preferred as the event's time."""
 _ONE_DAY = 0.99
 """Least share of rows whose value lies on one day alone, where a column shows the day."""
 
@@ -115,7 +115,7 @@ def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
         if times is None:
             continue
         words = words_of(name)
-        if words & _OTHER_TIMES:
+        if words & OTHER_TIMES:
             continue
         is_named = bool(words & TIME_WORDS) or any(w.endswith("time") for w in words)
         agrees = _agreement(times.seconds, days)[1] if days is not None else 0.0
@@ -123,7 +123,9 @@ def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
         if not is_sure and not _varies_like_time(times.seconds):
             continue
         is_event = bool(words & {"event", "request", "impression", "log", "click", "ts"})
-        rank = (agrees, is_named, is_event, float(len(np.unique(times.seconds))))
+        # What did not happen in each row, such as a click, has no time in each row.
+        is_full = float(np.isnan(times.seconds).mean()) <= _MISSING_TIMES
+        rank = (agrees, is_full, is_named, is_event, float(len(np.unique(times.seconds))))
         if best is None or rank > best[0]:
             best = (rank, name, times)
     if best is None:
@@ -149,7 +151,7 @@ def _guess_elapsed(sample: LogSample) -> TimeGuess | None:
         words = words_of(name)
         if name in sample.uneven or not words & TIME_WORDS:
             continue
-        if words & (_OTHER_TIMES | _SPANS) or is_feedback(name):
+        if words & (OTHER_TIMES | _SPANS) or is_feedback(name):
             continue
         times = elapsed_of(rows.column(name))
         if times is None:

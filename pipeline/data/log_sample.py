@@ -4,6 +4,7 @@ Partition keys are read from folder names, columns from footers, and values from
 spread evenly over the row groups.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from iak.pipeline.data import logs, normal
+from iak.pipeline.data import logs, normal, structs
 from iak.pipeline.data.snapshot import LogFile, Snapshot, open_folder
 from iak.pipeline.data.written import WrittenNumber
 from iak.pipeline.errors import BadLog, BadRequest
@@ -22,6 +23,10 @@ from iak.pipeline.errors import BadLog, BadRequest
 Floats = npt.NDArray[np.float64]
 MISSING = "lack it"
 """End of the reason where some files lack a column."""
+_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+(_level_\d+)?")
+"""Names that pandas gives to the index of rows, in Parquet and in CSV."""
+_EXACT = 2.0**53
+"""Size from which on floats skip whole numbers."""
 _BATCH_ROWS = 65_536
 """Rows that are decoded at a time."""
 _MAX_ROW_GROUPS = 64
@@ -48,8 +53,11 @@ class LogSample:
     """Sampled rows, partition keys among the columns as text."""
     uneven: Mapping[str, str]
     """Columns that some files lack, or that have several types -> a description."""
+    floats: Mapping[str, str] = field(default_factory=dict)
+    """Columns that are whole numbers in some files and floats in others -> a description."""
     unread: Mapping[str, pa.DataType] = field(default_factory=dict)
-    """Columns of types that no catalogue describes, such as structs; they are not sampled."""
+    """Columns of types that no catalogue describes, such as structs, and those that pandas wrote
+    for itself; they are not sampled."""
 
 
 def read_sample(uri: str, *, rows: int) -> LogSample:
@@ -77,7 +85,7 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
             f"no row of Parquet can be read below {uri}: {reasons or 'no Parquet file'}. "
             "Give the folder that holds the log's files"
         )
-    types, uneven = _columns(schemas)
+    types, uneven, floats = _columns(schemas)
     inside = {name: kind for name, kind in types.items() if name not in keys}
     sampled = _rows(snapshot, inside, keys, wanted=rows)
     unread = {name: kind for name, kind in inside.items() if _is_unread(name, kind, sampled)}
@@ -88,6 +96,7 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
         partitions={key: _values(snapshot, key) for key in keys},
         rows=sampled.drop_columns([name for name in sampled.column_names if name in unread]),
         uneven={name: difference for name, difference in uneven.items() if name not in keys},
+        floats=floats,
         unread=unread,
     )
 
@@ -160,8 +169,15 @@ def _values(snapshot: Snapshot, key: str) -> tuple[str | None, ...]:
     return tuple(sorted(values, key=lambda value: (value is None, value or "")))
 
 
-def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict[str, str]]:
-    """Return each column's type in most files, and the columns that differ over files."""
+def _columns(
+    schemas: Sequence[pa.Schema],
+) -> tuple[dict[str, pa.DataType], dict[str, str], dict[str, str]]:
+    """Return each column's type in most files, and the columns that differ over files.
+
+    Columns that are whole numbers in some files and floats in others are apart from those that
+    differ otherwise.
+    """
+    floats: dict[str, str] = {}
     types: dict[str, Counter[pa.DataType]] = {}
     twice: set[str] = set()
     for schema in schemas:
@@ -175,13 +191,15 @@ def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict
         kinds = {kind_of(kind) for kind in counts}
         if kinds == {"whole", "float"}:
             # pandas writes whole numbers as floats in the files where one is missing.
+            odd = sum(count for kind, count in counts.items() if kind_of(kind) == "float")
+            floats[name] = f"whole numbers, but floats in {odd:,} of {len(schemas):,} files"
             types[name], kinds = Counter({pa.float64(): counts.total()}), {"float"}
         if missing and len(kinds) == 1:
             uneven[name] = f"{missing:,} of {len(schemas):,} files {MISSING}"
         elif len(kinds) > 1:
             listing = ", ".join(f"{kind} in {count:,}" for kind, count in counts.most_common())
             uneven[name] = f"its type differs over files: {listing}"
-    return {name: counts.most_common(1)[0][0] for name, counts in types.items()}, uneven
+    return {name: counts.most_common(1)[0][0] for name, counts in types.items()}, uneven, floats
 
 
 def kind_of(actual: pa.DataType) -> str:
@@ -251,28 +269,37 @@ def _rows(
     return _with_whole_numbers(pa.concat_tables(parts))
 
 
+def is_index(name: str) -> bool:
+    """Return whether a column's name is one that pandas gives to the index of its rows."""
+    return bool(_INDEX.fullmatch(name))
+
+
 def _is_read(kind: pa.DataType) -> bool:
     return not kind_of(kind).endswith(("other", "null"))
 
 
 def _is_unread(name: str, kind: pa.DataType, rows: pa.Table) -> bool:
-    """Return whether no feature can read a column, by its type or since its bytes are no text."""
-    if not _is_read(kind):
+    """Return whether no feature can read a column, by its name or type, or by its bytes."""
+    if is_index(name) or not _is_read(kind):
         return True
     return is_bytes(kind) and rows.column(name).null_count == len(rows)
 
 
 def _with_whole_numbers(rows: pa.Table) -> pa.Table:
-    """Return the rows with floats as whole numbers, where all are whole and some are null."""
+    """Return the rows with floats as whole numbers, where all are whole and some are null.
+
+    Where none is null, only an id is written so by mistake. A float that skips whole numbers holds
+    no id.
+    """
     for index, column in enumerate(rows.columns):
         if not (pa.types.is_floating(column.type) and column.null_count < len(column)):
             continue
+        name = rows.schema.names[index]
         known = pc.if_else(pc.is_nan(column), None, column)
-        if known.null_count and pc.all(pc.equal(known, pc.floor(known))).as_py():
-            try:
-                rows = rows.set_column(index, rows.schema.names[index], known.cast(pa.int64()))
-            except pa.ArrowInvalid:  # beyond int64
-                continue
+        is_whole = pc.and_(pc.equal(known, pc.floor(known)), pc.less(pc.abs(known), _EXACT))
+        is_odd = known.null_count or name.lower().endswith(("id", "ids"))
+        if is_odd and pc.all(is_whole).as_py():
+            rows = rows.set_column(index, name, known.cast(pa.int64()))
     return rows
 
 
@@ -286,13 +313,14 @@ def _strided(
 ) -> Iterator[pa.Table]:
     """Yield every `stride`-th run of a row group; nothing where it cannot be decoded."""
     parquet = snapshot.open(file)
-    present = [name for name in types if name in parquet.schema_arrow.names]
+    present = [n for n in types if n in structs.with_fields(parquet.schema_arrow).names]
     if not present:
         return  # a table format that maps its columns' names; rows of nulls would mislead
     try:
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=present):
             indices = np.arange(len(batch))
             rows = batch.take(pa.array(indices[indices // _RUN_ROWS % stride == 0]))
+            rows = structs.with_field_columns(rows)
             columns = {name: _plain(rows, name, types[name]) for name in types}
             for key in keys:
                 value = dict(file.partition).get(key)

@@ -105,3 +105,11 @@ def test_a_column_that_knows_one_of_the_events_is_a_leak():
     (leak,) = guess_leaks(rows, guess_events(rows))
     assert leak.column == "paid"
     assert "buy" in leak.why
+
+
+def test_codes_of_a_column_that_is_named_type_alone_come_last():
+    codes = np.arange(900) % 10 // 8
+    (guess,) = guess_codes(pa.table({"type": codes + (np.arange(900) % 30 == 29)}))
+    assert (guess.column, guess.positive, guess.is_unsure) == ("type", (1, 2), True)
+    assert guess_codes(pa.table({"type": ["film", "series", "short"] * 300})) == ()
+    assert guess_codes(pa.table({"item_type": np.arange(900) % 3})) == ()

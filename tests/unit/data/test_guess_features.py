@@ -226,3 +226,39 @@ def test_numbers_in_text_are_numbers_where_they_have_fractions_or_a_name(name, w
     (feature,), _ = guess_features(pa.table({name: texts}), skipped=(), uneven={})
     assert (feature.kind == "numeric", feature.in_text) == (in_text, in_text)
     assert feature.why.endswith(", written as text") == in_text
+
+
+def test_numbered_columns_share_the_table_of_the_ids_they_hold():
+    draw = np.random.default_rng(0)
+    columns = {f"hist_{k}": draw.integers(0, 90, COUNT) for k in range(1, 4)}
+    codes = {f"C{k}": draw.integers(0, 4, COUNT) for k in range(1, 4)}
+    items = {"item_id": draw.integers(1, 90, COUNT), "slot": draw.integers(0, 4, COUNT)}
+    features, _ = guess_features(pa.table(items | columns | codes), skipped=(), uneven={})
+    shared = {f.column for f in features if f.table_of == "item_id"}
+    assert shared == set(columns)
+    assert all(f.table_of is None for f in features if f.column not in columns)
+
+
+def test_two_columns_with_numbers_are_no_list():
+    ids = np.arange(COUNT) % 90
+    features, _ = guess_features(
+        pa.table({"item_id": ids, "near_1": ids, "near_2": ids}), skipped=(), uneven={}
+    )
+    assert {f.table_of for f in features} == {None}
+
+
+def test_times_in_text_beside_the_events_are_left_out():
+    days = np.datetime64("2026-10-01") + np.arange(COUNT) % 90
+    guess = guessed(check_in=days.astype(str))
+    assert guess.why == "times in text; write the days between it and the event as a number"
+
+
+@pytest.mark.parametrize("name", ["cat7", "page2", "category_id3"])
+def test_a_number_at_the_end_of_a_name_hides_no_word(name):
+    assert guessed(**{name: np.arange(COUNT) % 90 * 971 + 138_937}).kind == "categorical"
+
+
+def test_what_stands_for_no_id_says_nothing_of_the_others():
+    values = np.where(np.arange(COUNT) % 2, -1, 100_000 + np.arange(COUNT) % 160)
+    assert guessed(C20=values).kind == "categorical"
+    assert guessed(C20=np.arange(COUNT) % 160 * 971).kind == "numeric"

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.data import guess_labels as guess_labels_module
-from iak.pipeline.data.guess_labels import codes_of, guess_labels, guess_leaks, words_of
+from iak.pipeline.data.guess_labels import (
+    codes_of,
+    guess_grade,
+    guess_labels,
+    guess_leaks,
+    guess_times_of_answers,
+    without_rare,
+    words_of,
+)
 from tests.unit.data.shop import shop
 
 
@@ -18,6 +26,7 @@ from tests.unit.data.shop import shop
         ("isClick", {"is", "click"}),
         ("user.ID", {"user", "id"}),
         ("点击", set()),
+        ("Användar ID", {"id"}),
     ],
 )
 def test_a_name_is_split_into_words(name, words):
@@ -168,3 +177,78 @@ def test_the_auc_counts_pairs_and_halves_ties(rows):
     y, scores = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     pairs = [(a > b) + (a == b) / 2 for a in scores[y == 1] for b in scores[y == 0]]
     assert guess_labels_module.auc_of_scores(y, scores) == pytest.approx(np.mean(pairs))
+
+
+def test_a_property_of_an_item_is_a_label_only_where_it_is_asked_for():
+    items = np.arange(2_000) % 40
+    table = pa.table({"item_id": items, "is_open": items % 2})
+    assert guess_labels(table, is_named=False, properties=False) == ()
+    assert [g.column for g in guess_labels(table, is_named=False)] == ["is_open"]
+
+
+def test_a_grade_that_an_item_has_is_none_that_a_user_gave():
+    draw = np.random.default_rng(0)
+    items = draw.integers(0, 40, 2_000)
+    table = pa.table({"item_id": items, "stars": items % 5, "rating": draw.integers(1, 6, 2_000)})
+    assert guess_grade(table).column == "rating"
+    assert guess_grade(table.drop_columns("rating")) is None
+
+
+def test_what_happens_only_after_an_answer_leaks_it_however_rare_it_is():
+    draw = np.random.default_rng(0)
+    click = draw.integers(0, 2, 9_000)
+    late = click * (draw.random(9_000) < 0.04)
+    table = pa.table(
+        {
+            "click": click,
+            "opened_profile": late,
+            "stayed": late * draw.random(9_000),
+            "order_no": pa.array(range(9_000), mask=late == 0),
+            "is_new": (draw.random(9_000) < 0.04).astype(int),
+        }
+    )
+    leaks = {g.column: g.why for g in guess_leaks(table, guess_labels(table, is_named=True))}
+    assert leaks.keys() == {"opened_profile", "stayed", "order_no"}
+    assert leaks["opened_profile"] == "click is 1 wherever it is not 0"
+    assert leaks["order_no"] == "click is 1 wherever it is not null"
+
+
+def test_an_answer_of_too_few_rows_is_no_task_where_others_are():
+    rows = np.arange(3_000)
+    table = pa.table({"click": rows % 2, "follow": (rows < 20).astype(int), "hate": 0 * rows})
+    labels = guess_labels(table, is_named=True)
+    kept, rare = without_rare(labels, scale=1.0)
+    assert [g.column for g in kept] == ["click"]
+    assert {g.column: g.why.rpartition(": ")[2] for g in rare} == {
+        "follow": "20 are 1",
+        "hate": "0 are 1",
+    }
+    assert without_rare(labels, scale=2.0)[1][0].column == "hate"
+    assert without_rare(rest := [g for g in labels if g.column != "click"], scale=1.0)[0] == tuple(
+        rest
+    )
+
+
+def test_the_time_of_an_answer_that_is_null_elsewhere_is_a_label():
+    rows = np.arange(2_000)
+    seconds = rows + 1_790_812_800
+
+    def where(mask):
+        return pa.array(seconds, mask=~mask)
+
+    table = pa.table(
+        {
+            "click_time": where(rows % 2 == 0),
+            "order_time": where(rows % 4 == 0),
+            "install_at": seconds,
+            "signup_date": where(rows % 3 == 0),
+            "last_click_ts": where(rows % 3 == 0),
+        }
+    )
+    guesses = {g.column: g for g in guess_times_of_answers(table)}
+    assert {name: g.kind for name, g in guesses.items()} == {
+        "click_time": "click",
+        "order_time": "conversion",
+    }
+    assert guesses["order_time"].task.has_value
+    assert guesses["order_time"].of(table).tolist() == (rows % 4 == 0).astype(float).tolist()

@@ -151,3 +151,34 @@ def test_a_log_of_which_nothing_can_be_decoded_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(BadLog, match="the data are damaged"):
         read_sample(str(tmp_path), rows=100)
+
+
+def test_floats_are_ids_where_the_name_says_so_and_floats_hold_them(tmp_path):
+    whole = np.arange(500, dtype=float)
+    table = shop(500).append_column("Käufer ID", pa.array(whole))
+    table = table.append_column("price_eur", pa.array(whole))
+    table = table.append_column("tweet_id", pa.array(2.0**60 + whole * 4096))
+    rows = read_sample(str(write(tmp_path, table)), rows=500).rows
+    kinds = {name: kind_of(rows.schema.field(name).type) for name in rows.column_names}
+    assert (kinds["Käufer ID"], kinds["price_eur"], kinds["tweet_id"]) == (
+        "whole",
+        "float",
+        "float",
+    )
+
+
+def test_the_index_that_pandas_wrote_is_not_sampled(tmp_path):
+    table = shop(50).append_column("__index_level_0__", pa.array(np.arange(50)))
+    sample = read_sample(str(write(tmp_path, table)), rows=50)
+    assert "__index_level_0__" not in sample.rows.column_names
+    assert list(sample.unread) == ["__index_level_0__"]
+
+
+def test_fields_of_structs_are_columns_of_the_sample(tmp_path):
+    users = pa.array(
+        [{"id": n, "home": {"city": f"c{n % 3}"}} if n % 4 else None for n in range(50)]
+    )
+    sample = read_sample(str(write(tmp_path, shop(50).append_column("user", users))), rows=50)
+    assert sample.rows.column("user.id").to_pylist()[:3] == [None, 1, 2]
+    assert sample.rows.column("user.home.city").to_pylist()[:3] == [None, "c1", "c2"]
+    assert set(sample.unread) == {"user", "user.home"}

@@ -1,0 +1,164 @@
+"""Say what a person should look at in a guessed catalogue, and why a log has none."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+
+from iak.pipeline.data.event_dates import dates_without_key
+from iak.pipeline.data.guess_features import FeatureGuess
+from iak.pipeline.data.guess_labels import Guess, LabelGuess
+from iak.pipeline.data.log_sample import MISSING, LogSample
+from iak.pipeline.data.nearest import listed
+from iak.pipeline.data.snapshot import Snapshot
+from iak.pipeline.data.splits import short_days
+
+_MANY_DOMAINS = 50
+"""Domains beyond which most may have few rows."""
+_FEW_POSITIVES = 300
+"""Positives of the log below which a label has few."""
+_JOINED = ";|\t,"
+"""Separators of text files. A column whose name has several was read with another separator."""
+SPLIT_WORDS = {
+    "train": ("train", "training", "tr"),
+    "valid": ("valid", "val", "validation", "dev", "vali"),
+    "test": ("test", "testing", "eval", "holdout", "te"),
+}
+"""Part of a log -> its names, in lower case."""
+
+
+def explain_no_label(sample: LogSample) -> str:
+    """Return why no column can be a label, and what to do."""
+    names = sample.rows.schema.names
+    hint = ""
+    if lacking := [name for name, why in sample.uneven.items() if why.endswith(MISSING)]:
+        hint += (
+            f" Some files lack {', '.join(lacking)}, which were not tried: are there several "
+            "tables below this folder? Then give the folder of one."
+        )
+    many = [
+        name
+        for name, kind in sample.unread.items()
+        if pa.types.is_nested(kind) and not pa.types.is_struct(kind)
+    ]
+    if many:
+        hint += (
+            f" {listed(many)} {'has' if len(many) == 1 else 'have'} many values in a row, which "
+            "were not tried: write one row for each of them."
+        )
+    for name in names:
+        if separator := next((s for s in _JOINED if name.count(s) > 1), None):
+            hint += (
+                f" One column is named {name!r}: was text with {separator!r} between its values "
+                "read with another separator? Write them as columns."
+            )
+    return (
+        "no column holds 0 and 1 alone, so none can be a label; a task learns from a column of two "
+        "answers (0 and 1, Y and N), from events with positive, or from a number with at_least. "
+        "Of what people did alone (plays, purchases), add rows that they saw and left, with a "
+        "label 0. Of a list of what was shown (N1-1 N2-0), write one row for each."
+        f"{hint} Columns seen: {', '.join(names)}"
+    )
+
+
+def notes_on(
+    sample: LogSample,
+    labels: Sequence[LabelGuess],
+    leaks: Sequence[Guess],
+    user: Guess | None,
+    split_columns: Collection[str],
+    domain_keys: Sequence[str],
+    features: Sequence[FeatureGuess],
+) -> list[str]:
+    """Return notes on what a person should check, the most important first.
+
+    Args:
+        sample: sampled rows.
+        labels: guessed labels.
+        leaks: columns that may leak a label.
+        user: column of users; None where there is none.
+        split_columns: columns that say train and test.
+        domain_keys: columns that name a domain.
+        features: guessed features.
+    """
+    notes = []
+    ids = {f.column for f in features if f.kind != "numeric"} | ({user.column} if user else set())
+    if len({label.column for label in labels}) > 1 and labels[0].kind != "click":
+        notes.append("no label is implied by the others: no task is the click")
+    if any(label.name for label in labels):
+        notes.append(
+            f"each row is one event of {labels[0].column}: a task is how likely a row is this event"
+        )
+    notes += [f"1 is {g.task.label_text}: {g.reading}" for g in labels if g.is_unsure]
+    notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
+    notes += _spellings(sample.uneven)
+    notes += [
+        f"{name} is {difference}: files with floats are skipped, so write ids as int64 (pandas: "
+        "Int64)"
+        for name, difference in sample.floats.items()
+        if name in ids
+    ]
+    notes += [f"{g.column} may leak a label: {g.why}" for g in leaks]
+    scale = sample.snapshot.rows / len(sample.rows)
+    few = [g for g in labels if g.positives * scale < _FEW_POSITIVES]
+    notes += [f"{g.shown} has few positives: {g.positives:,} in the sample" for g in few]
+    if user is None:
+        notes.append("no user column was recognised: no GAUC, and rows count as independent")
+    if len(split_columns) > 1:
+        notes.append(f"several columns say train and test: {', '.join(split_columns)}")
+    notes += _of_domains(sample.rows, domain_keys)
+    if bare := dates_without_key(sample.snapshot):
+        notes.append(f"{bare.what}: {bare.remedy}")
+    notes += [
+        f"folders {key}: {problem}"
+        for key, values in sample.partitions.items()
+        if (problem := short_days(values))
+    ]
+    notes += [] if split_columns else _of_parts(sample.snapshot)
+    skipped = sample.snapshot.unreadable
+    notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
+    return notes
+
+
+def _spellings(uneven: Mapping[str, str]) -> list[str]:
+    """Return a note on columns that some files lack and others have in another case."""
+    by_name: dict[str, list[str]] = {}
+    for name, why in uneven.items():
+        if why.endswith(MISSING):
+            by_name.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{' and '.join(sorted(names))} differ in upper and lower case alone: are they one column? "
+        "Then write it in one way"
+        for names in by_name.values()
+        if len(names) > 1
+    ]
+
+
+def _of_domains(rows: pa.Table, keys: Sequence[str]) -> list[str]:
+    """Return a note where the domains are so many that most have few rows."""
+    count = len(rows.group_by(list(keys)).aggregate([]))
+    if count <= _MANY_DOMAINS:
+        return []
+    return [
+        f"{' x '.join(keys)} makes {count:,} domains, so many have few rows: name a coarser column "
+        "under [domain] where the log has one, or a parent"
+    ]
+
+
+def _of_parts(snapshot: Snapshot) -> list[str]:
+    """Return a note where files or folders are named train and test, which no split reads."""
+    found: dict[str, str] = {}
+    for file in snapshot.files:
+        path = PurePosixPath(file.path)
+        for word in (*path.parts[:-1], path.name.split(".")[0]):
+            for part, words in SPLIT_WORDS.items():
+                if word.lower() in words:
+                    found.setdefault(part, word)
+    if not {"train", "test"} <= found.keys():
+        return []
+    parts = [found[part] for part in SPLIT_WORDS if part in found]
+    return [
+        f"files or folders are named {' and '.join(parts)}, and all are read as one log: name "
+        f"folders {' and '.join(f'split={part}' for part in parts)} where [splits] should follow "
+        "them"
+    ]

@@ -1,0 +1,82 @@
+"""What a person is told to look at, and why a log has no label."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from iak.pipeline.data.guess_catalog import guess_catalog
+from iak.pipeline.data.log_sample import read_sample
+from iak.pipeline.errors import BadLog
+from tests.unit.data.shop import shop, write
+
+
+def notes(root):
+    return guess_catalog(read_sample(str(root), rows=10_000)).notes
+
+
+def refused(root):
+    with pytest.raises(BadLog) as refusal:
+        notes(root)
+    return str(refusal.value)
+
+
+def test_a_list_of_structs_is_named_where_no_column_is_a_label(tmp_path):
+    events = pa.array([[{"aid": n, "type": "clicks"}] for n in range(200)])
+    message = refused(write(tmp_path, pa.table({"session": np.arange(200), "events": events})))
+    assert "events has many values in a row, which were not tried: write one row" in message
+
+
+def test_a_text_file_that_was_read_with_another_separator_is_named(tmp_path):
+    table = pa.table({"sessionId;userId;itemId": [f"{n};NA;{n % 7}" for n in range(200)]})
+    assert "was text with ';' between its values" in refused(write(tmp_path, table))
+
+
+def test_names_that_differ_in_their_case_alone_are_noted(tmp_path):
+    for number, name in enumerate(("scene", "Scene")):
+        table = shop(seed=number)
+        renamed = [name if own == "scene" else own for own in table.column_names]
+        write(tmp_path, table.rename_columns(renamed), name=f"{number}.parquet")
+    assert any("Scene and scene differ in upper and lower case alone" in n for n in notes(tmp_path))
+
+
+def test_ids_that_are_floats_in_some_files_are_noted(tmp_path):
+    for number, kind in enumerate((pa.int64(), pa.int64(), pa.float64())):
+        table = shop(seed=number)
+        table = table.set_column(3, "item_id", table.column("item_id").cast(kind))
+        price = table.column("price").cast(kind, safe=False)
+        write(tmp_path, table.set_column(5, "price", price), name=f"{number}.parquet")
+    (note,) = [note for note in notes(tmp_path) if "floats" in note]
+    assert note.startswith(
+        "item_id is whole numbers, but floats in 1 of 3 files: files with floats"
+    )
+
+
+@pytest.mark.parametrize(
+    "names", [("train/a.parquet", "test/a.parquet"), ("Test.parquet", "train.parquet")]
+)
+def test_files_named_train_and_test_are_noted(names, tmp_path):
+    for number, name in enumerate(names):
+        folder, _, file = name.rpartition("/")
+        write(tmp_path, shop(seed=number), folder=folder, name=file)
+    (note,) = [note for note in notes(tmp_path) if "one log" in note]
+    assert "split=train and split=" in note
+    assert not [
+        n for n in notes(write(tmp_path / "b", shop(), name="train.parquet")) if "one log" in n
+    ]
+
+
+def test_folders_of_days_in_six_digits_are_noted_and_name_no_domain(tmp_path):
+    for day in range(10, 16):
+        write(tmp_path, shop(300, seed=day), folder=f"dt=2010{day}")
+    guess = guess_catalog(read_sample(str(tmp_path), rows=10_000))
+    assert guess.date_key is None
+    assert "dt" not in guess.domain_keys
+    assert any("201013 is a day as yymmdd" in n and "20201013" in n for n in guess.notes)
+
+
+def test_months_of_six_digits_say_how_they_are_read(tmp_path):
+    for month in range(9, 13):
+        table = shop(300, seed=month, event_time=None)
+        write(tmp_path, table, folder=f"dt=2010{month:02d}")
+    guess = guess_catalog(read_sample(str(tmp_path), rows=10_000))
+    assert "(201009 is read as 2010-09-30)" in guess.date_key.why
