@@ -58,7 +58,7 @@ _FEWEST_DAYS = 4
 """Days between the first and the last row, below which no column is said to show the day."""
 _FEWEST_ROWS_OF_A_VALUE = 20
 """Fewest mean rows of a value that shows a day. With fewer it is an id that is seldom seen."""
-_MISSING_TIMES = 0.01
+_MISSING_TIMES = 0.1
 """Largest share of rows without a time, of a column that is preferred as the event's time."""
 _ONE_DAY = 0.99
 """Least share of rows whose value lies on one day alone, where a column shows the day."""

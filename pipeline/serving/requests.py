@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from iak.pipeline.data.contract import expected_kinds
 from iak.pipeline.data.normal import WRITTEN_TIME
+from iak.pipeline.data.structs import with_field_columns
 from iak.pipeline.data.written import WrittenList, WrittenNumber, written_columns
 from iak.schemas.log import Catalog
 
@@ -36,7 +37,7 @@ def rows_of_arrow(body: bytes) -> pa.RecordBatch:
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise BadRows(f"the body is no whole Arrow IPC stream: {error}") from error
-    return _one_batch(table.unify_dictionaries().combine_chunks())
+    return with_field_columns(_one_batch(table.unify_dictionaries().combine_chunks()))
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -61,6 +62,7 @@ def rows_of_json(body: bytes, catalog: Catalog) -> pa.RecordBatch:
     rows = document.get("rows") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadRows('expected {"rows": [{"column": value, ...}, ...]}')
+    rows = [_with_fields(row) for row in rows]
     kinds: dict[str, str] = {**expected_kinds(catalog)}
     # A list or a number may come as the log writes it, in text.
     in_text = {WrittenList: SEPARATED, WrittenNumber: IN_TEXT}
@@ -73,6 +75,14 @@ def rows_of_json(body: bytes, catalog: Catalog) -> pa.RecordBatch:
     names = dict.fromkeys(columns)
     arrays = [_column(rows, name, kinds.get(name, "id"), catalog) for name in names]
     return pa.RecordBatch.from_arrays(arrays, list(names))
+
+
+def _with_fields(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the fields of its objects as fields of its own, named as columns are."""
+    for name in [name for name, value in row.items() if isinstance(value, dict)]:
+        inner = _with_fields({f"{name}.{field}": value for field, value in row[name].items()})
+        row = inner | row
+    return row
 
 
 def _fields(rows: Sequence[Mapping[str, Any]]) -> set[str]:

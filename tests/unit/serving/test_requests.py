@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.data.contract import normalised
-from iak.pipeline.serving.requests import BadRows, rows_of_json
+from iak.pipeline.serving.requests import BadRows, rows_of_arrow, rows_of_json
 from tests.builders import small_catalog
 
 FEATURES = (
@@ -79,3 +79,36 @@ def test_an_id_may_be_a_whole_float_or_a_boolean_as_in_files(given, known):
 def test_a_float_that_is_no_whole_number_is_no_id(given):
     with pytest.raises(BadRows, match="field 'user_id': expected a whole number or text, seen"):
         read(user_id=given)
+
+
+NESTED = small_catalog(
+    features=[{"kind": "categorical", "name": "city", "column": "user.home.city"}],
+    tables={},
+    splits={"tune": {}},
+).to_score(small_catalog(splits={"tune": {}}).splits["tune"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user.home.city": "a"},
+        {"user": {"home": {"city": "a"}}},
+        {"user": {"home": {"city": "b"}}, "user.home.city": "a"},
+    ],
+)
+def test_a_field_of_an_object_is_a_column(fields):
+    row = dict.fromkeys((*NESTED.columns, *NESTED.log.partition_keys))
+    rows = rows_of_json(
+        json.dumps({"rows": [{n: v for n, v in row.items() if "." not in n} | fields]}).encode(),
+        NESTED,
+    )
+    assert rows.column("user.home.city").to_pylist() == ["a"]
+
+
+def test_a_field_of_a_struct_is_a_column():
+    sink = pa.BufferOutputStream()
+    table = pa.table({"user": [{"id": 7}, None]})
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    rows = rows_of_arrow(sink.getvalue().to_pybytes())
+    assert rows.column("user.id").to_pylist() == [7, None]
