@@ -164,10 +164,14 @@ def test_whole_numbers_that_a_null_turned_into_floats_are_ids(tmp_path):
 
 
 def test_columns_that_no_catalogue_describes_are_named_with_the_remedy(tmp_path):
-    details = pa.array([{"brand": "b"}] * 500)
-    write(tmp_path, shop(500, details=details, nothing=pa.nulls(500)))
-    left_out = {guess.column: guess.why for guess in guessed(tmp_path).left_out}
-    assert left_out["details"].endswith("write the fields as columns of their own")
+    details = pa.array([{"brand": f"b{n % 3}"} for n in range(500)])
+    pairs = pa.array([[("a", 1)]] * 500, pa.map_(pa.string(), pa.int64()))
+    write(tmp_path, shop(500, details=details, pairs=pairs, nothing=pa.nulls(500)))
+    guess = guessed(tmp_path)
+    left_out = {guess.column: guess.why for guess in guess.left_out}
+    assert left_out["pairs"].endswith("write the fields as columns of their own")
+    assert left_out["details"] == "a struct, whose fields are columns of their own"
+    assert "details.brand" in {feature.column for feature in guess.features}
     assert left_out["nothing"] == "it is null in every row"
 
 
