@@ -22,7 +22,7 @@ from iak.pipeline.data.guess_labels import (
     guess_labels,
     guess_leaks,
     guess_times_of_answers,
-    without_rare,
+    without_one_class,
     words_of,
 )
 from iak.pipeline.data.guess_notes import SPLIT_WORDS, explain_no_label, notes_on
@@ -127,15 +127,15 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     date_key, time, period_key = _times(sample)
     split_columns = _split_columns(rows)
     no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
-    labels, rare = _labels(sample, no_label | set(sample.uneven))
+    labels, constant = _labels(sample, no_label | set(sample.uneven))
     if not labels:
         raise BadLog(explain_no_label(sample))
-    taken = no_label | {g.column for g in labels} | {g.column for g in rare}
+    taken = no_label | {g.column for g in labels} | {g.column for g in constant}
     row_id = _row_id(rows, taken | set(sample.uneven))
     taken |= {row_id.column} if row_id else set()
     slice_by = _request(rows, taken | set(sample.uneven))
     user = _user(rows, taken | set(sample.uneven))
-    leaks = (*rare, *guess_leaks(rows, labels, skipped=taken))
+    leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
     keys = _domain_keys(sample, date_key or period_key, split_columns)
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
@@ -192,11 +192,11 @@ def _unread(name: str, kind: pa.DataType) -> str:
 def _labels(
     sample: LogSample, skipped: set[str]
 ) -> tuple[tuple[LabelGuess, ...], tuple[Guess, ...]]:
-    """Return the labels of the surest kind that the log has, and answers too rare for a task."""
+    """Return the labels of the surest kind that the log has, and answers of one class alone."""
     rows = sample.rows
     scale = sample.snapshot.rows / len(rows)
     if named := guess_labels(rows, skipped=skipped, is_named=True):
-        return without_rare(named, scale=scale)
+        return without_one_class(named)
     feedback = guess_feedback(rows, skipped=skipped)
     grade = guess_grade(rows, skipped=skipped)
     labels = (

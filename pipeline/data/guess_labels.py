@@ -393,22 +393,24 @@ def _kinds(answers: Mapping[str, Answers], *, is_named: bool) -> tuple[LabelGues
     return tuple(sorted(labels, key=lambda label: label.kind != "click"))
 
 
-def without_rare(
-    labels: Sequence[LabelGuess], *, scale: float
+def without_one_class(
+    labels: Sequence[LabelGuess],
 ) -> tuple[tuple[LabelGuess, ...], tuple[Guess, ...]]:
-    """Return the labels that a task can learn from, and columns with answers too rare for that.
+    """Return the labels that a task can learn from, and columns with one answer alone.
 
-    A rare answer is no feature either, since it is known after the event. Where all are rare, all
+    These are no features either, since an answer is known after the event. Where all are so, all
     are kept.
 
     Args:
         labels: labels of columns of their own.
-        scale: rows of the log for each sampled one.
     """
-    rare = [g for g in labels if min(g.positives, g.rows - g.positives) * scale < _PURE_ROWS]
-    if len(rare) == len(labels):
+    whys = {
+        g.column: f"an answer that {'every' if g.positives else 'no'} sampled row has"
+        for g in labels
+        if g.positives in (0, g.rows)
+    }
+    if len(whys) == len(labels):
         return tuple(labels), ()
-    whys = {g.column: f"an answer of too few rows for a task: {g.positives:,} are 1" for g in rare}
     return tuple(g for g in labels if g.column not in whys), tuple(
         Guess(column=column, why=why) for column, why in whys.items()
     )

@@ -71,7 +71,8 @@ class DayLabels:
     def __init__(self, catalog: Catalog) -> None:
         """Start with no rows."""
         self._catalog = catalog
-        self._is_dated = bool(catalog.log.date_key or catalog.log.event_time)
+        # The event's time is not read where no split, label or statistic needs it.
+        self._is_dated = bool(catalog.log.date_key or catalog.needs_event_time)
         self.counts: dict[str, dict[date, DayCount]] = {
             task.title: defaultdict(DayCount) for task in catalog.tasks
         }

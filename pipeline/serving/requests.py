@@ -118,14 +118,14 @@ def _as_ids(value: object) -> object:
 
 
 def _is_whole(value: object) -> bool:
-    """Return whether a value is a whole number, also as a float or a boolean, as Parquet has it."""
+    """Return whether a value is a whole number, also as a float, as Parquet may have it."""
     if isinstance(value, float):
         return value.is_integer() and abs(value) < _EXACT
-    return isinstance(value, int) and abs(value) < _LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, float) or _is_whole(value)
+    return isinstance(value, bool | float) or _is_whole(value)
 
 
 def _is_number_or_text(value: object) -> bool:
@@ -133,7 +133,8 @@ def _is_number_or_text(value: object) -> bool:
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, str) or _is_whole(value)
+    """Return whether a value is an id; the ids of a column of truths are 0 and 1."""
+    return isinstance(value, str | bool) or _is_whole(value)
 
 
 def _is_separated(value: object) -> bool:

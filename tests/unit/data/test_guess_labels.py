@@ -13,7 +13,7 @@ from iak.pipeline.data.guess_labels import (
     guess_labels,
     guess_leaks,
     guess_times_of_answers,
-    without_rare,
+    without_one_class,
     words_of,
 )
 from tests.unit.data.shop import shop
@@ -213,20 +213,18 @@ def test_what_happens_only_after_an_answer_leaks_it_however_rare_it_is():
     assert leaks["order_no"] == "click is 1 wherever it is not null"
 
 
-def test_an_answer_of_too_few_rows_is_no_task_where_others_are():
+def test_an_answer_of_one_class_is_no_task_where_others_are():
     rows = np.arange(3_000)
-    table = pa.table({"click": rows % 2, "follow": (rows < 20).astype(int), "hate": 0 * rows})
+    table = pa.table({"click": rows % 2, "like": 1 + 0 * rows, "hate": 0 * rows})
     labels = guess_labels(table, is_named=True)
-    kept, rare = without_rare(labels, scale=1.0)
+    kept, constant = without_one_class(labels)
     assert [g.column for g in kept] == ["click"]
-    assert {g.column: g.why.rpartition(": ")[2] for g in rare} == {
-        "follow": "20 are 1",
-        "hate": "0 are 1",
+    assert {g.column: g.why for g in constant} == {
+        "like": "an answer that every sampled row has",
+        "hate": "an answer that no sampled row has",
     }
-    assert without_rare(labels, scale=2.0)[1][0].column == "hate"
-    assert without_rare(rest := [g for g in labels if g.column != "click"], scale=1.0)[0] == tuple(
-        rest
-    )
+    rest = [g for g in labels if g.column != "click"]
+    assert without_one_class(rest) == (tuple(rest), ())
 
 
 def test_the_time_of_an_answer_that_is_null_elsewhere_is_a_label():

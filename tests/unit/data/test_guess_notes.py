@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.data.guess_catalog import guess_catalog
+from iak.pipeline.data.guess_notes import explain_no_label
 from iak.pipeline.data.log_sample import read_sample
 from iak.pipeline.errors import BadLog
 from tests.unit.data.shop import shop, write
@@ -17,6 +18,7 @@ def notes(root):
 def refused(root):
     with pytest.raises(BadLog) as refusal:
         notes(root)
+    assert str(refusal.value) == explain_no_label(read_sample(str(root), rows=10_000))
     return str(refusal.value)
 
 
