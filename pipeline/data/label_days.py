@@ -72,7 +72,8 @@ class DayLabels:
         """Start with no rows."""
         self._catalog = catalog
         # The event's time is not read where no split, label or statistic needs it.
-        self._is_dated = bool(catalog.log.date_key or catalog.needs_event_time)
+        reads_time = catalog.log.event_time and catalog.needs_event_time
+        self._is_dated = bool(catalog.log.date_key or reads_time)
         self.counts: dict[str, dict[date, DayCount]] = {
             task.title: defaultdict(DayCount) for task in catalog.tasks
         }

@@ -73,6 +73,19 @@ def test_a_log_without_days_has_no_such_day():
     )
 
 
+@pytest.mark.parametrize("event_time", [None, "event_time"])
+def test_a_time_that_nothing_reads_is_not_looked_for(event_time):
+    catalog = small_catalog(
+        tasks=[{"label": "click", "kind": "click"}],
+        log__date_key=None,
+        log__event_time=event_time,
+        fresh=[{"keys": ["slot"]}] if event_time is None else [],
+    )
+    days = DayLabels(catalog)
+    days.add(day_of(DATES[0], 80), {})
+    assert list(days.findings()) == []
+
+
 @given(
     known=st.integers(0, 10_000),
     others=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=9),
