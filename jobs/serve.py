@@ -21,7 +21,12 @@ def main(spec: ServeSpec) -> int:
     """Serve until SIGTERM or Ctrl-C, and answer the requests that came before it."""
     token = os.environ.get(TOKEN) or None
     check_token(spec.host, token)
-    check_libraries()
+    if spec.replicas.least is not None:
+        check_libraries("starlette", "fastapi", "uvicorn", "grpc_reflection", extra="replicas")
+        from iak.jobs.replicas import serve_replicas  # Ray takes seconds to import
+
+        return serve_replicas(spec)
+    check_libraries("granian", "starlette", extra="serve")
     catalog = load_catalog(spec.catalog)
     with ExitStack() as stack:
         with announce("loading base and kernels"):
@@ -47,12 +52,20 @@ def check_token(host: str, token: str | None) -> None:
         )
 
 
-def check_libraries() -> None:
-    """Refuse to go on without the libraries of the extra `serve`."""
-    missing = [n for n in ("granian", "starlette") if importlib.util.find_spec(n) is None]
+def check_libraries(*names: str, extra: str) -> None:
+    """Refuse to go on without the libraries of an extra.
+
+    Args:
+        names: modules that are imported.
+        extra: name of the extra in pyproject.toml.
+
+    Raises:
+        BadRequest: names what is missing, and how it is installed.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise BadRequest(
-            f"iak serve needs {' and '.join(missing)}; install them: pip install 'iak[serve]'"
+            f"iak serve needs {' and '.join(missing)}; install them: pip install 'iak[{extra}]'"
         )
 
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iak.schemas.base import Spec, Value
 from iak.schemas.job import EvaluatedTablesSpec
-from iak.schemas.numbers import BatchRows, Count, Number, Seconds, Whole
+from iak.schemas.numbers import BatchRows, Count, Number, Seconds, Whole, Workers
 from iak.schemas.paths import BaseToRead, BundlesToRead, NamedPath, PlaceToRead
 
 
@@ -38,8 +38,31 @@ class ServedLabelsSpec(Spec):
     """Share of the rows whose predictions are kept; a row's id decides."""
 
 
+class ReplicasSpec(Spec):
+    """Replicas of Ray Serve, on the cluster that RAY_ADDRESS names, else on this machine."""
+
+    least: Annotated[Workers, Field(le=1_000)] | None = None
+    """Replicas that always run. When absent, one process of this machine answers, without Ray."""
+    most: Annotated[Workers, Field(le=1_000)] | None = None
+    """Replicas at most: Ray Serve adds one where requests wait, and takes it away later. As many as
+    `least` when absent."""
+    requests: Annotated[Number, Field(ge=1, le=1_000)] = 8.0
+    """Requests at a time that a replica should have; with more of them, one is added."""
+    cpus: Annotated[Number, Field(gt=0, le=1_000)] = 1.0
+    """Cores that Ray sets aside for a replica, whose predictions use one."""
+
+    @model_validator(mode="after")
+    def _most_is_not_less(self) -> "ReplicasSpec":
+        if self.most is not None and (self.least is None or self.most < self.least):
+            raise ValueError(
+                f"replicas.most={self.most} with replicas.least={self.least}: give a `least` that "
+                "is not above it"
+            )
+        return self
+
+
 class ServeSpec(Spec):
-    """Answer requests for predictions over HTTP, by one process of this machine."""
+    """Answer requests for predictions over HTTP, by one process or by replicas of Ray Serve."""
 
     catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one."""
@@ -58,6 +81,16 @@ class ServeSpec(Spec):
     """Milliseconds that a request waits for others to be predicted with."""
     follow_s: Annotated[Seconds, Field(gt=0)] = 1.0
     """Seconds between looks at the registry."""
+    replicas: ReplicasSpec = ReplicasSpec()
     limits: LimitsSpec = LimitsSpec()
     labels: ServedLabelsSpec = ServedLabelsSpec()
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
+
+    @model_validator(mode="after")
+    def _labels_are_read_by_one_process(self) -> "ServeSpec":
+        if self.replicas.least is not None and self.labels.data is not None:
+            raise ValueError(
+                "labels.data with replicas.least: a label would have to find the replica that "
+                "served its row. Leave out one of them"
+            )
+        return self

@@ -159,7 +159,9 @@ class Server:
         )
 
     async def health(self, _: Request) -> Response:
-        """Say that the process works."""
+        """Say whether the process works."""
+        if not self.service.is_alive:
+            return PlainTextResponse("the thread that predicts has ended\n", status_code=503)
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:

@@ -63,6 +63,11 @@ class Service:
         self._waiting.put(request)
         return request.answer
 
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the thread still predicts."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Answer the requests that wait, then end the thread."""
         self._waiting.put(None)

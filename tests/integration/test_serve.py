@@ -4,15 +4,12 @@ Of two servers one is killed under load, and a client's one retry loses no reque
 said is compared with labels that arrive in a log, in a folder and on S3.
 """
 
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,39 +20,29 @@ import pytest
 import urllib3
 
 from iak.pipeline.data import stores
-from iak.pipeline.serving.requests import ARROW
-from iak.pipeline.storage.folder_store import FolderStore
 from tests.ports import free_port
 from tests.s3 import make_bucket, moto_server, use
-from tests.unit.base.test_published_base import ALONE
-from tests.unit.registry.nights import promote
-from tests.unit.serving.shop import (
-    read_all,
-    run_of,
-    score,
-    score_work,
-    shop_toml,
-    write_base,
-    write_bundles,
-    write_shop,
+from tests.serving_load import (
+    FOLLOWED_S,
+    READY_S,
+    Load,
+    arrow_of,
+    ask,
+    asked,
+    predictions,
+    promote_night,
+    wait_until,
+    write_place,
 )
+from tests.unit.serving.shop import write_shop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
-READY_S, FOLLOWED_S = 300.0, 300.0
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    root = tmp_path_factory.mktemp("serve")
-    write_shop(root)
-    base = write_base(root / "R1" / "base")
-    for seed in (0, 50):
-        folder = write_bundles(root / f"night-{seed}" / "bundles", base, seed=seed)
-        score(ALONE, score_work(root, base, folder, root / f"scores-{seed}"))
-    (root / "shop.toml").write_text(shop_toml())
-    promote(FolderStore(root / "registry"), run_of(root / "night-0"))
-    return root
+    return write_place(tmp_path_factory.mktemp("serve"))
 
 
 @contextmanager
@@ -93,84 +80,6 @@ def server(place):
         yield running
 
 
-def ask(url):
-    try:
-        return urllib3.request("GET", url, retries=False).status
-    except urllib3.exceptions.HTTPError:
-        return None
-
-
-def wait_until(is_so, seconds):
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.1)
-
-
-def arrow_of(rows):
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    return sink.getvalue()
-
-
-def asked(pool, body):
-    """Return the answer of one request, sent once; None where there is none."""
-    try:
-        answer = pool.urlopen("POST", "/predict", body, {"content-type": ARROW}, retries=False)
-    except urllib3.exceptions.HTTPError:
-        return None
-    return answer.data if answer.status == 200 else None
-
-
-def compared(scores):
-    """Predictions without reasons: a registry has no kernel that the gate held."""
-    return scores.drop_columns(["reason"]).to_pylist()
-
-
-class Load:
-    """Clients that ask again and again, and compare every answer with the nights' predictions.
-
-    A request that a server does not answer is sent once more, to the next server if there is one.
-    """
-
-    def __init__(self, addresses, rows, nights):
-        self.addresses, self.rows, self.nights = addresses, rows, nights
-        self.answered, self.retried, self.failed, self.seen = 0, 0, [], set()
-        self.is_over, self.count = threading.Event(), threading.Lock()
-        self.clients = [threading.Thread(target=self.run, args=(n,)) for n in range(3)]
-        for client in self.clients:
-            client.start()
-
-    def run(self, number):
-        pools = [urllib3.connection_from_url(address) for address in self.addresses]
-        while not self.is_over.is_set():
-            first, number = 31 * number % 450, number + 3
-            body = arrow_of(self.rows.slice(first, 40))
-            tried = [pools[(number + attempt) % len(pools)] for attempt in range(2)]
-            answer = asked(tried[0], body)
-            if answer is None:
-                with self.count:
-                    self.retried += 1
-                answer = asked(tried[1], body)
-            self.note(first, answer)
-
-    def note(self, first, answer):
-        with self.count:
-            if answer is None:
-                self.failed.append(first)
-                return
-            scores = compared(pa.ipc.open_stream(answer).read_all())
-            is_of = [scores == night[first : first + 40] for night in self.nights]
-            self.answered += any(is_of)
-            self.seen |= {is_of.index(True)} if any(is_of) else {"a mixture"}
-
-    def end(self):
-        self.is_over.set()
-        for client in self.clients:
-            client.join()
-
-
 def test_curl_a_promotion_under_load_and_a_drain(place, server):
     process, address = server
     row = {
@@ -185,12 +94,11 @@ def test_curl_a_promotion_under_load_and_a_drain(place, server):
     (answer,) = json.loads(said.stdout)["rows"]
     assert (answer["id"], answer["kernel"]) == ("7", "region=hangzhou/scene=feed")
 
-    nights = [compared(read_all(place / f"scores-{seed}")) for seed in (0, 50)]
     rows = write_shop(place / "again")
-    load = Load([address], rows, nights)
+    load = Load([address], rows, predictions(place))
     try:
         wait_until(lambda: load.answered > 20, READY_S)
-        promote(FolderStore(place / "registry"), run_of(place / "night-50"))
+        promote_night(place, 50)
         wait_until(lambda: 1 in load.seen, FOLLOWED_S)
     finally:
         load.end()
@@ -201,10 +109,9 @@ def test_curl_a_promotion_under_load_and_a_drain(place, server):
 
 
 def test_a_killed_server_loses_no_request_that_is_sent_once_more(place):
-    expected = compared(read_all(place / "scores-0")), compared(read_all(place / "scores-50"))
     rows = write_shop(place / "pair")
     with serving(place) as (killed, first), serving(place) as (_, second):
-        load = Load([first, second], rows, expected)
+        load = Load([first, second], rows, predictions(place))
         try:
             wait_until(lambda: load.answered > 20, READY_S)
             assert (load.failed, load.retried) == ([], 0)
