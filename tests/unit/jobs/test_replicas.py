@@ -3,6 +3,9 @@
 import pickle
 
 import pytest
+from ray.serve._private.api import (
+    call_user_app_builder_with_args_if_necessary as as_serve_deploy_calls,
+)
 
 from iak.jobs import replicas
 from iak.jobs.replicas import Replica, application, reason_in
@@ -40,7 +43,8 @@ def test_replicas_stay_between_their_bounds(spec, given, range_of_replicas):
 
 def test_a_file_of_serve_deploy_asks_for_a_token(spec, monkeypatch):
     monkeypatch.setenv(TOKEN, "a secret")
-    arguments = deployment_of(application(spec)).init_kwargs
+    given = {"catalog": str(spec.catalog), "base": str(spec.base), "replicas": {"least": 2}}
+    arguments = deployment_of(as_serve_deploy_calls(application, given)).init_kwargs
     assert arguments == {"is_open": False}
     assert b"a secret" not in pickle.dumps(arguments)
 
