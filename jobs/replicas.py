@@ -25,8 +25,6 @@ from iak.jobs.serve import TOKEN
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.process import keep_freed_memory
 from iak.pipeline.runs.load import load_catalog
-from iak.pipeline.runs.serve import serving
-from iak.pipeline.serving.app import Server
 from iak.schemas.log import Catalog
 from iak.schemas.serving import ServeSpec
 
@@ -63,6 +61,10 @@ class Replica:
                 f"requests need a token, and {TOKEN} is not in the environment of a replica. Set "
                 "it where Ray is started on each machine: it does not travel with a job"
             )
+        # TorchRec takes seconds to import, and the process that starts replicas needs none.
+        from iak.pipeline.runs.serve import serving
+        from iak.pipeline.serving.app import Server
+
         keep_freed_memory()
         work = self._ends.enter_context(serving(spec, catalog))
         self._service = work.service
