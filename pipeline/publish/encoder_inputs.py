@@ -8,8 +8,10 @@ Shapes: N components of x, R rows sorted by slot, A inputs, and the letters of b
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from iak.pipeline.iak.predictor import SlotLinear, SortedRows
+from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.publish.bundle_set import BundleSet
 
 
@@ -62,7 +64,8 @@ class EncoderInputs:
         parts = [h_BH]
         if self.components_NX is not None:
             # Once for the batch: each of 1,000 slots would read a copy of the components.
-            parts.append(x_BX @ self.components_NX.T)
+            with batch_invariant():
+                parts.append(linear(x_BX, self.components_NX))
         elif self._bundles.reads_x and self._own is None:
             parts.append(x_BX)
         if self._own is None:

@@ -1257,7 +1257,7 @@ class Bank:
         """Return the inputs of sorted rows; the first layer includes their standardisation."""
         parts = [h_BH.index_select(0, rows.index)]
         if self._components is not None:
-            parts.append((x_BX @ self._components.T).index_select(0, rows.index))
+            parts.append(linear(x_BX, self._components).index_select(0, rows.index))
         elif self._reads_x:
             parts.append(x_BX.index_select(0, rows.index))
         if self._narrow is not None:

@@ -32,3 +32,22 @@ def test_what_is_left_to_fold_makes_them_those_of_the_standardizer(tmp_path, kin
         a_BA = (u_RA[owners_R == slot] - inputs.mean_KA[slot]) / inputs.scale_KA[slot]
         expected_BA = bundles.standard(slot).of(h_BH[own], x_BX[own])
         torch.testing.assert_close(a_BA, expected_BA, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("components", [1, 6, 12])
+def test_a_row_has_the_same_components_wherever_it_lies_in_a_batch(tmp_path, components):
+    """With 50 inputs a row begins at a multiple of 8 bytes; an AMD EPYC rounds by that."""
+    inputs = EncoderInputs(bundle_set_of(tmp_path, list(BUNDLES), alike=True, narrow=3))
+    inputs.components_NX = normal(components, 50, seed=2)
+    h_BH, x_BX = normal(480, SHAPE.base), normal(480, 50, seed=1)
+
+    def of(part):
+        rows = len(range(480)[part])
+        slots = SortedRows(slots=[0], lengths=[rows], owners_B=torch.zeros(rows, dtype=torch.long))
+        return inputs.of(h_BH[part].clone(), x_BX[part].clone(), None, slots, torch.arange(rows))
+
+    whole_RA = of(slice(0, 480))
+    for first in range(1, 4):
+        part = slice(first, first + 96)
+        assert torch.equal(of(part), whole_RA[part])
