@@ -6,7 +6,7 @@ adds the replica's name to each number.
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client import CollectorRegistry
 from ray.serve.metrics import Gauge
@@ -51,5 +51,6 @@ class ReplicaMetrics:
 
     def _gauge(self, name: str, help_text: str, labels: Mapping[str, str]) -> Gauge:
         if name not in self._gauges:
-            self._gauges[name] = Gauge(name, description=help_text, tag_keys=tuple(labels))
+            keys: Any = tuple(labels)  # Ray's annotation says one key alone (2.60)
+            self._gauges[name] = Gauge(name, description=help_text, tag_keys=keys)
         return self._gauges[name]

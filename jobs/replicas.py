@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from ray import serve
 from ray.serve import Application
@@ -103,8 +104,7 @@ def _bound(spec: ServeSpec, *, is_open: bool) -> Application:
     """
     replicas = spec.replicas
     least = replicas.least or 1
-    deployment = serve.deployment(
-        Replica,
+    deployment: Any = serve.deployment(
         autoscaling_config=AutoscalingConfig(
             min_replicas=least,
             initial_replicas=least,
@@ -117,8 +117,9 @@ def _bound(spec: ServeSpec, *, is_open: bool) -> Application:
         max_constructor_retry_count=_STARTS,
         graceful_shutdown_timeout_s=spec.limits.seconds + _OVERTIME_S,
         logging_config=_QUIET,
-    )
-    return deployment.bind(spec, load_catalog(spec.catalog), is_open=is_open)
+    )(Replica)
+    bound: Application = deployment.bind(spec, load_catalog(spec.catalog), is_open=is_open)
+    return bound
 
 
 def serve_replicas(spec: ServeSpec) -> int:
