@@ -55,7 +55,7 @@ class Replica:
             BadRequest: a token is needed, and the environment of this machine has none.
             PipelineError: base or bundles cannot be used.
         """
-        self._ends = ExitStack()
+        self.ends = ExitStack()
         token = None if is_open else os.environ.get(TOKEN)
         if not is_open and not token:
             raise BadRequest(
@@ -67,10 +67,10 @@ class Replica:
         from iak.pipeline.serving.app import Server
 
         keep_freed_memory()
-        work = self._ends.enter_context(serving(spec, catalog))
-        self._service = work.service
+        work = self.ends.enter_context(serving(spec, catalog))
+        self.service = work.service
         self._server = Server(work.service, spec.limits, token, work.follower, work.labels)
-        self._ends.enter_context(ReplicaMetrics(self._server.registry))
+        self.ends.enter_context(ReplicaMetrics(self._server.registry))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Return the application that Ray Serve's proxies send requests to."""
@@ -78,12 +78,12 @@ class Replica:
 
     def check_health(self) -> None:
         """Raise where the thread that predicts has ended: Ray Serve then starts another replica."""
-        if not self._service.is_alive:
+        if not self.service.is_alive:
             raise PipelineError("the thread that predicts has ended")
 
     def __del__(self) -> None:
         """Close what `__init__` opened; Ray Serve calls this once the last answer is sent."""
-        self._ends.close()
+        self.ends.close()
 
 
 def application(spec: ServeSpec) -> Application:

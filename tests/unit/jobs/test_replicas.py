@@ -24,8 +24,8 @@ def spec(tmp_path):
     return ServeSpec(catalog=tmp_path / "shop.toml", base=tmp_path / "R1")
 
 
-def deployment_of(application):
-    return application._bound_deployment
+def deployment_of(bound):
+    return bound._bound_deployment
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_a_replica_is_ill_once_its_thread_has_ended(tmp_path, spec):
     write_base(tmp_path / "R1" / "base")
     replica = ALONE(spec, shop_catalog(), is_open=True)
     replica.check_health()
-    replica._service.close()
+    replica.service.close()
     with pytest.raises(PipelineError, match="thread that predicts has ended"):
         replica.check_health()
-    replica._ends.pop_all()
+    replica.ends.pop_all()
 
 
 def test_the_replica_is_found_by_its_name():
