@@ -105,7 +105,9 @@ def test_delta_merge_reads_the_files_that_have_the_column_and_counts_the_others(
         str(root / "events"),
         partition_keys=catalog.log.partition_keys,
         schema_problem=lambda s: (
-            None if "price" in s.names else SchemaProblem("missing columns: price")
+            None
+            if "price" in s.names
+            else SchemaProblem("missing columns: price", missing=("price",))
         ),
     )
     (problem,) = file_problems(snapshot)
