@@ -252,10 +252,10 @@ class PretrainSpec(PlacedSpec, WorkerJobSpec):
         None
     )
     """Sets of settings to train with, one after the other; the base with the best validation loss
-    is published. They differ in dropout and in the tables' learning rate, epsilon and penalty, where
-    these are left open. 1 trains once. Open: 3 for a new base of at most four million training rows and
-    1 GiB of tables, unless any of these, `batch_rows`, `epochs` or another setting of the run's
-    length is given."""
+    is published. They differ in dropout and in the tables' learning rate, epsilon and penalty,
+    where these are left open. 1 trains once. Open: 3 for a new base of at most four million
+    training rows and 1 GiB of tables, unless any of these, `batch_rows`, `epochs` or another
+    setting of the run's length is given."""
     early_stop: Literal["sum", "per_task"] = "sum"
     """How the best state is chosen. `sum`: by the weighted validation loss of all tasks.
     `per_task`: by that, and then each task's tower is trained further by itself, on the frozen
