@@ -145,6 +145,11 @@ def test_a_server_that_ends_refuses_new_requests(server):
     assert (ask(server, "/ready")[0], ask(server, "/health")[0]) == (503, 200)
 
 
+def test_a_server_whose_thread_has_ended_is_ill(server):
+    server.service.close()
+    assert ask(server, "/health")[0] == 503
+
+
 def test_the_kernels_and_the_rows_by_reason_are_told(server):
     ask(server, body=rows_body({}, {"scene": "search"}, {"scene": None}))
     told = json.loads(ask(server, "/kernels")[2])
