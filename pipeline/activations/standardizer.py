@@ -15,9 +15,11 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.functional import linear
 
 from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent_rows
 from iak.pipeline.collectives import most, total
+from iak.pipeline.model.batch_invariant import MIN_OUTPUTS, batch_invariant
 from iak.pipeline.model.representation import Representation
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
@@ -65,7 +67,11 @@ class Standardizer:
         shift_N, scaled_NX = self.narrowing
         a_BA = h_BH.new_empty(len(h_BH), units + len(scaled_NX))
         torch.sub(h_BH, self.mean_A[:units], out=a_BA[:, :units]).div_(self.scale_A[:units])
-        torch.addmm(shift_N, x_BX, scaled_NX.T, out=a_BA[:, units:])
+        if len(scaled_NX) < MIN_OUTPUTS:  # such a product rounds a row by the rows beside it
+            with batch_invariant():
+                a_BA[:, units:] = linear(x_BX, scaled_NX, shift_N)
+        else:
+            torch.addmm(shift_N, x_BX, scaled_NX.T, out=a_BA[:, units:])
         return a_BA
 
     @cached_property

@@ -113,6 +113,22 @@ def test_a_narrowed_row_is_rounded_alike_in_few_rows_and_in_many():
         assert torch.equal(standard.of(h_BH[some], x_BX[some]), together_BA[some])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("components", [1, 8, 12])
+def test_a_narrowed_row_is_rounded_alike_wherever_it_lies_in_a_batch(components):
+    """With 50 inputs a row begins at a multiple of 8 bytes; an AMD EPYC rounds by that."""
+    inputs, rows = 50, 480
+    standard = Standardizer(
+        mean_A=normal(4 + inputs), scale_A=1 + normal(4 + inputs).abs(), reads_x=True,
+        narrow_XN=normal(inputs, components),
+    )  # fmt: skip
+    h_BH, x_BX = normal(rows, 4), normal(rows, inputs, seed=1)
+    together_BA = standard.of(h_BH, x_BX)
+    for first in range(1, 4):
+        some = slice(first, first + 96)
+        assert torch.equal(standard.of(h_BH[some].clone(), x_BX[some].clone()), together_BA[some])
+
+
 def test_a_narrowed_row_is_the_map_of_its_standardised_inputs():
     standard = Standardizer(
         mean_A=normal(9), scale_A=0.1 + normal(9, seed=1).abs(), reads_x=True,
