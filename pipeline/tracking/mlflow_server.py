@@ -19,8 +19,9 @@ from iak.pipeline.tracking.mlflow_answers import Answer, Refusal
 from iak.schemas.base import JsonObject
 
 ATTEMPTS = 3
-TIMEOUT_S = 10.0
-"""For a connection, and for each pause of the server within an answer."""
+TIMEOUT_S = 30.0
+"""For a connection, and for each pause of the server within an answer. On a busy machine a server
+on SQLite took more than 10 s for the numbers of one request."""
 BUDGET_S = 300.0
 """For all requests of a night together."""
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
