@@ -1,10 +1,14 @@
 """What workers are started with, and that the process that starts them keeps its own."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 from iak.pipeline.fork_server import WORKER_ENVIRONMENT
 from iak.pipeline.process import LIBRARIES, run_on_workers
+
+ROOT = Path(__file__).parents[2]
 
 
 def ask_environment(_):
@@ -23,12 +27,23 @@ def ask_setting(_):
     return os.environ.get("IAK_OF_THIS_CALL"), os.getppid(), {*LIBRARIES} <= {*sys.modules}
 
 
-def test_workers_share_libraries_and_see_settings_that_are_newer_than_what_they_share(monkeypatch):
+def call_twice():
+    """Run workers of two calls, whose environments differ, from a process that has run none."""
     parents = set()
     for setting in ("first", "second"):
-        monkeypatch.setenv("IAK_OF_THIS_CALL", setting)
+        os.environ["IAK_OF_THIS_CALL"] = setting
         for found, parent, has_libraries in run_on_workers(ask_setting, 2):
             assert (found, has_libraries) == (setting, True)
             parents.add(parent)
     assert len(parents) == 1
     assert parents != {os.getpid()}
+    print("shared")  # noqa: T201 - the answer of this process
+
+
+def test_workers_share_libraries_and_see_settings_that_are_newer_than_what_they_share():
+    """In a process of its own: this one may have a fork server of another test already."""
+    code = "from tests.unit.test_process import call_twice; call_twice()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "shared\n"), done.stderr
