@@ -5,8 +5,7 @@ adds the replica's name to each number.
 """
 
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from ray.serve.metrics import Gauge
@@ -26,18 +25,12 @@ class ReplicaMetrics:
         self._gauges: dict[str, Gauge] = {}
         self._readings = Repeated("metrics", self.read)
 
-    def __enter__(self) -> Self:
-        """Start to read."""
+    def start(self) -> None:
+        """Read every few seconds, in a thread."""
         self._readings.start(EVERY_S)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Read no more."""
+    def stop(self) -> None:
+        """End the thread."""
         self._readings.stop()
 
     def read(self) -> None:

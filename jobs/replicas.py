@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -70,7 +70,9 @@ class Replica:
         work = self.ends.enter_context(serving(spec, catalog))
         self.service = work.service
         self._server = Server(work.service, spec.limits, token, work.follower, work.labels)
-        self.ends.enter_context(ReplicaMetrics(self._server.registry))
+        metrics = ReplicaMetrics(self._server.registry)
+        metrics.start()
+        self.ends.callback(metrics.stop)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Return the application that Ray Serve's proxies send requests to."""
@@ -92,10 +94,10 @@ def application(spec: ServeSpec) -> Application:
     `import_path` is `iak.jobs.replicas:application`, and `args` are the settings of `iak serve`.
     The file says itself where the proxies listen, so requests need a token, whatever `host` says.
     """
-    return _bound(spec, is_open=False)
+    return _application(spec, is_open=False)
 
 
-def _bound(spec: ServeSpec, *, is_open: bool) -> Application:
+def _application(spec: ServeSpec, *, is_open: bool) -> Application:
     """Return the application of some settings.
 
     Args:
@@ -134,11 +136,20 @@ def serve_replicas(spec: ServeSpec) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         with announce("loading base and kernels"):
-            _run(spec, is_open=not os.environ.get(TOKEN))
+            _run(spec, is_open=needs_no_token(os.environ))
         console.print(f"serving at http://{spec.host}:{spec.port}", markup=False)
         ended.wait()
         serve.delete(APPLICATION)  # waits for the answers of requests that came before
     return 0
+
+
+def needs_no_token(environment: Mapping[str, str]) -> bool:
+    """Return whether requests need no token: on a local Ray, where none is given.
+
+    On a cluster Ray Serve may run already. Its proxies then stay where they listen, whatever `host`
+    says (2.60), so other machines may reach them.
+    """
+    return not environment.get(TOKEN) and not environment.get("RAY_ADDRESS")
 
 
 def _run(spec: ServeSpec, *, is_open: bool) -> None:
@@ -153,7 +164,7 @@ def _run(spec: ServeSpec, *, is_open: bool) -> None:
         logging_config=_QUIET,
     )
     try:
-        serve.run(_bound(spec, is_open=is_open), name=APPLICATION, logging_config=_QUIET)
+        serve.run(_application(spec, is_open=is_open), name=APPLICATION, logging_config=_QUIET)
     except RuntimeError as error:  # Ray Serve has no class for it (2.60)
         told = [d.message for d in serve.status().applications[APPLICATION].deployments.values()]
         serve.delete(APPLICATION)

@@ -8,7 +8,7 @@ from ray.serve._private.api import (
 )
 
 from iak.jobs import replicas
-from iak.jobs.replicas import Replica, application, reason_in
+from iak.jobs.replicas import Replica, application, needs_no_token, reason_in
 from iak.jobs.serve import TOKEN
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.schemas.serving import ReplicasSpec, ServeSpec
@@ -47,6 +47,14 @@ def test_a_file_of_serve_deploy_asks_for_a_token(spec, monkeypatch):
     arguments = deployment_of(as_serve_deploy_calls(application, given)).init_kwargs
     assert arguments == {"is_open": False}
     assert b"a secret" not in pickle.dumps(arguments)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, True), ({TOKEN: "a secret"}, False), ({"RAY_ADDRESS": "10.0.0.1:6379"}, False)],
+)
+def test_requests_need_no_token_on_a_local_ray_alone(environment, expected):
+    assert needs_no_token(environment) == expected
 
 
 def test_a_replica_without_the_token_of_its_machine_does_not_start(spec, monkeypatch):
