@@ -129,7 +129,7 @@ class BenchServeSpec(BenchSetupSpec):
     """Clients that ask at the same time while kernels are promoted."""
     promotions: Count = 3
     """Promotions under load; the median time to the first answer is reported."""
-    adapters: Annotated[tuple[Count, ...], Field(min_length=1)] = (10, 100)
+    adapters: Annotated[tuple[Count, ...], Field(min_length=1)] = (10, 100, 400)
     """Distinct adapters in a batch of `request_rows` rows, rising, where PEFT is installed."""
     adapter_turns: Count = 20
     """Times that each such batch is computed, in turns with the others."""

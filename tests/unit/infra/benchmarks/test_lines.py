@@ -13,11 +13,17 @@ from infra.benchmarks.trunks import findings as trunks
 
 HERE = Path(__file__).parents[4] / "infra" / "benchmarks"
 RECORDS = ("epyc-2-cores/data", "epyc-2-cores/finetune", "epyc-2-cores/gate",
-           "epyc-2-cores/tables", "xeon-2-cores/quality", "xeon-2-cores/serve",
+           "epyc-2-cores/tables", "xeon-2-cores/quality", "epyc-2-cores/serve",
            "xeon-2-cores/terms", "xeon-2-cores/trunks", "cpu-2-cores/faults")  # fmt: skip
 DURATIONS = {True: finetune.TrainingLine, False: finetune.NightLine}
 OVERLAPS = {True: data.OverlapLine, False: data.OverlapFact}
-SERVE = (serve.FilesLine, serve.DomainsLine, serve.SizesLine, serve.PromotionsLine)
+SERVE = (
+    serve.FilesLine,
+    serve.DomainsLine,
+    serve.SizesLine,
+    serve.PromotionsLine,
+    serve.AdaptersLine,
+)
 
 
 def kind_of(bench, row):
