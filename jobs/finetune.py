@@ -7,12 +7,14 @@ from rich.markup import escape
 
 from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
-from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
 from iak.pipeline.errors import SOME_FAILED, SOME_HELD
+from iak.pipeline.report.wording import named, said_once
 from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import load_catalog
+from iak.schemas.domain import POOLED
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.paths import reference_text
@@ -20,8 +22,8 @@ from iak.schemas.results import NightResult
 from iak.schemas.tuning import CacheUse, KernelResult, TuningResult
 from iak.schemas.verdict import TaskVerdict, Verdict
 
-_SHOWN = 5
-"""Most domains that a line names."""
+MAX_DOMAINS = 40
+"""Domains of the table, the largest ones; `result.json` has all."""
 
 
 def main(spec: FinetuneSpec) -> int:
@@ -59,10 +61,8 @@ def below_floor(rows: Mapping[str, int]) -> str:
     """
     if not rows:
         return "none"
-    most = sorted(rows, key=lambda name: -rows[name])[:_SHOWN]
-    named = ", ".join(f"{name} ({rows[name]:,} rows)" for name in most)
-    more = f", and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
-    return f"{len(rows):,} domains: {named}{more}"
+    most = sorted(rows, key=lambda name: -rows[name])
+    return f"{len(rows):,} domains: {named([f'{name} ({rows[name]:,} rows)' for name in most])}"
 
 
 def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
@@ -75,11 +75,10 @@ def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
     stopped, kernels = tuning.stopped_at_cap, len(tuning.kernels)
     if not stopped:
         return f"none of {kernels}"
-    names = ", ".join(stopped[:_SHOWN]) + (", ..." if len(stopped) > _SHOWN else "")
     give = "pooled.max_epochs, domain.max_epochs give more"
     if starts_live:  # levels.py: a level that starts from live kernels has its own cap
         give += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
-    return f"{len(stopped)} of {kernels} ({names}); {give}"
+    return f"{len(stopped)} of {kernels} ({named(stopped)}); {give}"
 
 
 def counted_facts(snapshot: LogSnapshot) -> dict[str, str]:
@@ -125,10 +124,22 @@ def _intervals(kernels: Sequence[KernelResult]) -> str:
     )
 
 
-def show(night: NightResult) -> None:
-    """Show the run's facts, a line for each kernel, and the folder of the bundles."""
-    tuning, record = night.tuning, night.record
-    tasks = list(dict.fromkeys(t.task for k in night.kernels for t in k.gate.tasks))
+def verdicts(kernels: Sequence[KernelResult]) -> str:
+    """Return as text how many kernels are published, how many are held, and how many unjudged."""
+    held = [kernel for kernel in kernels if not kernel.published]
+    unjudged = sum(not any(task.judged for task in kernel.gate.tasks) for kernel in held)
+    text = f"{len(kernels) - len(held):,} of {len(kernels):,} published, {len(held):,} held"
+    few = f" ({unjudged:,} of them with too few gate rows to be judged)" if unjudged else ""
+    return text + few
+
+
+def _show_kernels(kernels: Sequence[KernelResult]) -> None:
+    """Show a line for the pooled kernel and for each of the largest domains."""
+    tasks = list(dict.fromkeys(t.task for k in kernels for t in k.gate.tasks))
+    rows = {kernel.domain: kernel.tuning_rows for kernel in kernels}
+    shown = set(largest(rows, MAX_DOMAINS, always=(POOLED,)))
+    left = len(kernels) - len(shown)
+    more = f" {left:,} smaller domains are in result.json." if left > 0 else ""
     show_table(
         "kernels",
         (
@@ -148,14 +159,22 @@ def show(night: NightResult) -> None:
                 *task_cells(k.gate, tasks),
                 ("published: " if k.published else "held: ") + k.reason,
             )
-            for k in night.kernels
+            for k in kernels
+            if k.domain in shown
         ],
-        caption=_intervals(night.kernels),
+        caption=_intervals(kernels) + more,
     )
+
+
+def show(night: NightResult) -> None:
+    """Show the kernels, the run's facts, the folder of the bundles, and remarks on kernels."""
+    tuning, record = night.tuning, night.record
+    _show_kernels(night.kernels)
     show_facts(
         f"bundles at {reference_text(night.bundles)}",
         {
             "tables and trunk": f"unchanged, digest {tuning.digest[:16]}",
+            "kernels": verdicts(night.kernels),
             "parameters a kernel": f"{tuning.parameters_per_kernel:,}",
             "below their floor": below_floor(tuning.below_floor),
             "best at the last epoch": at_cap(tuning, starts_live=bool(tuning.live)),
@@ -169,9 +188,9 @@ def show(night: NightResult) -> None:
             "seconds": record.timings_s,
         },
     )
-    findings = [k.code.finding(k.domain) for k in night.kernels if k.code]
-    findings += [k.borrowed() for k in night.kernels]
-    for sentence in (*tuning.failed.values(), *filter(None, findings)):
+    remarks = [(k.domain, k.code.flaw()) for k in night.kernels if k.code]
+    remarks += [(k.domain, k.borrowed()) for k in night.kernels]
+    for sentence in (*tuning.failed.values(), *said_once(remarks)):
         console.print(escape(sentence))
     if record.exit_code == SOME_HELD:
         console.print("[dim]some kernels are held (exit code 4)[/dim]")

@@ -30,13 +30,9 @@ class CodeDiagnostics(Spec):
     largest_change: float
     """Largest change of a probability against the base."""
 
-    def finding(self, domain: str) -> str:
-        """Return what is wrong with the code in a sentence, and an empty text where nothing is.
-
-        Args:
-            domain: name of the kernel's domain.
-        """
-        said = f"{domain}: {self.active_units} of {self.units} units of the code are active"
+    def flaw(self) -> str:
+        """Return what is wrong with the code, and an empty text where nothing is."""
+        said = f"{self.active_units} of {self.units} units of the code are active"
         if self.largest_change <= UNCHANGED:
             return f"{said}, and no probability changes: the kernel does nothing"
         if self.active_units == 0:
@@ -117,18 +113,15 @@ class KernelResult(Spec):
     """Folder of its bundle below the run's `bundles`; a kernel that is held has one as well."""
 
     def borrowed(self) -> str:
-        """Return in a sentence what it borrows from its parent, and an empty text for nothing."""
+        """Return what it borrows from its parent, and an empty text for nothing."""
         if self.own_share is None:
             return ""
         if self.own_share == 0:
             return (
-                f"{self.domain}: its parent's kernel alone, since the gains of this level do not "
-                "exceed their errors"
+                "its parent's kernel alone, since the gains of this level do not exceed their "
+                "errors"
             )
-        return (
-            f"{self.domain}: {self.own_share:.0%} of its own change, and its parent's kernel for "
-            "the rest"
-        )
+        return f"{self.own_share:.0%} of its own change, and its parent's kernel for the rest"
 
 
 class StandardisationResult(Spec):

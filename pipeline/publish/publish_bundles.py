@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from iak.pipeline.activations.cache import digest_of
+from iak.pipeline.events import Report, WorkDone, silent
 from iak.pipeline.files import putting_file
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
@@ -25,6 +26,8 @@ from iak.schemas.verdict import Verdict
 
 STANDARD = "standard_"
 """Beginning of the names of a bundle's standardisation tensors."""
+REPORT_EVERY = 100
+"""Kernels between two reports of progress. Each takes some 15 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ def publish_bundles(
     tasks: Sequence[MetricTask],
     gate: GateSpec,
     chains: NightChains | None = None,
+    report: Report = silent,
 ) -> list[KernelResult]:
     """Judge every kernel on its gate rows and publish the night's bundles, all of them at once.
 
@@ -60,21 +64,21 @@ def publish_bundles(
         tasks: tasks that metrics measure.
         gate: floors, margins, and the standard errors that a gain must exceed.
         chains: the chains before this night, whose evidence then decides; None judges one night.
+        report: called with progress events.
 
     Returns:
         Every kernel that did not diverge, level by level.
     """
-    kernels = []
-    chain_judge = None
-    if chains is not None:
-        chain_judge = ChainJudge(
-            chains,
-            titles=done.tasks,
-            tasks=tasks,
-            gate=gate,
-            base_fingerprint=provenance.base_fingerprint,
-            live=done.live,
-        )
+    kernels: list[KernelResult] = []
+    number = sum(len(level.tuned.bank.names) - len(level.tuned.failed) for level in done.levels)
+    chain_judge = chains and ChainJudge(
+        chains,
+        titles=done.tasks,
+        tasks=tasks,
+        gate=gate,
+        base_fingerprint=provenance.base_fingerprint,
+        live=done.live,
+    )
     with publishing_bundles(root) as folder, _statistics_file(done, folder) as statistics:
         for depth, level in enumerate(done.levels):
             pooled = done.levels[0].tuned.bank.slot(0) if depth else None
@@ -97,6 +101,8 @@ def publish_bundles(
                     "chain": chained.chain if chained else None,
                 }
                 kernels.append(kernel.model_copy(update=measured))
+                if len(kernels) % REPORT_EVERY == 0:
+                    report(WorkDone("kernels judged and written", len(kernels), number))
     return kernels
 
 

@@ -22,7 +22,16 @@ from iak.pipeline.report.nights import INDEX, RECORD
 from iak.pipeline.report.rendering import render
 from iak.pipeline.report.summary import WORDS, sentence_of
 from iak.pipeline.report.trends import OUTCOMES, trends_of
-from iak.pipeline.report.wording import decimal, duration, percent, plural, short, signed, size
+from iak.pipeline.report.wording import (
+    decimal,
+    duration,
+    percent,
+    plural,
+    said_once,
+    short,
+    signed,
+    size,
+)
 from iak.schemas.base import JsonObject
 from iak.schemas.night import Method, NightRecord
 
@@ -206,9 +215,8 @@ def _plane(record: NightRecord) -> Chart | None:
 
 
 def _code_findings(record: NightRecord) -> list[str]:
-    """Return a sentence for each kernel whose code has collapsed, or which does nothing."""
-    coded = [(d.decision.name, d.code) for d in record.domains if d.code]
-    return [sentence for name, code in coded if (sentence := code.finding(name))]
+    """Return sentences about kernels whose code has collapsed, or which do nothing."""
+    return said_once((d.decision.name, d.code.flaw()) for d in record.domains if d.code)
 
 
 def _costs(record: NightRecord) -> list[Bar]:

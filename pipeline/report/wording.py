@@ -1,5 +1,6 @@
 """Write numbers, times and money as a page shows them."""
 
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 
 NONE = "\N{EN DASH}"
@@ -104,3 +105,28 @@ def moment(value: datetime | None) -> str:
 def plural(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: 1 kernel, 2 kernels."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def said_once(sentences: Iterable[tuple[str, str]], *, most: int = 20) -> list[str]:
+    """Return what is true of domains: each sentence once, with the domains of which it is true.
+
+    Args:
+        sentences: name of a domain, and a sentence about it; an empty one says nothing.
+        most: sentences at most, those about most domains. One more counts what is left out.
+    """
+    domains_of: dict[str, list[str]] = {}
+    for domain, sentence in sentences:
+        if sentence:
+            domains_of.setdefault(sentence, []).append(domain)
+    often = sorted(domains_of, key=lambda sentence: -len(domains_of[sentence]))
+    said = [f"{named(domains_of[sentence])}: {sentence}" for sentence in often[:most]]
+    if left := sum(len(domains_of[sentence]) for sentence in often[most:]):
+        said.append(f"{plural(left, 'more remark')} of this kind, on other domains")
+    return said
+
+
+def named(domains: Sequence[str], most: int = 5) -> str:
+    """Return names side by side: all, or the first ones and how many more there are."""
+    left = len(domains) - most
+    text = ", ".join(domains[:most])
+    return f"{text}, and {left:,} more" if left > 0 else text

@@ -256,6 +256,7 @@ def tune_on_worker(worker: Worker, work: NightWork, report: Report) -> TuningRes
         tasks=tasks,
         gate=work.gate,
         chains=work.chains,
+        report=report,
     )
     worker.files.send(root)
     return tuning_result(done, kernels)

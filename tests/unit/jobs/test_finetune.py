@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from iak.jobs.finetune import at_cap, below_floor, counted_facts, show
+from iak.jobs.finetune import MAX_DOMAINS, at_cap, below_floor, counted_facts, show
 from iak.schemas.log_snapshot import CountedRows, LogSnapshot
-from iak.schemas.tuning import KernelResult, StandardisationResult, TuningRunResult
+from iak.schemas.tuning import CodeDiagnostics, KernelResult, StandardisationResult, TuningRunResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 FELL = Comparison(kernel=0.622, base=0.689, delta=-0.067, low=-0.121, high=-0.013, harm=True)
@@ -131,3 +131,21 @@ def test_domains_below_their_floor_are_counted_and_the_largest_named():
     many = below_floor({f"city={number}": number for number in range(1_200)})
     assert many.startswith("1,200 domains: city=1199 (1,199 rows), city=1198 (1,198 rows), ")
     assert many.endswith("city=1195 (1,195 rows), and 1,195 more")
+
+
+def test_of_many_kernels_the_largest_are_shown_and_all_are_counted(capsys):
+    judged = Verdict(publish=True, reason="gain", rows=900, tasks=(task("ctr", ROSE),))
+    few = Verdict(
+        publish=False, reason="few", rows=9, tasks=(task("ctr", ROSE, judged=False, reason="few"),)
+    )
+    dead = CodeDiagnostics(units=16, active_units=0, largest_change=0.1)
+    users = [
+        kernel(f"user={number}", few).model_copy(update={"tuning_rows": number, "code": dead})
+        for number in range(4_500)
+    ]
+    words = told(capsys, kernel("pooled", judged), *users)
+    assert "1 of 4,501 published, 4,500 held (4,500 of them with too few gate rows" in words
+    assert words.count("held: few") == MAX_DOMAINS
+    assert "user=4499" in words, "the largest"
+    assert "4,460 smaller domains are in result.json." in words
+    assert words.count("the code has collapsed") == 1

@@ -58,7 +58,7 @@ def measured(rows, kernel=None, pooled=None):
 def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
     code = measured(coded([0.0, 0.05, 0.2, 1.0]))
     assert (code.units, code.active_units) == (4, 2)
-    assert code.finding("region=a") == ""
+    assert code.flaw() == ""
 
 
 def test_a_better_kernel_tells_more_nats_about_the_label_than_the_base():
@@ -79,15 +79,14 @@ def test_the_distance_of_priors_is_zero_for_equal_ones_and_that_of_gaussians_els
 
 def test_a_collapsed_code_and_a_kernel_that_does_nothing_are_named():
     collapsed = measured(coded([0.0, 0.01]))
-    assert collapsed.finding("region=a") == (
-        "region=a: 0 of 2 units of the code are active: the code has collapsed, and every row gets "
-        "the same correction"
+    assert collapsed.flaw() == (
+        "0 of 2 units of the code are active: the code has collapsed, and every row gets the same "
+        "correction"
     )
     rows = coded([0.0, 0.01])
     dead = replace(rows, candidate_own_nT=rows.base_own_nT)
-    assert measured(dead).finding("region=b") == (
-        "region=b: 0 of 2 units of the code are active, and no probability changes: the kernel "
-        "does nothing"
+    assert measured(dead).flaw() == (
+        "0 of 2 units of the code are active, and no probability changes: the kernel does nothing"
     )
 
 

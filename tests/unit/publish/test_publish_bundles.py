@@ -124,6 +124,17 @@ def published(done, root):
     return publish_bundles(done, root, provenance=PROVENANCE, tasks=TASKS, gate=GateSpec())
 
 
+def test_judging_reports_how_many_kernels_are_done(done, tmp_path, monkeypatch):
+    monkeypatch.setattr("iak.pipeline.publish.publish_bundles.REPORT_EVERY", 2)
+    heard = []
+    kernels = publish_bundles(
+        done, tmp_path / "bundles", provenance=PROVENANCE, tasks=TASKS, gate=GateSpec(),
+        report=heard.append,
+    )  # fmt: skip
+    number = len(kernels)
+    assert [(e["step"], e["of"]) for e in heard] == [(n, number) for n in range(2, number + 1, 2)]
+
+
 @pytest.fixture(scope="module")
 def kernels(published):
     return {kernel.domain: kernel for kernel in published}

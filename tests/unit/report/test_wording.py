@@ -80,3 +80,17 @@ def test_dates_have_no_leading_zero():
 )
 def test_a_size_has_three_digits_and_its_unit(number, text):
     assert wording.size(number) == text
+
+
+def test_a_sentence_is_said_once_for_all_domains_of_which_it_is_true():
+    said = wording.said_once([("b", "dead"), ("a", "thin"), ("c", ""), ("d", "dead")])
+    assert said == ["b, d: dead", "a: thin"]
+
+
+def test_of_many_domains_some_are_named_and_of_many_sentences_the_commonest_are_said():
+    dead = [(f"user={number}", "dead") for number in range(4_500)]
+    shares = [(f"item={number}", f"{number}% of it") for number in range(9)]
+    first, *rest = wording.said_once([*shares, *dead], most=4)
+    assert first == "user=0, user=1, user=2, user=3, user=4, and 4,495 more: dead"
+    assert rest[:3] == ["item=0: 0% of it", "item=1: 1% of it", "item=2: 2% of it"]
+    assert rest[3:] == ["6 more remarks of this kind, on other domains"]

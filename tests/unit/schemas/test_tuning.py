@@ -43,11 +43,10 @@ def test_a_record_has_what_the_workers_measured_and_then_what_the_driver_adds():
     ("share", "expected"),
     [
         (None, ""),
-        (0.124, "region=x: 12% of its own change, and its parent's kernel for the rest"),
+        (0.124, "12% of its own change, and its parent's kernel for the rest"),
         (
             0.0,
-            "region=x: its parent's kernel alone, since the gains of this level do not exceed "
-            "their errors",
+            "its parent's kernel alone, since the gains of this level do not exceed their errors",
         ),
     ],
 )
