@@ -9,6 +9,7 @@ from datetime import date
 
 import numpy as np
 
+from iak.pipeline.events import Report, WorkDone, silent
 from iak.pipeline.publish.canary import newest_rows
 from iak.pipeline.publish.chain import ChainAfterNight, LossRows, advance
 from iak.pipeline.publish.decision import DomainVerdicts, decide, shrunk_gains
@@ -25,6 +26,8 @@ from iak.schemas.verdict import Comparison, Verdict
 
 TUNED, SERVING = "tonight's kernel above it", "what serves without it"
 """Names of a candidate's rivals in the reasons of a decision."""
+REPORT_EVERY = 100
+"""Kernels between two reports of progress. Each takes tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +76,22 @@ class ChainJudge:
         self._base_fingerprint = base_fingerprint
         self._serves = set(live)
 
-    def judge(self, level: Level) -> dict[str, JudgedKernel]:
-        """Return the verdicts of the next level down, by domain, without kernels that diverged."""
+    def judge(self, level: Level, report: Report = silent) -> dict[str, JudgedKernel]:
+        """Return the verdicts of the next level down, by domain, without kernels that diverged.
+
+        Args:
+            level: the level.
+            report: called with progress events.
+        """
         names = [n for n in level.tuned.bank.names if n not in level.tuned.failed]
         shrunk = shrunk_gains(
             {n: gain for n in names if (gain := _gain(_rival_rows(level, n))) is not None}
         )
-        judged = {name: self._judge_kernel(level, name, shrunk.get(name)) for name in names}
+        judged: dict[str, JudgedKernel] = {}
+        for name in names:
+            judged[name] = self._judge_kernel(level, name, shrunk.get(name))
+            if len(judged) % REPORT_EVERY == 0:
+                report(WorkDone("kernels judged", len(judged), len(names)))
         # Only now: the kernels of one level are no fallbacks of each other.
         for name, kernel in judged.items():
             if kernel.chain.outcome == "promote":

@@ -15,7 +15,7 @@ from iak.pipeline.publish.bundle_index import publishing_bundles
 from iak.pipeline.publish.diagnostics import code_of, curves_of, mean_rate, path_of
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
-from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
+from iak.pipeline.publish.judge_chains import REPORT_EVERY, ChainJudge, NightChains
 from iak.pipeline.tuning.work import Finetuned, Level
 from iak.schemas.job import GateSpec
 from iak.schemas.log_snapshot import DataWindow
@@ -26,8 +26,6 @@ from iak.schemas.verdict import Verdict
 
 STANDARD = "standard_"
 """Beginning of the names of a bundle's standardisation tensors."""
-REPORT_EVERY = 100
-"""Kernels between two reports of progress. Each takes some 15 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +80,7 @@ def publish_bundles(
     with publishing_bundles(root) as folder, _statistics_file(done, folder) as statistics:
         for depth, level in enumerate(done.levels):
             pooled = done.levels[0].tuned.bank.slot(0) if depth else None
-            judged = chain_judge.judge(level) if chain_judge else {}
+            judged = chain_judge.judge(level, report) if chain_judge else {}
             for slot, name in enumerate(level.tuned.bank.names):
                 if name in level.tuned.failed:
                     continue  # it was set back to its start, so there is nothing new to judge
@@ -102,7 +100,7 @@ def publish_bundles(
                 }
                 kernels.append(kernel.model_copy(update=measured))
                 if len(kernels) % REPORT_EVERY == 0:
-                    report(WorkDone("kernels judged and written", len(kernels), number))
+                    report(WorkDone("kernels written", len(kernels), number))
     return kernels
 
 

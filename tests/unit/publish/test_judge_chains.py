@@ -162,3 +162,11 @@ def test_a_decision_keeps_the_numbers_of_all_that_was_compared():
     assert done.canary_rows == "the newest day (the log has no event time)"
     without_users = {A: dataclasses.replace(rows[A], user_n=None)}
     assert judge_of().judge(of_level(("region",), without_users))["region=a"].chain.gauc == {}
+
+
+def test_judging_a_level_reports_how_many_kernels_are_done(monkeypatch):
+    monkeypatch.setattr("iak.pipeline.publish.judge_chains.REPORT_EVERY", 2)
+    heard = []
+    domains = [Domain((("region", name),)) for name in "abcde"]
+    judge_of().judge(of_level(("region",), dict.fromkeys(domains)), heard.append)
+    assert [(event["step"], event["of"]) for event in heard] == [(2, 5), (4, 5)]
