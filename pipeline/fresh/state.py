@@ -131,6 +131,7 @@ class State:
     def write(self, path: Path) -> None:
         """Write the state to a new file, which others may map into memory."""
         metadata = {"definition": self.definition, "last": json.dumps(self.last)}
+        # safetensors 0.8.0 writes the memory of an array, whatever its strides are.
         arrays = {name: np.ascontiguousarray(a) for name, a in self._arrays().items()}
         safetensors_numpy.save_file(arrays, path, metadata=metadata)
 

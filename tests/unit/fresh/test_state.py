@@ -1,9 +1,13 @@
 """The state that is published with kernels: read back as it was, and never taken as zero."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.fresh.state import STATISTICS, definition_of, read_state
+from iak.pipeline.fresh.timeline import Timeline
 from iak.schemas.fresh import DEFAULT_MAX_KEYS
 from iak.schemas.log import SplitSpec
 from tests.unit.fresh.small import dated_catalog, drawn, state_of, statistics, undated_catalog
@@ -25,6 +29,20 @@ def test_a_state_is_read_back_with_its_id(written):
     rows = drawn(60, seed=1)
     assert (again.id, again.last) == (state.id, state.last)
     assert (statistics(rows, again, CATALOG) == statistics(rows, state, CATALOG)).all()
+
+
+def test_arrays_that_skip_memory_are_written_as_they_read(written, tmp_path):
+    # safetensors 0.8.0 writes the memory of a numpy array, whatever its strides are.
+    state, _ = written
+    strided = {
+        name: Timeline.from_arrays(
+            {key: np.repeat(array, 2, axis=0)[::2] for key, array in timeline.arrays().items()}
+        )
+        for name, timeline in state.timelines.items()
+    }
+    path = tmp_path / "strided.safetensors"
+    replace(state, timelines=strided).write(path)
+    assert read_state(path, definition=state.definition, id=state.id).id == state.id
 
 
 def test_a_missing_state_is_refused_and_never_zero(written):
