@@ -226,6 +226,8 @@ def _tasks(guess: CatalogGuess) -> Iterator[str]:
             yield _pair("positive", task.positive, task.reading)
         if task.has_value:
             yield _pair("has_value", True, task.reading)
+        if task.missing:
+            yield _pair("missing", task.missing, task.reading)
         yield _pair("kind", task.kind)
         if task.name:
             yield _pair("name", names[task.name])

@@ -126,6 +126,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (TaskSpec, "at_least"): "4",
     (TaskSpec, "positive"): '["cart", "buy"]',
     (TaskSpec, "has_value"): "true",
+    (TaskSpec, "missing"): "[-1]",
     (TaskSpec, "kind"): '"click"',
     (TaskSpec, "weight"): "0.3",
     (TaskSpec, "matures_after"): '"P7D"',

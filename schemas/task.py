@@ -47,6 +47,9 @@ class TaskSpec(Spec):
     has_value: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """The label is 1 where the column has a value, and 0 where it is null, NaN or an empty text: of
     the time of a click, or of an order's number."""
+    missing: Annotated[tuple[ColumnValue, ...], Field(exclude_if=lambda values: not values)] = ()
+    """Values of the column that stand for no value, as a null does: `[-1]`, or 0 of grades that
+    begin at 1."""
     kind: Literal["click", "conversion", "binary"] = "binary"
     """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
     entire space as p(click) * p(conversion | click) (ESMM); in a log without a click task it is
@@ -66,7 +69,7 @@ class TaskSpec(Spec):
             )
         return value
 
-    @field_validator("positive")
+    @field_validator("positive", "missing")
     @classmethod
     def _values_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return without_repeats(value)
@@ -84,10 +87,17 @@ class TaskSpec(Spec):
             raise ValueError(f"'{self.label}' is read with {' and with '.join(given)}; {remedy}")
         return self
 
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        if both := sorted(set(self.positive) & set(self.missing)):
+            raise ValueError(f"{both} of '{self.label}' are in positive and in missing; keep one")
+        return self
+
     @property
-    def reading(self) -> tuple[str, float | None, frozenset[str], bool]:
+    def reading(self) -> tuple[str, float | None, frozenset[str], bool, frozenset[str]]:
         """Return what decides the label of a row. Tasks with equal readings have equal labels."""
-        return self.label, self.at_least, frozenset(self.positive), self.has_value
+        positive, missing = frozenset(self.positive), frozenset(self.missing)
+        return self.label, self.at_least, positive, self.has_value, missing
 
     @property
     def label_text(self) -> str:

@@ -5,6 +5,7 @@
 Y N, yes no, T F, ...     words
 -1, 1                     numbers with a sign
 1, 2                      where a name says that the column is a label; the larger one is yes
+-1, 0, 1                  the same; -1 stands for no answer
 """
 
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ class Answers:
     """The column's values that are a 1."""
     has_value: bool = False
     """Whether any value is a 1, and a null a 0."""
+    missing: tuple[str | int, ...] = ()
+    """The column's values that stand for no answer."""
     why: str = ""
     """Why it is read so; empty where it is read as it is."""
 
@@ -59,6 +62,9 @@ def answers_of(column: pa.ChunkedArray, *, is_label: bool) -> Answers | None:
             return _of_one(values, 1, "its values are 1 and -1")
         if distinct == (1.0, 2.0) and is_label:
             return _of_one(values, 2, "its values are 1 and 2, and the larger one is often yes")
+    if distinct == (-1.0, 0.0, 1.0) and is_label:
+        known = np.where(values == -1, np.nan, values)
+        return Answers(values=known, missing=(-1,), why="beside 0 and 1 it stands for no answer")
     return None
 
 

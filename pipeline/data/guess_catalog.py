@@ -17,8 +17,6 @@ from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
 from iak.pipeline.data.guess_labels import (
     Guess,
     LabelGuess,
-    guess_feedback,
-    guess_grade,
     guess_labels,
     guess_leaks,
     guess_times_of_answers,
@@ -26,6 +24,7 @@ from iak.pipeline.data.guess_labels import (
     words_of,
 )
 from iak.pipeline.data.guess_notes import SPLIT_WORDS, explain_no_label, notes_on
+from iak.pipeline.data.guess_numbers import guess_counts, guess_feedback, guess_grade, shown_counts
 from iak.pipeline.data.guess_time import (
     DAY_S,
     TIME_WORDS,
@@ -39,8 +38,12 @@ from iak.pipeline.errors import BadLog
 
 _ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
 _REQUEST_WORDS = words_of("request session query search auction slate pageview impression display")
+_OF_ITEM = words_of("url uri title text term keyword domain category")
+"""Words of a thing that many requests have, as a shown page is not the request that showed it."""
 _REQUESTS = (words_of("srch_id"), words_of("qid"), words_of("query_id"))
 """All words of a name of a request, where one of them alone says less."""
+_ONE_USER = 0.95
+"""Least share of rows whose request has one user alone."""
 _MAX_OF_REQUEST = 1_000
 """Most mean rows of a request; a column whose values have more says what kind of request it was."""
 _USER = re.compile(
@@ -75,6 +78,8 @@ _STRAY_SHARE = 0.001
 """Largest share of the rows that stray dates have."""
 _NULLS = 0.01
 """Largest share of nulls of a column of users."""
+_SKIPPED = 0.03
+"""Largest share of nulls of a column that names domains, where another can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +138,8 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     taken = no_label | {g.column for g in labels} | {g.column for g in constant}
     row_id = _row_id(rows, taken | set(sample.uneven))
     taken |= {row_id.column} if row_id else set()
-    slice_by = _request(rows, taken | set(sample.uneven))
     user = _user(rows, taken | set(sample.uneven))
+    slice_by = _request(rows, taken | set(sample.uneven), user)
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
     keys = _domain_keys(sample, date_key or period_key, split_columns)
@@ -197,6 +202,11 @@ def _labels(
     scale = sample.snapshot.rows / len(rows)
     if named := guess_labels(rows, skipped=skipped, is_named=True):
         return without_one_class(named)
+    if counts := guess_counts(rows, skipped=skipped):
+        shown = shown_counts(rows, skipped=skipped)
+        return (counts,), tuple(
+            Guess(column=n, why="it counts what a row stands for") for n in shown
+        )
     feedback = guess_feedback(rows, skipped=skipped)
     grade = guess_grade(rows, skipped=skipped)
     labels = (
@@ -330,17 +340,28 @@ def _is_time_or_words(rows: pa.Table, name: str) -> bool:
     return bool(pc.mean(pc.match_substring(column, " ").cast(pa.float64())).as_py() > 0.5)
 
 
-def _request(rows: pa.Table, taken: set[str]) -> Guess | None:
-    """Return the id of a request or session, whose rows belong in one slice."""
+def _request(rows: pa.Table, taken: set[str], user: Guess | None) -> Guess | None:
+    """Return the id of a request or session of one user, whose rows belong in one slice."""
     for name in _ids(rows, taken):
         column = rows.column(name)
         words = words_of(name)
-        is_named = words & _REQUEST_WORDS or words in _REQUESTS
+        is_named = (words & _REQUEST_WORDS and not words & _OF_ITEM) or words in _REQUESTS
         if is_named and not column.null_count:
             each = len(rows) / max(pc.count_distinct(column).as_py(), 1)
-            if 1 < each <= _MAX_OF_REQUEST:
+            if 1 < each <= _MAX_OF_REQUEST and _has_one_user(rows, name, user):
                 return Guess(column=name, why=f"its name; {each:.1f} sampled rows share a value")
     return None
+
+
+def _has_one_user(rows: pa.Table, name: str, user: Guess | None) -> bool:
+    """Return whether nearly all rows have a value that no other user's rows have."""
+    if user is None or user.column == name:
+        return True
+    groups = rows.select([name, user.column]).group_by(name)
+    counts = groups.aggregate([(user.column, "count_distinct"), ([], "count_all")])
+    is_one = pc.less_equal(counts.column(f"{user.column}_count_distinct"), 1)
+    alone = pc.sum(pc.if_else(is_one, counts.column("count_all"), 0)).as_py()
+    return bool(alone >= _ONE_USER * len(rows))
 
 
 def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
@@ -391,7 +412,7 @@ def _domain(
         listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in cut)
         return Guess(column=cut[0], why=f"the folders are cut by {listing}"), cut
     scale = sample.snapshot.rows / len(sample.rows)
-    best: tuple[bool, bool, bool, bool, bool, float, float, str] | None = None
+    best: tuple[bool, bool, bool, bool, bool, bool, float, float, str] | None = None
     for feature in features:
         column = sample.rows.column(feature.column)
         if feature.kind != "categorical":
@@ -403,6 +424,8 @@ def _domain(
         # Tens, so that small differences do not outweigh how evenly rows are spread.
         decided = counts[counts * scale * judged >= MIN_POSITIVES].sum() / len(column)
         rank = (
+            # Rows without a domain are skipped, and jobs refuse a log that has many of them.
+            column.null_count <= _SKIPPED * len(column),
             is_few and not column.null_count,
             not (user and feature.column == user.column),
             not words & _CLOCK_WORDS,
@@ -413,7 +436,7 @@ def _domain(
             feature.column,
         )
         best = max(best or rank, rank)
-    if keys and not (best and best[0]):
+    if keys and not (best and best[1]):
         why = f"one folder names it, and no column has 2 to {_MAX_DOMAIN_VALUES} values"
         return Guess(column=keys[0], why=why), keys[:1]
     if best is None:

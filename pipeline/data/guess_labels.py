@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from scipy.stats import rankdata
 
 from iak.pipeline.data.guess_answers import Answers, answers_of
-from iak.pipeline.data.log_sample import Floats, amounts, kind_of, numbers
+from iak.pipeline.data.log_sample import Floats, kind_of, numbers
 from iak.pipeline.data.task_labels import read_label
 from iak.schemas.task import TaskSpec
 
@@ -34,18 +34,23 @@ CONVERSION = words_of(
 )
 OTHER = words_of(
     "label target y like liked share shared follow followed favorite favourite outcome "
-    "response finish finished complete completed engaged comment commented forward forwarded "
-    "repost reposted retweeted replied hate hated dislike disliked collect collected bookmark "
-    "bookmarked download downloaded"
+    "response finish finished complete completed engaged comment commented comments forward "
+    "forwarded repost reposted retweeted replied hate hated dislike disliked collect collected "
+    "bookmark bookmarked download downloaded skip skipped visit visited"
 )
-GRADES = words_of("rating ratings score stars star grade overall")
-"""Words of a column in which users grade what they saw."""
-_FEEDBACK = words_of("watch watched watching dwell play played listen listened stay read reading")
+_DONE = words_of("read watched played listened")
+"""Words of an answer, where they and words such as `is` are the whole name."""
+_AUXILIARY = words_of("is was has label y")
+_ELSEWHERE = words_of("author profile avatar comment comments creator publisher")
+"""Words of a click that is on something beside what was shown."""
+_NEGATED = words_of("not no non un never")
+"""Words of the opposite of an answer."""
+_FEEDBACK = words_of(
+    "watch watched watching dwell play played listen listened stay read reading active spent"
+)
 """Words of a column that says how much of something a user took."""
 _AMOUNTS = words_of("time ratio rate percent pct progress duration seconds secs ms dwell")
-"""Words of an amount. Of several columns, the first kind in `_RATIOS` is the label."""
-_RATIOS = words_of("ratio rate percent pct progress")
-"""Words of an amount that is comparable between short and long things."""
+"""Words of an amount."""
 _OF_MANY = words_of("avg average mean total sum count cnt num max min median std")
 """Words of a number that sums up many rows."""
 NOT_A_LABEL = words_of(
@@ -58,8 +63,12 @@ _TIMES = words_of("time ts timestamp at date datetime")
 """Words of a column that says when something happened."""
 OTHER_TIMES = words_of("birth born birthday dob register registered registration signup expire")
 """Words of a date of a person or a thing, and not of what happened in a row."""
-_CHECKED = words_of("verified")
+_KNOWN = words_of(
+    "verified organic premium member vip test train fold session adult weekend holiday shuffle"
+)
 """Words of a column that says what is known of a row, which nobody answered."""
+_EXPOSED = words_of("exposed exposure viewable")
+"""Words of a column that says whether what was chosen was seen in the end."""
 _PURE = 0.995
 """Least share of positives among the rows of a value that only positives have."""
 _PURE_ROWS = 30
@@ -68,16 +77,17 @@ _PURE_SHARE = 0.3
 """Least share of the positives that such values must have before their column looks like a leak."""
 _ASIDE_ROWS = 100
 """Least rows beside a column's commonest value that, all positive, make it look like a leak."""
+_ABSENT = 0.995
+"""Share of the positives without a value, from which on a column that others have looks like a
+leak."""
 _MOST_POSITIVE = 0.7
 """Share of positives from which on values that only positives have say little."""
 _PERFECT_AUC = 0.99
 """AUC of a column alone from which on it looks like a leak."""
-_PROPERTY_AUC = 0.97
+PROPERTY_AUC = 0.97
 """AUC of an id from which on a binary column is a property of what has the id."""
 _MAX_COMPARED_VALUES = 100
 """Distinct values up to which a column is compared value by value."""
-_MAX_GRADES = 21
-"""Most distinct values of a column of grades."""
 _EXCEPTIONS = 0.01
 """Share of rows that may contradict an implication."""
 
@@ -107,8 +117,12 @@ class LabelGuess:
     """Whether any value of the column is a 1, and a null a 0."""
     reading: str = ""
     """Why the column is read so; empty where it is a label as it is."""
+    missing: tuple[str | int, ...] = ()
+    """The column's values that stand for no value."""
     is_unsure: bool = False
     """Whether a person must say which values are a 1, because nothing in the log does."""
+    is_named: bool = True
+    """Whether the column's name says that it is a label."""
     name: str | None = None
     """Name of the task; None takes the one that its kind or its column gives."""
 
@@ -126,6 +140,7 @@ class LabelGuess:
                 "at_least": self.at_least,
                 "positive": self.positive,
                 "has_value": self.has_value,
+                "missing": self.missing,
             }
         )
 
@@ -159,8 +174,8 @@ def guess_labels(
     answers = _answers(rows, skipped)
     named = [name for name in answers if _is_named_a_label(name)]
     if is_named or (named and is_named is None):
-        return _kinds({name: answers[name] for name in named}, is_named=True)
-    others = {n: a for n, a in answers.items() if not words_of(n) & _CHECKED}
+        return _kinds(_without_opposites({n: answers[n] for n in named}), is_named=True)
+    others = {n: a for n, a in answers.items() if not words_of(n) & _KNOWN}
     # A number of 0 and 1 is a label more often than a word: a member is Y or N too.
     plain = {n: a.values for n, a in others.items() if not (a.positive or a.at_least)}
     values = plain or {n: a.values for n, a in others.items()}
@@ -195,91 +210,33 @@ def guess_times_of_answers(
     return _kinds(answers, is_named=True)
 
 
-def guess_grade(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess | None:
-    """Return a column of grades as a label, positive from a bound on; None where there is none.
-
-    The bound is the lowest one that at most half of the grades reach, or the highest grade. A
-    grade that an id has, as a hotel its stars, is none that a user gave.
-
-    Args:
-        rows: sampled rows.
-        skipped: columns that are known to be something else.
-    """
-    ids = [name for name in rows.schema.names if _may_be_id(rows, name)]
-    for name in rows.schema.names:
-        words = words_of(name)
-        given = amounts(rows.column(name)) if words & GRADES and name not in skipped else None
-        if given is None:
-            continue
-        values = given[~np.isnan(given)]
-        grades = np.unique(values)
-        if words & NOT_A_LABEL or not 2 <= len(grades) <= _MAX_GRADES:
-            continue
-        reached = [float((values >= grade).mean()) for grade in grades]
-        bound = next((g for g, r in zip(grades, reached, strict=True) if r <= 0.5), grades[-1])
-        is_high = np.where(np.isnan(given), np.nan, given >= bound)
-        others = [own for own in ids if own != name]
-        if any(_separates(rows.column(own), is_high, _PROPERTY_AUC) for own in others):
-            continue  # a property of an id, such as the stars of a hotel
-        positives = int((values >= bound).sum())
-        why = f"its name, and its {len(grades)} grades from {grades[0]:g} to {grades[-1]:g}"
-        return LabelGuess(
-            column=name, kind="binary", positives=positives, rows=len(values), why=why,
-            at_least=float(bound), reading="the lowest bound that at most half reach",
-        )  # fmt: skip
-    return None
-
-
 def is_feedback(name: str) -> bool:
     """Return whether a column's name says how much a user watched, read or heard in this row."""
     words = frozenset(
         part
         for word in words_of(name)
-        for part in re.sub(r"(?<=[a-z])(time|ratio|duration)$", r" \1", word).split()
+        for part in re.sub(r"(?<=[a-z])(time|ratio|duration|spent)$", r" \1", word).split()
     )
     is_amount = bool(words & _FEEDBACK and words & _AMOUNTS)
     return is_amount and not words & (NOT_A_LABEL | _OF_MANY)
 
 
-def guess_feedback(rows: pa.Table, *, skipped: Collection[str] = ()) -> LabelGuess | None:
-    """Return a column of how much a user watched, read or heard as a label; None without one.
-
-    The bound is one that about half of the rows reach. A ratio is preferred to seconds.
-
-    Args:
-        rows: sampled rows.
-        skipped: columns that are known to be something else.
-    """
-    named = [name for name in rows.schema.names if name not in skipped and is_feedback(name)]
-    for name in sorted(named, key=lambda name: not words_of(name) & _RATIOS):
-        values = amounts(rows.column(name))
-        values = values[~np.isnan(values)] if values is not None else np.zeros(0)
-        if not len(values) or values.min() == values.max():
-            continue
-        bound = _middle(values)
-        positives = int((values >= bound).sum())
-        return LabelGuess(
-            column=name, kind="binary", positives=positives, rows=len(values),
-            why=f"its name, and its numbers from {values.min():g} to {values.max():g}",
-            at_least=bound, is_unsure=True,
-            reading="about half of the rows reach it; what counts as enough is "
-            "yours to say",
-        )  # fmt: skip
-    return None
-
-
-def _middle(values: Floats) -> float:
-    """Return a number of two digits near the median that some values reach and some do not."""
-    low, middle = float(values.min()), float(np.median(values))
-    if middle <= low:
-        middle = float(values[values > low].min())
-    rounded = float(f"{middle:.2g}")
-    return rounded if low < rounded <= values.max() else middle
-
-
 def _is_named_a_label(name: str) -> bool:
     words = words_of(name)
-    return bool(words & (CLICK | CONVERSION | OTHER)) and not words & NOT_A_LABEL
+    is_done = bool(words & _DONE) and words <= _DONE | _AUXILIARY
+    return is_done or (bool(words & (CLICK | CONVERSION | OTHER)) and not words & NOT_A_LABEL)
+
+
+def _without_opposites(answers: Mapping[str, Answers]) -> dict[str, Answers]:
+    """Return the answers without those that say no where another one says yes."""
+    return {
+        name: own
+        for name, own in answers.items()
+        if not words_of(name) & _NEGATED
+        or not any(
+            _are_complements(own.values, other.values) for o, other in answers.items() if o != name
+        )
+    }
 
 
 def _answers(rows: pa.Table, skipped: Collection[str]) -> dict[str, Answers]:
@@ -298,12 +255,12 @@ def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
     Most binary features are a property of something that has an id (an item is free, a user has
     children), or the complement of another feature. A label is neither. Writers put labels last.
     """
-    ids = [n for n in rows.schema.names if n not in values and _may_be_id(rows, n)]
+    ids = [n for n in rows.schema.names if n not in values and may_be_id(rows, n)]
     free = [
         name
         for name in values
         if not any(_are_complements(values[name], values[o]) for o in values if o != name)
-        and not any(_separates(rows.column(own), values[name], _PROPERTY_AUC) for own in ids)
+        and not any(separates(rows.column(own), values[name], PROPERTY_AUC) for own in ids)
     ]
     if not free:
         return []
@@ -316,7 +273,7 @@ def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
     return _tied_to_the_last(run, values)
 
 
-def _may_be_id(rows: pa.Table, name: str) -> bool:
+def may_be_id(rows: pa.Table, name: str) -> bool:
     """Return whether a column has text, or whole numbers and a name of an id."""
     kind = kind_of(rows.schema.field(name).type)
     words = words_of(name)
@@ -353,7 +310,9 @@ def _kinds(answers: Mapping[str, Answers], *, is_named: bool) -> tuple[LabelGues
     """Choose the click (by name, else the label that others imply), and what happens after it."""
     values = {name: own.values for name, own in answers.items()}
     positives = {name: int((v == 1).sum()) for name, v in values.items()}
-    by_name = [n for n in values if words_of(n) & CLICK and not words_of(n) & CONVERSION]
+    by_name = [
+        n for n in values if words_of(n) & CLICK and not words_of(n) & (CONVERSION | _ELSEWHERE)
+    ]
     implied = [
         n
         for n in values
@@ -387,7 +346,9 @@ def _kinds(answers: Mapping[str, Answers], *, is_named: bool) -> tuple[LabelGues
                 at_least=answers[name].at_least,
                 positive=answers[name].positive,
                 has_value=answers[name].has_value,
+                missing=answers[name].missing,
                 reading=answers[name].why,
+                is_named=is_named,
             )
         )
     return tuple(sorted(labels, key=lambda label: label.kind != "click"))
@@ -442,6 +403,12 @@ def guess_leaks(
             why = "its name: how much was watched, read or heard is known after the event"
         if why is None and words_of(name) & {"propensity", "ips"}:
             why = "its name: a probability that the serving policy logged"
+        if (
+            why is None
+            and words_of(name) & _EXPOSED
+            and answers_of(rows.column(name), is_label=False)
+        ):
+            why = "its name: whether it was seen is known after it was chosen"
         if why:
             leaks.append(Guess(column=name, why=why))
     return tuple(leaks)
@@ -459,6 +426,8 @@ def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
     has_value = _has_value(column)[known]
     if not has_value.all() and auc_of_scores(y[known], has_value.astype(float)) >= _PERFECT_AUC:
         return f"whether it has a value says {label}"
+    if y[known & ~_has_value(column)].sum() >= _ABSENT * y[known].sum() and has_value.mean() > 0.5:
+        return f"it has no value where {label} is 1"
     codes, count = codes_of(column)
     usual = np.bincount(codes[known], minlength=count).argmax()
     beside = y[known & (codes != usual)]
@@ -471,7 +440,7 @@ def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
             return f"alone it ranks {label} with an AUC of {max(score, 1 - score):.3f}"
     elif count > _MAX_COMPARED_VALUES:
         return None
-    if count <= _MAX_COMPARED_VALUES and _separates(column, y, _PERFECT_AUC):
+    if count <= _MAX_COMPARED_VALUES and separates(column, y, _PERFECT_AUC):
         return f"its value alone says {label} (AUC at least {_PERFECT_AUC})"
     counts = np.bincount(codes[known], minlength=count)
     hits = np.bincount(codes[known], weights=y[known], minlength=count)
@@ -491,7 +460,7 @@ def _has_value(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
+def separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
     """Return whether the rate of each value ranks `y` with at least this AUC, on other rows.
 
     Args:

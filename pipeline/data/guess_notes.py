@@ -90,6 +90,12 @@ def notes_on(
             f"each row is one event of {labels[0].column}: a task is how likely a row is this event"
         )
     notes += [f"1 is {g.task.label_text}: {g.reading}" for g in labels if g.is_unsure]
+    notes += [
+        f"{g.column} is taken for a label by its two values alone: write another label where it is "
+        "no answer of a user"
+        for g in labels
+        if not g.is_named
+    ]
     notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
     notes += _spellings(sample.uneven)
     notes += [

@@ -45,8 +45,10 @@ class LabelValues:
         for task in self._of_numbers:
             values = rows.column(task.label)
             if is_text(values.type):
-                no_number = label_of(rows, task).is_null()
-                self._count(event_texts(values).filter(no_number), self._no_numbers[task.title])
+                texts = event_texts(values)
+                is_missing = pc.is_in(texts, value_set=pa.array(task.missing, pa.string()))
+                no_number = pc.and_not(label_of(rows, task).is_null(), is_missing)
+                self._count(texts.filter(no_number), self._no_numbers[task.title])
 
     def _count(self, texts: pa.Array, counts: Counter[str]) -> None:
         for entry in pc.value_counts(texts.drop_null()).to_pylist():

@@ -4,6 +4,7 @@
     4.5, "4.5"                 with at_least = 4, a label of 1; words are null
     buy, cart, view            with positive = ["buy", "cart"]: 1, 1 and 0; an empty text is null
     1790812800, null           with has_value: 1 and 0; an empty text and NaN are 0 too
+    -1                         with missing = [-1], the same as null in any of these ways
 
 Rows keep their column as the log has it, so several tasks may read one column.
 """
@@ -54,6 +55,8 @@ def label_numbers(rows: pa.RecordBatch, task: TaskSpec) -> npt.NDArray[np.float6
 
 def read_label(values: pa.Array, task: TaskSpec) -> pa.Array:
     """Return a column's values as labels of a task; see `label_of`."""
+    if task.missing:
+        values = _without(values, task.missing)
     if task.positive:
         return _is_one_of(values, task.positive)
     if task.has_value:
@@ -86,6 +89,16 @@ def _is_one_of(values: pa.Array, positive: tuple[str, ...]) -> pa.Array:
     # is_in finds a null to be absent.
     found = pc.is_in(texts, value_set=pa.array(positive, pa.string()))
     return pc.if_else(texts.is_valid(), found, None)
+
+
+def _without(values: pa.Array, missing: tuple[str, ...]) -> pa.Array:
+    """Return the values with those that stand for none as nulls."""
+    if pa.types.is_nested(values.type):
+        return values  # no text is equal to a struct or a list
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    is_missing = pc.is_in(event_texts(values), value_set=pa.array(missing, pa.string()))
+    return pc.if_else(is_missing, pa.scalar(None, values.type), values)
 
 
 def _has_value(values: pa.Array) -> pa.Array:

@@ -260,6 +260,8 @@ CONTRADICTIONS: tuple[tuple[str, str, Change], ...] = (
         set_key("tasks.1", {"label": "order", "positive": ["buy"], "at_least": 1})),
     ("a label that is its value and its presence", "has_value",
         set_key("tasks.1", {"label": "order", "positive": ["buy"], "has_value": True})),
+    ("a value that is a 1 and no label", "missing",
+        set_key("tasks.1", {"label": "order", "positive": ["buy"], "missing": ["buy"]})),
     ("two tasks of the same events", "click", _both(
         set_key("tasks.0.positive", ["buy"]),
         set_key("tasks.1", {"label": "click", "positive": ["buy"], "name": "again"}),

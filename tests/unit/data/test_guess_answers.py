@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from iak.pipeline.data.guess_answers import answers_of
 from iak.pipeline.data.guess_labels import (
     LabelGuess,
-    guess_feedback,
-    guess_grade,
     guess_labels,
-    guess_leaks,
 )
 
 PAIRS = [
@@ -79,40 +76,3 @@ def test_a_number_is_a_label_rather_than_a_word_where_no_name_tells():
     words = np.array(["N", "Y"])[np.random.default_rng(0).integers(0, 2, 400)]
     assert [g.column for g in guess_labels(pa.table({"c1": half, "c2": words}))] == ["c1"]
     assert [g.column for g in guess_labels(pa.table({"c2": words}))] == ["c2"]
-
-
-def test_how_much_was_watched_is_a_label_and_beside_one_a_leak():
-    draw = np.random.default_rng(0)
-    seconds = draw.gamma(2, 30, 400)
-    columns = {"play_time": seconds, "watch_ratio": seconds / 90, "avg_watch_time": seconds}
-    rows = pa.table(columns)
-    label = guess_feedback(rows)
-    assert (label.column, label.positives) == ("watch_ratio", int(label.of(rows).sum()))
-    assert 0.4 < label.positives / 400 < 0.6
-    assert len(f"{label.at_least:g}") <= 4
-    assert guess_feedback(rows, skipped=["watch_ratio"]).column == "play_time"
-    clicks = pa.table(columns | {"click": np.arange(400) % 2})
-    leaks = guess_leaks(clicks, guess_labels(clicks))
-    assert [leak.column for leak in leaks] == ["play_time", "watch_ratio"]
-
-
-def test_amounts_in_text_are_labels_as_their_numbers_are():
-    draw = np.random.default_rng(0)
-    ratios = [f"{ratio:.3f}" for ratio in draw.gamma(2, 0.4, 400)]
-    label = guess_feedback(pa.table({"watch_ratio": ratios}))
-    assert label == guess_feedback(pa.table({"watch_ratio": [float(text) for text in ratios]}))
-    stars = pa.table({"rating": [str(star) for star in draw.integers(1, 6, 400)] + [""]})
-    grade = guess_grade(stars)
-    assert (grade.column, grade.rows, grade.positives) == (
-        "rating",
-        400,
-        grade.of(stars)[:-1].sum(),
-    )
-    assert guess_grade(pa.table({"rating": ["good", "5"] * 9})) is None
-
-
-def test_of_mostly_nothing_the_least_something_is_enough():
-    rows = pa.table({"dwell": np.repeat([0.0, 0.0, 0.0, 3.0, 9.0], 100)})
-    label = guess_feedback(rows)
-    assert (label.at_least, label.positives) == (3.0, 200)
-    assert guess_feedback(pa.table({"dwell": np.zeros(9)})) is None

@@ -225,7 +225,7 @@ def test_a_folder_of_midnights_names_no_domain(tmp_path):
 
 def test_request_user_and_row_are_told_apart(tmp_path):
     requests = np.arange(2_000) // 4
-    write(tmp_path, shop(request_id=requests))
+    write(tmp_path, shop(request_id=requests, user_id=requests % 150))
     guess = guessed(tmp_path)
     result = (guess.row_id.column, guess.slice_by.column, guess.user.column)
     assert result == ("event_id", "request_id", "user_id")
@@ -315,10 +315,19 @@ def test_devices_of_which_most_have_no_id_stand_for_nobody(tmp_path):
 
 @pytest.mark.parametrize("name", ["ImpressionID", "display_id"])
 def test_what_was_shown_together_is_cut_together_and_is_no_feature(name, tmp_path):
-    write(tmp_path, shop(**{name: np.arange(2_000) // 5}))
+    requests = np.arange(2_000) // 5
+    write(tmp_path, shop(user_id=requests % 150, **{name: requests}))
     guess = guessed(tmp_path)
     assert guess.slice_by.column == name
     assert name not in {feature.column for feature in guess.features}
+
+
+@pytest.mark.parametrize("name", ["query_id", "display_url"])
+def test_what_many_users_have_is_no_request(name, tmp_path):
+    write(tmp_path, shop(**{name: np.arange(2_000) % 400}))
+    guess = guessed(tmp_path)
+    assert guess.slice_by is None
+    assert name in {feature.column for feature in guess.features}
 
 
 def test_a_kind_of_search_is_no_request(tmp_path):
@@ -334,6 +343,13 @@ def test_a_null_names_no_domain(tmp_path):
     scenes = [None if row % 50 == 0 else f"s{row % 3}" for row in range(20_000)]
     write(tmp_path, shop(20_000, scene=scenes, city=thin))
     assert guessed(tmp_path, rows=20_000).domain_keys == ("scene",)
+
+
+def test_a_column_of_many_nulls_names_domains_only_where_no_other_can(tmp_path):
+    rows = np.arange(20_000)
+    gender = pa.array(rows % 2, mask=rows % 10 == 0)
+    write(tmp_path, shop(20_000, scene=None, gender=gender, shop_id=rows % 90))
+    assert guessed(tmp_path, rows=20_000).domain_keys == ("shop_id",)
 
 
 def test_a_kind_of_item_is_a_domain_rather_than_votes_or_a_property_of_users(tmp_path):

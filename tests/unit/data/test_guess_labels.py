@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from iak.pipeline.data import guess_labels as guess_labels_module
 from iak.pipeline.data.guess_labels import (
     codes_of,
-    guess_grade,
     guess_labels,
     guess_leaks,
     guess_times_of_answers,
@@ -186,14 +185,6 @@ def test_a_property_of_an_item_is_a_label_only_where_it_is_asked_for():
     assert [g.column for g in guess_labels(table, is_named=False)] == ["is_open"]
 
 
-def test_a_grade_that_an_item_has_is_none_that_a_user_gave():
-    draw = np.random.default_rng(0)
-    items = draw.integers(0, 40, 2_000)
-    table = pa.table({"item_id": items, "stars": items % 5, "rating": draw.integers(1, 6, 2_000)})
-    assert guess_grade(table).column == "rating"
-    assert guess_grade(table.drop_columns("rating")) is None
-
-
 def test_what_happens_only_after_an_answer_leaks_it_however_rare_it_is():
     draw = np.random.default_rng(0)
     click = draw.integers(0, 2, 9_000)
@@ -250,3 +241,52 @@ def test_the_time_of_an_answer_that_is_null_elsewhere_is_a_label():
     }
     assert guesses["order_time"].task.has_value
     assert guesses["order_time"].of(table).tolist() == (rows % 4 == 0).astype(float).tolist()
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "leaks"),
+    [
+        (("like", "click_on_author", "open_comments"), ("like", "click_on_author", "open_comments"),
+         ()),
+        (("skip_2", "not_skipped"), ("skip_2",), ("not_skipped",)),
+        (("is_read", "last_read"), ("is_read",), ()),
+        (("visit", "exposure"), ("visit",), ("exposure",)),
+    ],
+)  # fmt: skip
+def test_other_answers_by_name_and_their_opposites(columns, labels, leaks):
+    draw = np.random.default_rng(0)
+    rows = {name: draw.integers(0, 2, 2_000) for name in columns}
+    if "not_skipped" in rows:
+        rows["not_skipped"] = 1 - rows["skip_2"]
+    table = pa.table(rows)
+    guesses = guess_labels(table, is_named=True)
+    assert tuple(g.column for g in guesses) == labels
+    assert tuple(g.column for g in guess_leaks(table, guesses)) == leaks
+    assert "click" not in {g.kind for g in guesses if len(labels) > 1}
+
+
+@pytest.mark.parametrize("name", ["is_organic", "premium", "is.test"])
+def test_what_is_known_of_a_row_is_no_answer_of_a_user(name):
+    table = pa.table({name: np.random.default_rng(0).integers(0, 2, 900)})
+    assert guess_labels(table, is_named=False) == ()
+
+
+def test_minus_one_beside_an_answer_is_none():
+    label = np.arange(900) % 3 - 1
+    (guess,) = guess_labels(pa.table({"label": label}), is_named=True)
+    assert (guess.missing, guess.rows, guess.positives) == ((-1,), 600, 300)
+
+
+@pytest.mark.parametrize("name", ["timespent", "time_spent", "activeTime"])
+def test_how_long_something_was_read_is_a_leak_beside_a_label(name):
+    draw = np.random.default_rng(0)
+    rows = pa.table({"like": np.arange(900) % 2, name: draw.integers(0, 90, 900)})
+    assert [g.column for g in guess_leaks(rows, guess_labels(rows, is_named=True))] == [name]
+
+
+def test_a_column_that_no_positive_has_is_a_leak():
+    rows = np.arange(2_000)
+    length = pa.array(rows % 80, mask=rows % 10 < 2)
+    table = pa.table({"like": (rows % 10 == 0).astype(int), "length": length})
+    (leak,) = guess_leaks(table, guess_labels(table, is_named=True))
+    assert (leak.column, leak.why) == ("length", "it has no value where like is 1")

@@ -197,6 +197,24 @@ def test_a_label_may_be_whether_there_is_a_value(values, labels):
     assert read_label(values, TaskSpec(label="x", has_value=True)).to_pylist() == labels
 
 
+@pytest.mark.parametrize(
+    ("values", "reading", "labels"),
+    [
+        (pa.array([-1, 0, 1, None]), {}, [None, 0, 1, None]),
+        (pa.array([-1.0, 0.0, 1.0]), {}, [None, 0.0, 1.0]),
+        (pa.array([-1, 2, 5]), {"at_least": 4}, [None, False, True]),
+        (pa.array(["-1", "2", "x"]), {"at_least": 4}, [None, False, None]),
+        (pa.array(["-1", "buy", "pv"]).dictionary_encode(), {"positive": ["buy"]},
+         [None, True, False]),
+        (pa.array([-1, 1_790_812_800, None]), {"has_value": True}, [False, True, False]),
+        (pa.array([{"a": 1}, None]), {"has_value": True}, [True, False]),
+    ],
+)  # fmt: skip
+def test_a_value_that_stands_for_none_is_read_as_null(values, reading, labels):
+    task = TaskSpec(label="x", missing=(-1,), **reading)
+    assert read_label(values, task).to_pylist() == labels
+
+
 def test_a_time_that_is_null_where_nothing_happened_is_read_as_a_label(tmp_path):
     rows = draw_rows(40)
     times = [None if n % 4 else 1_790_812_800_000 + n for n in range(40)]

@@ -362,6 +362,10 @@ def test_a_leak_column_decides_nothing(setting):
             {"tasks": [{"label": "e", "at_least": 1, "has_value": True}]},
             "'e' is read with at_least and with has_value; leave one of them out",
         ),
+        (
+            {"tasks": [{"label": "e", "positive": [1, 2], "missing": [2]}]},
+            "['2'] of 'e' are in positive and in missing; keep one",
+        ),
         ({"features": [{**CROSS, "columns": ["a", "a"]}], "tables": {}}, "a: named twice"),
         ({"splits": {"tune": {"where": {"scene": []}}}}, "splits.tune.where.scene"),
         ({"domain__keys": [""]}, "it is empty"),
