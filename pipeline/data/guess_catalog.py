@@ -23,7 +23,7 @@ from iak.pipeline.data.guess_labels import (
     without_one_class,
     words_of,
 )
-from iak.pipeline.data.guess_notes import SPLIT_WORDS, explain_no_label, notes_on
+from iak.pipeline.data.guess_notes import SPLIT_WORDS, notes_on
 from iak.pipeline.data.guess_numbers import guess_counts, guess_feedback, guess_grade, shown_counts
 from iak.pipeline.data.guess_time import (
     DAY_S,
@@ -33,6 +33,7 @@ from iak.pipeline.data.guess_time import (
     guess_time,
 )
 from iak.pipeline.data.log_sample import LogSample, is_bytes, is_index, kind_of
+from iak.pipeline.data.no_label import explain_no_label
 from iak.pipeline.data.profile import MIN_POSITIVES
 from iak.pipeline.errors import BadLog
 

@@ -1,9 +1,11 @@
 """Guess labels from a column of events, in which every row is one thing that a user did.
 
-pv fav cart buy         a task for each of fav, cart and buy; pv is a view, which is no answer
+pv fav cart buy         a task for each of fav, cart and buy; pv is a view, which is no answer;
+                        such words also tell a column that has no name
 1 2 3 4                 codes, whose meaning is not known: one task of all but the commonest
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 
@@ -23,6 +25,8 @@ _UNDONE = words_of(
     "abandoned"
 )
 """Words of an event that takes another one back, or of none."""
+_ORDERING = words_of("sort sorting")
+"""Words of an event that puts what is shown in an order, which is no purchase."""
 _SHOWN = words_of(
     "impression impressions imp impr expose exposed exposure show shown display displayed skip "
     "skipped ignore ignored none no not"
@@ -58,6 +62,8 @@ _SEEN = words_of(
     "delivered"
 )
 """Words of an event that only says that something was seen."""
+_NO_NAME = re.compile(r"_?(c|col|column|field|f|v|var|x)?_?\d+")
+"""A name that a reader gives to a column of a file without names."""
 _MAX_EVENTS = 20
 """Most distinct events."""
 _MIN_ROWS = 100
@@ -84,11 +90,17 @@ def guess_events(
             continue
         classes = {event: _class_of(event) for event in counts}
         is_known = all(own is not None for own in classes.values())
-        if words_of(name) & _NAMES or (words_of(name) & _MAYBE and is_known):
+        is_event = words_of(name) & _MAYBE or has_no_name(name) or name in counts
+        if words_of(name) & _NAMES or (is_event and is_known):
             by_class = _by_class(counts, classes, scale)
             if by_class:
                 return _tasks(name, counts, by_class)
     return ()
+
+
+def has_no_name(name: str) -> bool:
+    """Return whether a column's name is only its number, as `_c3` and `3` are."""
+    return bool(_NO_NAME.fullmatch(name.lower()))
 
 
 def guess_codes(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[LabelGuess, ...]:
@@ -141,7 +153,7 @@ def _events(column: pa.ChunkedArray, kind: str) -> Counter[str] | None:
 def _class_of(event: str) -> str | None:
     """Return the task that an event belongs to, an empty text for none; None if it is unknown."""
     words = words_of(event)
-    if words & _UNDONE:
+    if words & (_UNDONE | _ORDERING):
         return ""
     found = next((name for name, own in _CLASSES.items() if words & own), None)
     if found == "purchase" and words & _BEGUN:

@@ -86,8 +86,10 @@ _PERFECT_AUC = 0.99
 """AUC of a column alone from which on it looks like a leak."""
 PROPERTY_AUC = 0.97
 """AUC of an id from which on a binary column is a property of what has the id."""
+_ROWS_OF_A_VALUE = 10
+"""Fewest mean rows of a value, where a column of more values is compared value by value."""
 _MAX_COMPARED_VALUES = 100
-"""Distinct values up to which a column is compared value by value."""
+"""Distinct values up to which a column is compared value by value, however few rows they have."""
 _EXCEPTIONS = 0.01
 """Share of rows that may contradict an implication."""
 
@@ -438,10 +440,12 @@ def _leaks(column: pa.ChunkedArray, y: Floats, label: str) -> str | None:
         score = auc_of_scores(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
         if max(score, 1 - score) >= _PERFECT_AUC:
             return f"alone it ranks {label} with an AUC of {max(score, 1 - score):.3f}"
-    elif count > _MAX_COMPARED_VALUES:
-        return None
-    if count <= _MAX_COMPARED_VALUES and separates(column, y, _PERFECT_AUC):
+    # Values of few rows may name rows that the log has more than once.
+    is_common = count <= max(_MAX_COMPARED_VALUES, len(y) / _ROWS_OF_A_VALUE)
+    if is_common and separates(column, y, _PERFECT_AUC):
         return f"its value alone says {label} (AUC at least {_PERFECT_AUC})"
+    if kind == "text" and count > _MAX_COMPARED_VALUES:
+        return None
     counts = np.bincount(codes[known], minlength=count)
     hits = np.bincount(codes[known], weights=y[known], minlength=count)
     pure = (counts >= _PURE_ROWS) & (hits >= _PURE * counts)

@@ -1,14 +1,16 @@
-"""Say what a person should look at in a guessed catalogue, and why a log has none."""
+"""Say what a person should look at in a guessed catalogue."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iak.pipeline.data.event_dates import dates_without_key
+from iak.pipeline.data.guess_events import has_no_name
 from iak.pipeline.data.guess_features import FeatureGuess
 from iak.pipeline.data.guess_labels import Guess, LabelGuess
-from iak.pipeline.data.log_sample import MISSING, LogSample
+from iak.pipeline.data.log_sample import MISSING, LogSample, is_index, kind_of
 from iak.pipeline.data.nearest import listed
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import short_days
@@ -17,48 +19,12 @@ _MANY_DOMAINS = 50
 """Domains beyond which most may have few rows."""
 _FEW_POSITIVES = 300
 """Positives of the log below which a label has few."""
-_JOINED = ";|\t,"
-"""Separators of text files. A column whose name has several was read with another separator."""
 SPLIT_WORDS = {
     "train": ("train", "training", "tr"),
     "valid": ("valid", "val", "validation", "dev", "vali"),
     "test": ("test", "testing", "eval", "holdout", "te"),
 }
 """Part of a log -> its names, in lower case."""
-
-
-def explain_no_label(sample: LogSample) -> str:
-    """Return why no column can be a label, and what to do."""
-    names = sample.rows.schema.names
-    hint = ""
-    if lacking := [name for name, why in sample.uneven.items() if why.endswith(MISSING)]:
-        hint += (
-            f" Some files lack {', '.join(lacking)}, which were not tried: are there several "
-            "tables below this folder? Then give the folder of one."
-        )
-    many = [
-        name
-        for name, kind in sample.unread.items()
-        if pa.types.is_nested(kind) and not pa.types.is_struct(kind)
-    ]
-    if many:
-        hint += (
-            f" {listed(many)} {'has' if len(many) == 1 else 'have'} many values in a row, which "
-            "were not tried: write one row for each of them."
-        )
-    for name in names:
-        if separator := next((s for s in _JOINED if name.count(s) > 1), None):
-            hint += (
-                f" One column is named {name!r}: was text with {separator!r} between its values "
-                "read with another separator? Write them as columns."
-            )
-    return (
-        "no column holds 0 and 1 alone, so none can be a label; a task learns from a column of two "
-        "answers (0 and 1, Y and N), from events with positive, or from a number with at_least. "
-        "Of what people did alone (plays, purchases), add rows that they saw and left, with a "
-        "label 0. Of a list of what was shown (N1-1 N2-0), write one row for each."
-        f"{hint} Columns seen: {', '.join(names)}"
-    )
 
 
 def notes_on(
@@ -112,6 +78,7 @@ def notes_on(
         notes.append("no user column was recognised: no GAUC, and rows count as independent")
     if len(split_columns) > 1:
         notes.append(f"several columns say train and test: {', '.join(split_columns)}")
+    notes += _of_names(sample.rows)
     notes += _of_domains(sample.rows, domain_keys)
     if bare := dates_without_key(sample.snapshot):
         notes.append(f"{bare.what}: {bare.remedy}")
@@ -138,6 +105,30 @@ def _spellings(uneven: Mapping[str, str]) -> list[str]:
         for names in by_name.values()
         if len(names) > 1
     ]
+
+
+def _of_names(rows: pa.Table) -> list[str]:
+    """Return a note where columns have no names, or their first row for names."""
+    names = [name for name in rows.schema.names if not is_index(name)]
+    if not all(has_no_name(name) or _is_value(rows, name) for name in names):
+        return []
+    what = (
+        "columns have no names"
+        if all(name.startswith(("_", "c", "f", "v", "x")) or len(name) < 3 for name in names)
+        else "columns have values for names: was text without a header read, and a row lost?"
+    )
+    return [
+        f"{what} ({listed(names)}): name them (user_id, item_id, ...), since names tell users and "
+        "items apart"
+    ]
+
+
+def _is_value(rows: pa.Table, name: str) -> bool:
+    """Return whether a column's name is one of its own values."""
+    column = rows.column(name)
+    if kind_of(column.type) not in ("text", "whole", "float"):
+        return False
+    return bool(pc.any(pc.equal(column.cast(pa.string()), name)).as_py())
 
 
 def _of_domains(rows: pa.Table, keys: Sequence[str]) -> list[str]:

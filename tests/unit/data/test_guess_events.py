@@ -41,6 +41,8 @@ def tasks(*events, **changes):
         (("click", "cart", "buy"), {"cart": ("cart",), "buy": ("buy",)}),
         (("impression", "like", "dislike", "hide"), {"like": ("like",)}),
         (("impression", "click"), {None: ("click",)}),
+        (("item image", "clickout item", "change of sort order"),
+         {"clickout item": ("clickout item",)}),
     ],
 )  # fmt: skip
 def test_what_users_did_is_a_task_and_what_they_saw_is_none(events, expected):
@@ -76,6 +78,13 @@ def test_the_commonest_task_comes_first_with_its_positives():
 )
 def test_other_columns_of_words_are_no_events(name, events):
     assert tasks(*events, name=name) == {}
+
+
+@pytest.mark.parametrize("name", ["_c3", "3", "f_3", "pv"])
+def test_events_tell_a_column_without_a_name(name):
+    assert tasks("pv", "buy", name=name) == {"buy": ("buy",)}
+    assert tasks("pv", "buy", "gold", name=name) == {}
+    assert tasks("pv", "buy", name="page") == {}
 
 
 def test_unknown_words_beside_known_ones_are_no_answer():

@@ -290,3 +290,13 @@ def test_a_column_that_no_positive_has_is_a_leak():
     table = pa.table({"like": (rows % 10 == 0).astype(int), "length": length})
     (leak,) = guess_leaks(table, guess_labels(table, is_named=True))
     assert (leak.column, leak.why) == ("length", "it has no value where like is 1")
+
+
+def test_a_text_of_many_values_that_says_the_label_is_a_leak():
+    draw = np.random.default_rng(0)
+    click = draw.integers(0, 2, 9_000)
+    hotels, words = draw.integers(0, 300, 9_000), draw.integers(0, 300, 9_000)
+    said = [f"h{h}" if c else f"w{w}" for c, h, w in zip(click, hotels, words, strict=True)]
+    table = pa.table({"click": click, "reference": said, "hotel": [f"h{h}" for h in hotels]})
+    leaks = guess_leaks(table, guess_labels(table, is_named=True))
+    assert [leak.column for leak in leaks] == ["reference"]

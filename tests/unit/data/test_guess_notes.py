@@ -5,9 +5,7 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.data.guess_catalog import guess_catalog
-from iak.pipeline.data.guess_notes import explain_no_label
 from iak.pipeline.data.log_sample import read_sample
-from iak.pipeline.errors import BadLog
 from tests.unit.data.shop import shop, write
 
 
@@ -15,22 +13,19 @@ def notes(root):
     return guess_catalog(read_sample(str(root), rows=10_000)).notes
 
 
-def refused(root):
-    with pytest.raises(BadLog) as refusal:
-        notes(root)
-    assert str(refusal.value) == explain_no_label(read_sample(str(root), rows=10_000))
-    return str(refusal.value)
+@pytest.mark.parametrize("names", [("_c0", "_c1", "_c2"), ("1", "2268318", "pv")])
+def test_columns_without_names_are_noted(names, tmp_path):
+    draw = np.random.default_rng(0)
+    columns = draw.integers(0, 40, 900), draw.integers(0, 99, 900), draw.choice(["pv", "buy"], 900)
+    guess = guess_catalog(read_sample(str(write(tmp_path, table(names, columns))), rows=900))
+    assert guess.tasks[0].column == names[2]
+    (note,) = [note for note in guess.notes if "name them (user_id" in note]
+    what = "have no names" if names[0] == "_c0" else "have values for names"
+    assert note.startswith(f"columns {what}")
 
 
-def test_a_list_of_structs_is_named_where_no_column_is_a_label(tmp_path):
-    events = pa.array([[{"aid": n, "type": "clicks"}] for n in range(200)])
-    message = refused(write(tmp_path, pa.table({"session": np.arange(200), "events": events})))
-    assert "events has many values in a row, which were not tried: write one row" in message
-
-
-def test_a_text_file_that_was_read_with_another_separator_is_named(tmp_path):
-    table = pa.table({"sessionId;userId;itemId": [f"{n};NA;{n % 7}" for n in range(200)]})
-    assert "was text with ';' between its values" in refused(write(tmp_path, table))
+def table(names, columns):
+    return pa.table(dict(zip(names, columns, strict=True)))
 
 
 def test_names_that_differ_in_their_case_alone_are_noted(tmp_path):
