@@ -45,7 +45,7 @@ ISO = "iso"
 """Format of a time that is written by ISO 8601."""
 UNIX = "unix"
 """Format of a Unix time whose digits are text."""
-_TIME_CODES = frozenset("YymdHMSbBIpz%")
+_TIME_CODES = frozenset("YymdHMSbBaIpz%")
 """Codes of strptime that Arrow and Python read alike."""
 Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
 """A day of the log: 0 is the first one, -1 the last one."""
@@ -113,7 +113,7 @@ def time_format(value: str | None) -> str | None:
     if unknown := sorted({f"%{code}" for code in codes} - {f"%{code}" for code in _TIME_CODES}):
         raise ValueError(
             f"{value!r} has {', '.join(unknown)}; expected 'iso', or 'unix', or %Y %y %m %b %B %d "
-            "%H %I %p %M %S %z and %%"
+            "%a %H %I %p %M %S %z and %%"
         )
     if not ({*codes} & {*"Yy"} and {*codes} & {*"mbB"} and "d" in codes):
         raise ValueError(f"{value!r} names no day; expected a year, a month and a day, as %Y%m%d")

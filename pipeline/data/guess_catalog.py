@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
 from iak.pipeline.data.guess_events import guess_codes, guess_events
-from iak.pipeline.data.guess_features import FeatureGuess, guess_features
+from iak.pipeline.data.guess_features import NUMBER_WORDS, FeatureGuess, guess_features
 from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
 from iak.pipeline.data.guess_labels import (
     Guess,
@@ -25,6 +25,7 @@ from iak.pipeline.data.guess_labels import (
 )
 from iak.pipeline.data.guess_notes import SPLIT_WORDS, notes_on
 from iak.pipeline.data.guess_numbers import guess_counts, guess_feedback, guess_grade, shown_counts
+from iak.pipeline.data.guess_order import OrderGuess, guess_order
 from iak.pipeline.data.guess_time import (
     DAY_S,
     TIME_WORDS,
@@ -143,21 +144,25 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     slice_by = _request(rows, taken | set(sample.uneven), user)
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
-    keys = _domain_keys(sample, date_key or period_key, split_columns)
+    is_dated = date_key or time or split_columns
+    order = None if is_dated else guess_order(sample, skipped=taken - {*sample.partition_keys})
+    counted = {order.column: order.why} if order else {}
+    taken |= counted.keys()
+    keys = _domain_keys(sample, date_key or period_key, {*split_columns, *counted})
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
     skipped = (taken - {*keys}) | dated.keys()
     features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
     others = {name: _unread(name, kind) for name, kind in sample.unread.items()}
-    left_out += tuple(Guess(column=name, why=why) for name, why in (dated | others).items())
+    others |= dated | counted
+    left_out += tuple(Guess(column=name, why=why) for name, why in others.items())
     if not features:
         raise BadLog(
             f"no column below {sample.uri} can be a feature: "
             + "; ".join(f"{g.column}: {g.why}" for g in left_out)
         )
-    cut, splits_why = _splits(sample, date_key, time, split_columns)
+    cut, splits_why = _splits(sample, date_key, time, split_columns, order)
     judged = cut["gate"].share * _rarer_share(labels[0])
-    sure = [f for f in features if not f.is_optional]
-    domain, domain_keys = _domain(sample, keys, sure, judged, user)
+    domain, domain_keys = _domain(sample, keys, features, judged, user)
     return CatalogGuess(
         partition_keys=sample.partition_keys,
         tasks=labels,
@@ -271,14 +276,14 @@ def _time_keys(
 
 
 def _domain_keys(
-    sample: LogSample, date_key: Guess | None, split_columns: Collection[str]
+    sample: LogSample, date_key: Guess | None, skipped: Collection[str]
 ) -> tuple[str, ...]:
     """Return the partition keys that may name domains.
 
     A kernel is tuned on rows of one part of the log (train) and tried on another (test), so a
-    column of such parts names none.
+    column of such parts, which is skipped, names none.
     """
-    keys = (key for key in sample.partition_keys if key not in split_columns)
+    keys = (key for key in sample.partition_keys if key not in skipped)
     return tuple(key for key in keys if _is_domain_key(sample, key, date_key))
 
 
@@ -405,7 +410,7 @@ def _domain(
     Args:
         sample: sampled rows.
         keys: partition keys that may name domains.
-        features: features that every file has.
+        features: features of the log; those that some files lack name no domain.
         judged: share of a domain's rows that lie in the gate and have the rarer answer.
         user: the column of users, which names domains only where no other column can.
     """
@@ -416,7 +421,7 @@ def _domain(
     best: tuple[bool, bool, bool, bool, bool, bool, float, float, str] | None = None
     for feature in features:
         column = sample.rows.column(feature.column)
-        if feature.kind != "categorical":
+        if feature.kind != "categorical" or feature.is_optional:
             continue
         # A null names no domain.
         counts = pc.value_counts(column.drop_null()).field("counts").to_numpy()
@@ -429,7 +434,7 @@ def _domain(
             column.null_count <= _SKIPPED * len(column),
             is_few and not column.null_count,
             not (user and feature.column == user.column),
-            not words & _CLOCK_WORDS,
+            not words & (_CLOCK_WORDS | NUMBER_WORDS),
             bool(words & _DOMAIN_WORDS),
             bool(words & _KIND_WORDS),
             round(float(decided), 1),
@@ -464,8 +469,11 @@ def _splits(
     date_key: Guess | None,
     time: TimeGuess | None,
     columns: Mapping[str, Mapping[str, tuple[str, ...]]],
+    order: OrderGuess | None,
 ) -> tuple[dict[str, SplitCut], str]:
     """Cut splits by days where folders are dated, else by a split column, event times, or hashes.
+
+    Where nothing has a date, numbered periods are cut as days are.
 
     Returns:
         Split -> its rows; and why.
@@ -480,6 +488,8 @@ def _splits(
     by_day = _rows_by_day(sample, None, time)
     if len(by_day) > 2:
         return _by_days(by_day)
+    if order:
+        return _by_order(order)
     cuts = (0.0, 0.6, 0.65, 0.8, 0.85, 0.9, 1.0)
     names = ("pretrain", "pretrain_valid", "tune", "valid", "gate", "test")
     return {
@@ -551,6 +561,19 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, SplitCut], str]:
             days=windows[window], slice=_part(low, high), share=shares[window] * (high - low)
         )
     return cuts, f"{len(days):,} days from {days[0]} to {last}"
+
+
+def _by_order(order: OrderGuess) -> tuple[dict[str, SplitCut], str]:
+    """Cut numbered periods as days are cut, by naming the numbers of each split."""
+    values = list(order.rows_by_value)
+    days = {date.fromordinal(n): rows for n, rows in enumerate(order.rows_by_value.values(), 1)}
+    cuts, _ = _by_days(days)
+    named: dict[str, SplitCut] = {}
+    for name, cut in cuts.items():
+        first, last = cut.days or (0, -1)
+        own = tuple(values[first : len(values) + last + 1 if last < 0 else last + 1])
+        named[name] = replace(cut, days=None, where={order.column: own})
+    return named, f"{order.column}: {order.why}"
 
 
 def _part(low: float, high: float) -> tuple[float, float] | None:

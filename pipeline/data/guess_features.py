@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data.guess_labels import Guess, words_of
-from iak.pipeline.data.guess_time import times_of
+from iak.pipeline.data.guess_time import is_month_and_day, times_of
 from iak.pipeline.data.log_sample import MISSING, kind_of, numbers
 from iak.pipeline.data.written import WrittenList, WrittenNumber
 
@@ -201,7 +201,7 @@ def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]
     distinct = {
         name: pc.unique(rows.column(name).drop_null())
         for name, kind in kinds.items()
-        if (lists or parts) and kind in ("whole", "text") and name not in parts
+        if (lists or parts) and kind in ("whole", "text") and _may_own(name, parts)
     }
     values = {name: pc.list_flatten(rows.column(name).drop_null()) for name in lists}
     values |= {name: rows.column(name) for name in parts}
@@ -209,6 +209,11 @@ def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]
     # Small numbers of columns coincide easily: 0 to 3 say nothing.
     alone = {n for n in parts if pc.count_distinct(values[n]).as_py() < _MIN_SHARED_IDS}
     return {name: owner for name, owner in owners.items() if owner and name not in alone}
+
+
+def _may_own(name: str, parts: Collection[str]) -> bool:
+    """Return whether a column may have the ids of a list: it is no part of one, and no amount."""
+    return name not in parts and not _is_named_number(name) and "time" not in words_of(name)
 
 
 def _numbered(names: Iterable[str]) -> list[str]:
@@ -234,6 +239,8 @@ def _feature(name: str, column: pa.ChunkedArray, *, is_id: bool) -> FeatureGuess
         return Guess(column=name, why=f"it has one value alone, {known[0].as_py()!r}")
     if kind == "float":
         return _number(name, known, "a column of fractions")
+    if is_month_and_day(name, column):
+        return Guess(column=name, why="a month and a day without a year, which dates need")
     counts = f"{distinct:,} distinct values in {len(known):,} sampled rows"
     if is_id:
         why = f"ids that other columns hold too, {counts}"

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,6 +11,7 @@ from iak.pipeline.data.event_dates import dates_without_key
 from iak.pipeline.data.guess_events import has_no_name
 from iak.pipeline.data.guess_features import FeatureGuess
 from iak.pipeline.data.guess_labels import Guess, LabelGuess
+from iak.pipeline.data.guess_time import is_month_and_day
 from iak.pipeline.data.log_sample import MISSING, LogSample, is_index, kind_of
 from iak.pipeline.data.nearest import listed
 from iak.pipeline.data.snapshot import Snapshot
@@ -17,6 +19,12 @@ from iak.pipeline.data.splits import short_days
 
 _MANY_DOMAINS = 50
 """Domains beyond which most may have few rows."""
+_NOBODY = ("-1", "0", "", "null", "none", "nan", "unknown", "undefined", "anonymous", "guest")
+"""Ids, in lower case, that may stand for no user."""
+_NOBODY_SHARE = 0.03
+"""Share of the rows from which on such an id is noted."""
+_NOBODY_RATIO = 3
+"""How many times as many rows it has at least as any other user."""
 _FEW_POSITIVES = 300
 """Positives of the log below which a label has few."""
 SPLIT_WORDS = {
@@ -47,8 +55,42 @@ def notes_on(
         domain_keys: columns that name a domain.
         features: guessed features.
     """
-    notes = []
+    rows = sample.rows
     ids = {f.column for f in features if f.kind != "numeric"} | ({user.column} if user else set())
+    notes = _of_labels(labels)
+    notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
+    notes += _spellings(sample.uneven)
+    notes += [
+        f"{name} is {difference}: files with floats are skipped, so write ids as int64 (pandas: "
+        "Int64)"
+        for name, difference in sample.floats.items()
+        if name in ids
+    ]
+    notes += [f"{g.column} may leak a label: {g.why}" for g in leaks]
+    scale = sample.snapshot.rows / len(rows)
+    few = [g for g in labels if g.positives * scale < _FEW_POSITIVES]
+    notes += [f"{g.shown} has few positives: {g.positives:,} in the sample" for g in few]
+    notes += _of_user(rows, user)
+    if len(split_columns) > 1:
+        notes.append(f"several columns say train and test: {', '.join(split_columns)}")
+    notes += _of_names(rows)
+    notes += [
+        f"{name} is a month and a day without a year: write dates with a year, so that rows are "
+        "cut by days"
+        for name in rows.schema.names
+        if is_month_and_day(name, rows.column(name))
+    ]
+    notes += _of_domains(rows, domain_keys)
+    notes += _of_folders(sample)
+    notes += [] if split_columns else _of_parts(sample.snapshot)
+    skipped = sample.snapshot.unreadable
+    notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
+    return notes
+
+
+def _of_labels(labels: Sequence[LabelGuess]) -> list[str]:
+    """Return notes on what a person should say of the labels."""
+    notes = []
     if len({label.column for label in labels}) > 1 and labels[0].kind != "click":
         notes.append("no label is implied by the others: no task is the click")
     if any(label.name for label in labels):
@@ -62,35 +104,36 @@ def notes_on(
         for g in labels
         if not g.is_named
     ]
-    notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
-    notes += _spellings(sample.uneven)
-    notes += [
-        f"{name} is {difference}: files with floats are skipped, so write ids as int64 (pandas: "
-        "Int64)"
-        for name, difference in sample.floats.items()
-        if name in ids
-    ]
-    notes += [f"{g.column} may leak a label: {g.why}" for g in leaks]
-    scale = sample.snapshot.rows / len(sample.rows)
-    few = [g for g in labels if g.positives * scale < _FEW_POSITIVES]
-    notes += [f"{g.shown} has few positives: {g.positives:,} in the sample" for g in few]
+    return notes
+
+
+def _of_user(rows: pa.Table, user: Guess | None) -> list[str]:
+    """Return a note where no column has users, or one of its values stands for nobody."""
     if user is None:
-        notes.append("no user column was recognised: no GAUC, and rows count as independent")
-    if len(split_columns) > 1:
-        notes.append(f"several columns say train and test: {', '.join(split_columns)}")
-    notes += _of_names(sample.rows)
-    notes += _of_domains(sample.rows, domain_keys)
-    if bare := dates_without_key(sample.snapshot):
-        notes.append(f"{bare.what}: {bare.remedy}")
-    notes += [
+        return ["no user column was recognised: no GAUC, and rows count as independent"]
+    counts = pc.value_counts(rows.column(user.column).drop_null())
+    numbers = counts.field("counts").to_numpy()
+    value = counts.field("values")[int(np.argmax(numbers))].as_py()
+    share, others = float(numbers.max() / len(rows)), np.delete(numbers, np.argmax(numbers))
+    if str(value).lower() not in _NOBODY or share < _NOBODY_SHARE:
+        return []
+    if len(others) and numbers.max() < _NOBODY_RATIO * others.max():
+        return []
+    return [
+        f"{user.column} is {value!r} in {share:.0%} of the rows: where that stands for nobody, "
+        "write an id of their own there, such as the session's; all are one user now"
+    ]
+
+
+def _of_folders(sample: LogSample) -> list[str]:
+    """Return notes on folders that are dates, and are not read as such."""
+    bare = dates_without_key(sample.snapshot)
+    notes = [f"{bare.what}: {bare.remedy}"] if bare else []
+    return notes + [
         f"folders {key}: {problem}"
         for key, values in sample.partitions.items()
         if (problem := short_days(values))
     ]
-    notes += [] if split_columns else _of_parts(sample.snapshot)
-    skipped = sample.snapshot.unreadable
-    notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
-    return notes
 
 
 def _spellings(uneven: Mapping[str, str]) -> list[str]:

@@ -39,6 +39,7 @@ FORMATS = (
     "%d/%m/%Y",
     "%d/%m/%Y %H:%M",
     "%d/%m/%Y %H:%M:%S",
+    "%a %b %d %H:%M:%S %z %Y",
     "%d.%m.%Y",
     "%d.%m.%Y %H:%M:%S",
 )
@@ -56,6 +57,8 @@ _SPANS = words_of("since last previous diff gap delta elapsed duration spent per
 """Words of a span of time, which is no time of an event."""
 _FEWEST_DAYS = 4
 """Days between the first and the last row, below which no column is said to show the day."""
+_FEWEST_DAYS_OF_A_YEAR = 5
+"""Fewest days, each a month and a day without a year, that show that a column has such days."""
 _FEWEST_ROWS_OF_A_VALUE = 20
 """Fewest mean rows of a value that shows a day. With fewer it is an id that is seldom seen."""
 _MISSING_TIMES = 0.1
@@ -118,6 +121,9 @@ def guess_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
         if words & OTHER_TIMES:
             continue
         is_named = bool(words & TIME_WORDS) or any(w.endswith("time") for w in words)
+        is_span = bool(words & _SPANS) or is_feedback(name) or not is_named
+        if pa.types.is_duration(rows.schema.field(name).type) and is_span:
+            continue
         agrees = _agreement(times.seconds, days)[1] if days is not None else 0.0
         is_sure = times.unit in ("timestamp", "written") or is_named or agrees > 0.9
         if not is_sure and not _varies_like_time(times.seconds):
@@ -264,6 +270,17 @@ def _varies_like_time(seconds: Floats) -> bool:
     """Return whether numbers are spread like times: many values, over an hour to thirty years."""
     low, high = _ends(seconds)
     return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * DAY_S
+
+
+def is_month_and_day(name: str, column: pa.ChunkedArray) -> bool:
+    """Return whether a column is named a time and has a month and a day without a year, as 1111."""
+    known = column.drop_null()
+    if kind_of(column.type) not in ("whole", "text") or not words_of(name) & TIME_WORDS:
+        return False
+    digits = pc.unique(known.cast(pa.string()))
+    pattern = r"^(0?[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])$"
+    is_written = pc.all(pc.match_substring_regex(digits, pattern)).as_py()
+    return bool(is_written and len(digits) >= _FEWEST_DAYS_OF_A_YEAR)
 
 
 def day_columns(

@@ -221,6 +221,7 @@ def kind_of(actual: pa.DataType) -> str:
         ("text", is_.is_string_view),
         ("time", is_.is_timestamp),
         ("time", is_.is_date),
+        ("time", is_.is_duration),
         ("null", is_.is_null),
     )
     for name, test in named:
@@ -378,6 +379,8 @@ def amounts(column: pa.ChunkedArray) -> Floats | None:
 
 def numbers(column: pa.ChunkedArray) -> Floats:
     """Return a column of numbers, booleans or times as floats; NaN for null and infinity."""
+    if pa.types.is_duration(column.type):
+        column = normal.since_1970(column)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         column = pc.divide(column.cast(pa.float64(), safe=False), 1e6)

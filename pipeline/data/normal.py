@@ -12,10 +12,11 @@ Writers store the same values in many types. After `plain`, a column of ids is i
     ids in floats, as pandas writes those with nulls        int64; a fraction is refused
     null                                                    nulls of the expected type
     NaN in a label                                          null
+    a duration as the event's time                          timestamp: the log begins with 1970
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ import pyarrow.compute as pc
 from iak.pipeline.data import hashing
 from iak.pipeline.data.written import Written
 
+Times = TypeVar("Times", pa.Array, pa.ChunkedArray)
 ColumnKind = Literal[
     "id", "whole number", "number", "label", "grade", "event", "any value", "time", "written time",
     "list of ids", "list of whole numbers", "list of numbers",
@@ -128,7 +130,14 @@ def plain(values: pa.Array, kind: str) -> pa.Array:
         return _plain_text(values)
     if kind == LABEL and is_.is_floating(values.type):
         return _without_nan(values)
+    if kind == TIME and is_.is_duration(actual):
+        return since_1970(values)
     return values
+
+
+def since_1970(durations: Times) -> Times:
+    """Return durations, which count from the start of a log, as times that count from 1970."""
+    return durations.cast(pa.int64()).cast(pa.timestamp(durations.type.unit))
 
 
 def _item(kind: str) -> str:

@@ -34,7 +34,12 @@ _DATE_CODES = {
     "d": r"\s*(?P<d>\d{1,2})",
 }
 """Code of strptime -> pattern of a part of a date, in a group that is named by the code."""
-_OTHER_CODES = dict.fromkeys("HIMS", r"\s*\d{1,2}") | {"p": r"\pL+", "z": r"\S+", "%": "%"}
+_OTHER_CODES = dict.fromkeys("HIMS", r"\s*\d{1,2}") | {
+    "a": r"\pL+",
+    "p": r"\pL+",
+    "z": r"\S+",
+    "%": "%",
+}
 
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 """A number in text, as decimals or with an exponent."""

@@ -262,3 +262,14 @@ def test_what_stands_for_no_id_says_nothing_of_the_others():
     values = np.where(np.arange(COUNT) % 2, -1, 100_000 + np.arange(COUNT) % 160)
     assert guessed(C20=values).kind == "categorical"
     assert guessed(C20=np.arange(COUNT) % 160 * 971).kind == "numeric"
+
+
+@pytest.mark.parametrize("name", ["device_size", "life_duration", "list_time"])
+def test_a_number_owns_no_ids_of_a_list(name):
+    draw = np.random.default_rng(0)
+    own = draw.integers(1_000, 1_900, 2_000)
+    lists = [draw.integers(1_000, 1_900, 5).tolist() for _ in range(2_000)]
+    features, _ = guess_features(pa.table({name: own, "clicked": lists}), skipped=[], uneven={})
+    assert [f.table_of for f in features if f.kind == "list"] == [None]
+    features, _ = guess_features(pa.table({"ad_id": own, "clicked": lists}), skipped=[], uneven={})
+    assert [f.table_of for f in features if f.kind == "list"] == ["ad_id"]

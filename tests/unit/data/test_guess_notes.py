@@ -5,6 +5,8 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.data.guess_catalog import guess_catalog
+from iak.pipeline.data.guess_labels import guess_labels
+from iak.pipeline.data.guess_notes import notes_on
 from iak.pipeline.data.log_sample import read_sample
 from tests.unit.data.shop import shop, write
 
@@ -77,3 +79,29 @@ def test_months_of_six_digits_say_how_they_are_read(tmp_path):
         write(tmp_path, table, folder=f"dt=2010{month:02d}")
     guess = guess_catalog(read_sample(str(tmp_path), rows=10_000))
     assert "(201009 is read as 2010-09-30)" in guess.date_key.why
+
+
+@pytest.mark.parametrize(("nobody", "share"), [(-1, 0.3), (0, 0.2)])
+def test_an_id_that_stands_for_nobody_is_noted(nobody, share, tmp_path):
+    draw = np.random.default_rng(0)
+    users = draw.integers(1, 150, 2_000)
+    write(tmp_path, shop(user_id=np.where(draw.random(2_000) < share, nobody, users)))
+    assert any(
+        note.startswith(f"user_id is {nobody} in {share:.0%}"[:-2]) for note in notes(tmp_path)
+    )
+    write(tmp_path, shop(user_id=users))
+    assert not any("stands for nobody" in note for note in notes(tmp_path))
+
+
+def test_days_without_a_year_are_noted(tmp_path):
+    write(tmp_path, shop(event_time=None, time_stamp=501 + np.arange(2_000) % 30))
+    assert any("time_stamp is a month and a day without a year" in n for n in notes(tmp_path))
+
+
+def test_a_label_that_no_name_tells_is_noted(tmp_path):
+    flag = np.random.default_rng(0).integers(0, 2, 2_000)
+    write(tmp_path, shop(label_click=None, label_order=None, c9=flag))
+    sample = read_sample(str(tmp_path), rows=10_000)
+    labels = guess_labels(sample.rows, is_named=False)
+    texts = notes_on(sample, labels, (), None, (), ["scene"], ())
+    assert any(text.startswith("c9 is taken for a label by its two values alone") for text in texts)

@@ -7,7 +7,7 @@ import pytest
 
 from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.guess_labels import Guess
-from iak.pipeline.data.guess_time import day_columns, guess_time, times_of
+from iak.pipeline.data.guess_time import day_columns, guess_time, is_month_and_day, times_of
 from iak.pipeline.data.log_sample import read_sample
 from tests.unit.data.shop import DAY, START, shop, write
 
@@ -21,6 +21,10 @@ def guessed(root):
     [
         ("iso", lambda times: pc.strftime(times, format="%Y-%m-%d %H:%M:%S")),
         ("%m/%d/%Y %H:%M", lambda times: pc.strftime(times, format="%m/%d/%Y %H:%M")),
+        (
+            "%a %b %d %H:%M:%S %z %Y",
+            lambda times: pc.strftime(times, format="%a %b %d %H:%M:%S -0000 %Y"),
+        ),
         ("%y%m%d%H", lambda times: pc.strftime(times, format="%y%m%d%H").cast(pa.int64())),
     ],
 )
@@ -131,3 +135,29 @@ def test_numbers_in_text_are_the_times_that_numbers_are(unit, first, per_second,
     assert typed.time.format is None
     assert written.splits == typed.splits
     assert written.splits["test"].days
+
+
+def test_durations_are_times_since_the_logs_start(tmp_path):
+    seconds = shop().column("event_time").to_numpy() - START + 1082 * DAY
+    durations = pa.array(np.sort(seconds) * 10**9, pa.duration("ns"))
+    write(tmp_path, shop(event_time=None, timestamp=durations, stay=durations))
+    sample = read_sample(str(tmp_path), rows=10_000)
+    time = guess_time(sample, None)
+    assert (time.column, time.unit) == ("timestamp", "timestamp")
+    assert "1972-12-18" in time.why
+
+
+@pytest.mark.parametrize(
+    ("values", "is_one"),
+    [
+        ([511, 1111, 1231], False),
+        ([511, 612, 713, 829, 1111, 1231], True),
+        (["0511", "0612", "0713", "0829", "1111"], True),
+        ([511, 612, 713, 832, 1111, 1231], False),
+        ([2020, 2021, 2022, 2023, 2024], False),
+    ],
+)
+def test_a_month_and_a_day_without_a_year_are_no_feature(values, is_one):
+    column = pa.chunked_array([values * 50])
+    assert is_month_and_day("time_stamp", column) == is_one
+    assert not is_month_and_day("seller", column)

@@ -73,7 +73,8 @@ def test_a_sample_keeps_neighbours_together_and_is_about_as_long_as_wanted(tmp_p
         (pa.large_list(pa.struct({"a": pa.int8()})), "list of other"),
         (pa.uuid(), "text"),
         (pa.binary(), "text"),  # it may be text; other bytes are left out by their values
-        (pa.duration("s"), "other"),
+        (pa.duration("s"), "time"),  # since the start of the log
+        (pa.time32("s"), "other"),
         (pa.map_(pa.string(), pa.int8()), "other"),
     ],
 )

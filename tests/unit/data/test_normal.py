@@ -1,6 +1,7 @@
 """One meaning, many Arrow types: what is encoded does not depend on how a column is spelled."""
 
 import uuid
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -73,6 +74,12 @@ def decimals(values: list[int | None], kind: pa.DataType) -> pa.Array:
         ),
         pytest.param(
             pa.array([1.0, float("nan")], pa.float16()), "label", [1.0, None], id="a float16 label"
+        ),
+        pytest.param(
+            pa.array([86_400, None], pa.duration("s")),
+            "time",
+            [datetime(1970, 1, 2), None],
+            id="a duration since the log's start",
         ),
     ],
 )

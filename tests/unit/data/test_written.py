@@ -116,7 +116,15 @@ def test_an_impossible_time_is_none_and_the_others_stay(value):
 @given(
     days=st.lists(st.tuples(st.integers(1970, 2068), st.integers(1, 12), st.integers(1, 31))),
     written=st.sampled_from(
-        ["iso", "%Y%m%d", "%d. %B %Y %H:%M", "%m/%d/%y %I:%M %p", "%d%b%Y%%%H", "%Y-%m-%dT%H:%M%z"]
+        [
+            "iso",
+            "%Y%m%d",
+            "%d. %B %Y %H:%M",
+            "%m/%d/%y %I:%M %p",
+            "%d%b%Y%%%H",
+            "%Y-%m-%dT%H:%M%z",
+            "%a %b %d %H:%M:%S %Y",
+        ]
     ),
     zone=st.sampled_from(["+0000", "+1400", "-1130"]),
 )

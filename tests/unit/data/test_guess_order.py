@@ -1,0 +1,53 @@
+"""Numbered days and weeks, where a log has no dates."""
+
+import numpy as np
+import pytest
+
+from iak.pipeline.data.guess_catalog import guess_catalog
+from iak.pipeline.data.guess_order import guess_order
+from iak.pipeline.data.log_sample import read_sample
+from tests.unit.data.shop import shop, write
+
+DAYS = np.arange(2_000) // 200 + 45
+
+
+def sampled(root):
+    return read_sample(str(root), rows=10_000)
+
+
+@pytest.mark.parametrize("name", ["day", "pt_d", "f_1", "week_no"])
+def test_numbered_days_are_followed_by_the_splits_and_are_no_feature(name, tmp_path):
+    write(tmp_path, shop(event_time=None, **{name: DAYS}))
+    guess = guess_catalog(sampled(tmp_path))
+    assert name not in {f.column for f in guess.features} | {*guess.domain_keys}
+    assert "it never falls from row to row" in guess.splits_why
+    cut = {split: own.where[name] for split, own in guess.splits.items()}
+    assert cut["test"] == ("54",)
+    assert cut["tune"] == cut["gate"] == ("52", "53")
+    assert cut["pretrain"] == cut["pretrain_valid"] == tuple(map(str, range(45, 52)))
+    assert all(own.days is None for own in guess.splits.values())
+    assert sum(own.share for own in guess.splits.values()) == pytest.approx(1)
+
+
+def test_numbered_folders_are_followed_as_they_are_written(tmp_path):
+    for week in range(6):
+        write(tmp_path, shop(400, week, event_time=None), folder=f"week={week:02d}")
+    guess = guess_catalog(sampled(tmp_path))
+    assert guess.splits["test"].where == {"week": ("05",)}
+    assert guess.domain_keys == ("scene",)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("day", DAYS[::-1]),  # weekdays, or rows without an order
+        ("shelf", DAYS),  # rows that are sorted by something else than time
+        ("f_1", DAYS // 4),  # too few values for a column without a name
+        ("day", DAYS * 7),
+        ("day", DAYS // 30),
+        ("day", np.arange(2_000)),
+    ],
+)
+def test_other_numbers_count_no_days(name, values, tmp_path):
+    write(tmp_path, shop(event_time=None, **{name: values}))
+    assert guess_order(sampled(tmp_path), skipped=["event_id"]) is None
