@@ -52,6 +52,13 @@ _USER = re.compile(
     r"^(.*_)?(user|user_pseudo|anonymous|uid|member|visitor|customer|consumer|buyer|viewer|reviewer|rater|account|profile|cookie)"
     r"(_?(id|key|no|hash|uuid|pk|code))?$"
 )
+_PLAIN_USER = re.compile(r"^(user|uid)(_?(id|key|no|hash|uuid|pk|code))?$")
+"""A name that is preferred to others of users."""
+_OTHERS = words_of(
+    "with author creator owner uploader publisher poster seller advertiser friend followee "
+    "followed target receiver recipient to engaged referrer parent"
+)
+"""Words of a user who is not the one that a row was shown to."""
 _PERSON = re.compile(
     r"^(.*_)?((device|client|browser|cookie|reader|listener|player|subscriber|person|guest|shopper)"
     r"_?(id|key|no|hash|uuid|pk|code)|uuid|guid|gaid|idfa|oaid|imei|open_?id|union_?id)$"
@@ -339,11 +346,13 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
 
 
 def _is_time_or_words(rows: pa.Table, name: str) -> bool:
-    """Return whether a column is a time or a text of words: these repeat in more rows."""
+    """Return whether a column is a time, or text of words or lists: these repeat in more rows."""
     column = rows.column(name)
     if kind_of(column.type) != "text":
         return bool(words_of(name) & TIME_WORDS)
-    return bool(pc.mean(pc.match_substring(column, " ").cast(pa.float64())).as_py() > 0.5)
+    return bool(
+        pc.mean(pc.match_substring_regex(column, r"[\s,]").cast(pa.float64())).as_py() > 0.5
+    )
 
 
 def _request(rows: pa.Table, taken: set[str], user: Guess | None) -> Guess | None:
@@ -377,7 +386,8 @@ def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
         for name in _ids(rows, taken)
         if rows.column(name).null_count <= _NULLS * len(rows)
     }
-    for name in (name for name, plain in names.items() if _USER.match(plain)):
+    named = [n for n, plain in names.items() if _USER.match(plain) and not words_of(n) & _OTHERS]
+    for name in sorted(named, key=lambda name: not _PLAIN_USER.match(names[name])):
         users = pc.count_distinct(rows.column(name)).as_py()
         if users > 1:
             return Guess(column=name, why=f"its name; {users:,} users in the sample")

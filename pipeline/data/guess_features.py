@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from iak.pipeline.data.guess_labels import Guess, words_of
 from iak.pipeline.data.guess_time import is_month_and_day, times_of
 from iak.pipeline.data.log_sample import MISSING, kind_of, numbers
-from iak.pipeline.data.written import WrittenList, WrittenNumber
+from iak.pipeline.data.written import WrittenList, WrittenNumber, is_printed
 
 ID_WORDS = words_of(
     "id ids key code hash uid sku spu asin brand category categories cat cate city shop store "
@@ -51,6 +51,8 @@ _SEPARATORS = {"\x01": 0.05, "|": 0.2, ";": 0.2, "\t": 0.2, ",": 0.3, "^": 0.3, 
 """What may stand between ids in one text -> least share of the texts that have it."""
 _WORD_SEPARATORS = (" ", ",")
 """Separators that stand between the words of a sentence too."""
+_PRINTED_SHARE = 0.95
+"""Least share of texts that are printed lists, where a column has such."""
 _DOTTED = words_of("version ver os build release ip id ids uid key code hash")
 """Words of a column whose texts may have dots and are no numbers."""
 _NUMBERS_SHARE = 0.99
@@ -148,6 +150,7 @@ def _written_list(column: pa.ChunkedArray) -> WrittenList | None:
     if kind_of(column.type) != "text" or not len(known):
         return None
     text = known.combine_chunks().cast(pa.string())
+    are_printed = pc.mean(is_printed(text).cast(pa.float64())).as_py() >= _PRINTED_SHARE
     for separator, least in _SEPARATORS.items():
         if pc.mean(pc.match_substring(text, separator)).as_py() < least:
             continue
@@ -156,7 +159,8 @@ def _written_list(column: pa.ChunkedArray) -> WrittenList | None:
         is_whole = bool(pc.all(pc.match_substring_regex(ids, r"^-?\d{1,18}$")).as_py())
         # As many parts in every text are one id of several parts, such as a cross.
         varies = lengths["min"] != lengths["max"]
-        if is_whole or (varies and _are_ids(ids, separator)):
+        are_ids = _recur(ids) if are_printed else _are_ids(ids, separator)
+        if is_whole or (varies and are_ids):
             return WrittenList(separator=separator, whole=is_whole)
     return None
 
@@ -186,8 +190,12 @@ def _are_ids(ids: pa.Array, separator: str) -> bool:
     is_numbered = pc.all(pc.match_substring_regex(ids, r"^[A-Za-z_]*\d+$")).as_py()
     if separator in _WORD_SEPARATORS and not is_numbered:
         return False
-    recur = pc.count_distinct(ids).as_py() <= len(ids) / _MIN_REPEATS
-    return bool(recur and pc.mean(pc.utf8_length(ids)).as_py() <= _LONG_ID)
+    return bool(_recur(ids) and pc.mean(pc.utf8_length(ids)).as_py() <= _LONG_ID)
+
+
+def _recur(ids: pa.Array) -> bool:
+    """Return whether texts occur several times each."""
+    return bool(pc.count_distinct(ids).as_py() <= len(ids) / _MIN_REPEATS)
 
 
 def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]]:

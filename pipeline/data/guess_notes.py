@@ -128,11 +128,24 @@ def _of_user(rows: pa.Table, user: Guess | None) -> list[str]:
 def _of_folders(sample: LogSample) -> list[str]:
     """Return notes on folders that are dates, and are not read as such."""
     bare = dates_without_key(sample.snapshot)
-    notes = [f"{bare.what}: {bare.remedy}"] if bare else []
+    notes = [f"{bare.what}: {bare.remedy}"] if bare else _of_bare_folders(sample.snapshot)
     return notes + [
         f"folders {key}: {problem}"
         for key, values in sample.partitions.items()
         if (problem := short_days(values))
+    ]
+
+
+def _of_bare_folders(snapshot: Snapshot) -> list[str]:
+    """Return a note where folders have names that no column has, such as those of campaigns."""
+    known = {word for words in SPLIT_WORDS.values() for word in words}
+    paths = [PurePosixPath(file.path).parts[:-1] for file in snapshot.files]
+    bare = {folder for path in paths for folder in path if "=" not in folder}
+    if len({tuple(p for p in path if "=" not in p) for path in paths}) < 2 or bare & known:
+        return []
+    return [
+        f"folders {listed(bare)} name no column, and all are read as one log: name them with a key "
+        "(scene=NAME) where they tell rows apart"
     ]
 
 

@@ -1,6 +1,7 @@
 """Read lists, numbers and times that a log writes in a way of its own.
 
     12|7|9                            ids in one text
+    [12, 7, 9], ['a' 'b']             the same, as Python, JSON and NumPy print lists
     12.5                              a number in text
     20261005, 2026-10-05 09:30:00     a time in digits or text
 
@@ -41,6 +42,11 @@ _OTHER_CODES = dict.fromkeys("HIMS", r"\s*\d{1,2}") | {
     "%": "%",
 }
 
+_BLANKS = r"[ \t\n\f\r]*"
+_PRINTED = rf"^{_BLANKS}\[({_BLANKS}|{_BLANKS}['\"0-9-][^\[\]]*)\]{_BLANKS}$"
+"""A list as Python, JSON and NumPy print it: of numbers or of quoted texts, or empty."""
+_QUOTED = r"^(?:'(.*)'|\"(.*)\")$"
+"""An id between quotes."""
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 """A number in text, as decimals or with an exponent."""
 
@@ -56,15 +62,25 @@ class WrittenList:
     def read(self, values: pa.Array) -> pa.Array:
         """Return text as lists. Blanks around an id are dropped, and so are empty ids.
 
-        A null stays null, and an empty text becomes an empty list.
+        A null stays null, and an empty text becomes an empty list. Brackets around a list of
+        numbers or of quoted texts are dropped, and so are the quotes.
 
         Raises:
             ArrowInvalid: an id is no whole number, where they are whole.
         """
         if not is_text(values.type):
             return values
-        split = pc.split_pattern(decoded_text(values), self.separator)
+        text = decoded_text(values)
+        are_printed = is_printed(text)
+        printed = bool(pc.any(are_printed).as_py())
+        if printed:
+            text = pc.replace_substring_regex(text, _PRINTED, r"\1")
+        split = pc.split_pattern(text, self.separator)
         ids = pc.utf8_trim_whitespace(split.values)
+        if printed:
+            # An id keeps its quotes in a text without brackets.
+            is_own = are_printed.take(pc.list_parent_indices(split))
+            ids = pc.if_else(is_own, pc.replace_substring_regex(ids, _QUOTED, r"\1\2"), ids)
         has_id = pc.not_equal(ids, "")
         # Each list ends after its ids that are kept.
         kept_before = pc.cumulative_sum(pa.concat_arrays([pa.array([0]), has_id.cast(pa.int64())]))
@@ -124,6 +140,11 @@ class WrittenNumber:
         numbers = pc.utf8_ltrim(pc.if_else(is_number, text, None), characters="+")
         is_word = pc.and_not(pc.not_equal(text, ""), is_number)
         return pc.if_else(is_word, pa.scalar(self.word, pa.float64()), numbers.cast(pa.float64()))
+
+
+def is_printed(text: pa.Array) -> pa.Array:
+    """Return which texts are lists as Python, JSON or NumPy print them; null stays null."""
+    return pc.match_substring_regex(text, _PRINTED)
 
 
 Written = WrittenList | WrittenNumber | WrittenTime

@@ -72,6 +72,10 @@ MAX_MICROS = 4_000 * 365 * DAY_MICROS
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MASK = 2**64 - 1
 _WHOLE = re.compile(r"-?\d+")
+_BLANKS = r"[ \t\n\f\r]*"
+_PRINTED = re.compile(rf"{_BLANKS}\[({_BLANKS}|{_BLANKS}['\"0-9-][^\[\]]*)\]{_BLANKS}")
+"""A list as Python, JSON and NumPy print it."""
+_QUOTED = re.compile(r"'(.*)'|\"(.*)\"")
 _MONTH = re.compile(r"((?:19|20)\d{2})-?(0[1-9]|1[0-2])")
 _WEEK = re.compile(r"\d{4}-?W\d{2}")
 _HOUR = re.compile(r"(\d{8}|\d{4}-\d{2}-\d{2}-)(?:[01]\d|2[0-3])")
@@ -332,7 +336,12 @@ def _separated(value: Any, feature: Mapping[str, Any], column: str) -> Any:  # n
     """Return the ids of a text as a list; whatever is no text comes back as it is."""
     if not isinstance(value, str):
         return value
-    ids = [own for part in value.split(feature["separator"]) if (own := part.strip())]
+    printed = _PRINTED.fullmatch(value)
+    parts = (printed[1] if printed else value).split(feature["separator"])
+    ids = [part.strip() for part in parts]
+    if printed:
+        ids = [(q[1] or q[2] or "") if (q := _QUOTED.fullmatch(own)) else own for own in ids]
+    ids = [own for own in ids if own]
     return [_whole(own, column) for own in ids] if feature.get("whole") else ids
 
 

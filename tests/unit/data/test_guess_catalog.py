@@ -322,6 +322,15 @@ def test_what_was_shown_together_is_cut_together_and_is_no_feature(name, tmp_pat
     assert name not in {feature.column for feature in guess.features}
 
 
+def test_the_reader_is_the_user_and_not_the_author(tmp_path):
+    users = shop().column("user_id")
+    names = "engaged_with_user_id", "author_user_id", "seller_account", "customer"
+    write(tmp_path, shop(**dict.fromkeys(names, users), user_id=None, user=users))
+    assert guessed(tmp_path).user.column == "user"
+    write(tmp_path, shop(**dict.fromkeys(names[:3], users), user_id=None))
+    assert guessed(tmp_path).user is None
+
+
 @pytest.mark.parametrize("name", ["query_id", "display_url"])
 def test_what_many_users_have_is_no_request(name, tmp_path):
     write(tmp_path, shop(**{name: np.arange(2_000) % 400}))
@@ -373,3 +382,9 @@ def test_a_verified_purchase_is_no_answer_where_there_are_grades(tmp_path):
     write(tmp_path, shop(**changes))
     (label,) = guessed(tmp_path).tasks
     assert label.column == "rating"
+
+
+def test_a_list_in_text_identifies_no_row(tmp_path):
+    tokens = [f"101\t{n}\t{n + 7}" for n in range(2_000)]
+    write(tmp_path, shop(event_id=None, text_tokens=tokens))
+    assert guessed(tmp_path).row_id is None

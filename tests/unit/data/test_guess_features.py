@@ -273,3 +273,18 @@ def test_a_number_owns_no_ids_of_a_list(name):
     assert [f.table_of for f in features if f.kind == "list"] == [None]
     features, _ = guess_features(pa.table({"ad_id": own, "clicked": lists}), skipped=[], uneven={})
     assert [f.table_of for f in features if f.kind == "list"] == ["ad_id"]
+
+
+@pytest.mark.parametrize(
+    ("show", "separator", "whole"),
+    [
+        (lambda ids: str(ids.tolist()), ",", True),
+        (lambda ids: str([f"B0{i}X" for i in ids]), ",", False),
+        (lambda ids: str(np.array([f"B0{i}X" for i in ids])), " ", False),
+    ],
+)
+def test_a_printed_list_is_a_list(show, separator, whole):
+    draw = np.random.default_rng(0)
+    texts = [show(draw.integers(0, 300, draw.integers(1, 30))) for _ in range(2_000)]
+    ((feature,), _) = guess_features(pa.table({"prev_items": texts}), skipped=[], uneven={})
+    assert (feature.kind, feature.separator, feature.whole) == ("list", separator, whole)

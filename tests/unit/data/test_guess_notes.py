@@ -105,3 +105,11 @@ def test_a_label_that_no_name_tells_is_noted(tmp_path):
     labels = guess_labels(sample.rows, is_named=False)
     texts = notes_on(sample, labels, (), None, (), ["scene"], ())
     assert any(text.startswith("c9 is taken for a label by its two values alone") for text in texts)
+
+
+def test_folders_that_name_no_column_are_noted(tmp_path):
+    for folder in ("men", "women"):
+        write(tmp_path, shop(seed=len(folder)), folder=f"bts/{folder}")
+    (note,) = [note for note in notes(tmp_path) if "name no column" in note]
+    assert note.startswith("folders men, women name no column, and all are read as one log")
+    assert not [n for n in notes(write(tmp_path / "one", shop(), folder="x")) if "no column" in n]

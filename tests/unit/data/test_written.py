@@ -113,6 +113,26 @@ def test_an_impossible_time_is_none_and_the_others_stay(value):
     assert read.to_pylist() == [MOMENT, None]
 
 
+@pytest.mark.parametrize(
+    ("text", "separator", "ids"),
+    [
+        ("[1, 2, 3]", ",", ["1", "2", "3"]),
+        ("['a', 'b']", ",", ["a", "b"]),
+        ('["a","b c"]', ",", ["a", "b c"]),
+        ("['a' 'b'\n 'c']", " ", ["a", "b", "c"]),
+        ("[]", ",", []),
+        (" [ ] ", ",", []),
+        ("[PAD]|[UNK]", "|", ["[PAD]", "[UNK]"]),
+        ("[PAD]", "|", ["[PAD]"]),
+        ("'a','b'", ",", ["'a'", "'b'"]),
+    ],
+)
+def test_a_printed_list_is_read_without_its_brackets_and_quotes(text, separator, ids):
+    texts = pa.array([None, text, "x", text])
+    read = WrittenList(separator=separator, whole=False).read(texts)
+    assert read.to_pylist() == [None, ids, ["x"], ids]
+
+
 @given(
     days=st.lists(st.tuples(st.integers(1970, 2068), st.integers(1, 12), st.integers(1, 31))),
     written=st.sampled_from(

@@ -19,8 +19,8 @@ from iak.schemas.log import SplitSpec
 from tests.builders import encoding_of, small_catalog
 
 TEXTS = ["", "a", "配送", "a/b", "100%"]
-JOINED = ["", "a", "a|配送", " a |b||", "|", "b|a"]
-JOINED_WHOLES = ["", "3", "1,-1", " 2 ,,0", ",", "9223372036854775807,1"]
+JOINED = ["", "a", "a|配送", " a |b||", "|", "b|a", "['a'|'b']", "[a|b]", "['']", "'a'", "['a'|[]]"]
+JOINED_WHOLES = ["", "3", "1,-1", " 2 ,,0", ",", "9223372036854775807,1", "[]", "[3, -1]", " [1]\n"]
 WHOLES = [0, 1, -1, 7, 2**31, 2**63 - 1, -(2**63)]
 NUMBERS = [0.0, -0.0, 1.5, -3.25, 1e-300, 3.5e38, math.nan, math.inf, -math.inf]
 COLUMNS = {
