@@ -162,11 +162,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     others = {name: _unread(name, kind) for name, kind in sample.unread.items()}
     others |= dated | counted
     left_out += tuple(Guess(column=name, why=why) for name, why in others.items())
-    if not features:
-        raise BadLog(
-            f"no column below {sample.uri} can be a feature: "
-            + "; ".join(f"{g.column}: {g.why}" for g in left_out)
-        )
+    _refuse_no_feature(sample, features, left_out)
     cut, splits_why = _splits(sample, date_key, time, split_columns, order)
     judged = cut["gate"].share * _rarer_share(labels[0])
     domain, domain_keys = _domain(sample, keys, features, judged, user)
@@ -189,8 +185,21 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         fresh=guess_fresh(rows, features, user=user, domain_keys=domain_keys),
         leaks=leaks,
         left_out=left_out,
-        notes=tuple(notes_on(sample, labels, leaks, user, split_columns, domain_keys, features)),
-    )
+        notes=tuple(notes_on(
+            sample, labels, leaks, user, split_columns, domain_keys, features,
+            is_dated=bool(is_dated or order),
+        )),
+    )  # fmt: skip
+
+
+def _refuse_no_feature(
+    sample: LogSample, features: Sequence[FeatureGuess], left_out: Sequence[Guess]
+) -> None:
+    if not features:
+        raise BadLog(
+            f"no column below {sample.uri} can be a feature: "
+            + "; ".join(f"{g.column}: {g.why}" for g in left_out)
+        )
 
 
 def _unread(name: str, kind: pa.DataType) -> str:
@@ -203,6 +212,9 @@ def _unread(name: str, kind: pa.DataType) -> str:
         return "its bytes are no UTF-8 text, or all are null; write ids as hexadecimal text"
     if pa.types.is_struct(kind):
         return "a struct, whose fields are columns of their own"
+    if kind_of(kind) == "list of other" and pa.types.is_struct(kind.value_type):
+        fields = ", ".join(f"{name}.{field.name}" for field in kind.value_type)
+        return f"a list of structs; write each field as a list of its own ({fields})"
     what = f"no feature reads a column of type {kind}"[:80]
     return f"{what}; write the fields as columns of their own" if pa.types.is_nested(kind) else what
 

@@ -1,5 +1,6 @@
 """Say what a person should look at in a guessed catalogue."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -25,6 +26,13 @@ _NOBODY_SHARE = 0.03
 """Share of the rows from which on such an id is noted."""
 _NOBODY_RATIO = 3
 """How many times as many rows it has at least as any other user."""
+_NUMBERED = re.compile(
+    r"(?:.*[^a-z])?(?P<period>day|week|date|dt|month|hour)[_-]?(?P<named>\d+)"
+    r"|(?:.*[_-])?(?P<dated>(?:19|20)\d{6})|(?P<bare>\d{3,8})"
+)
+"""Name of a file with a period and its number, with a date, or with a number alone."""
+_FEWEST_NUMBERED = 3
+"""Fewest numbers of such files."""
 _FEW_POSITIVES = 300
 """Positives of the log below which a label has few."""
 SPLIT_WORDS = {
@@ -43,6 +51,8 @@ def notes_on(
     split_columns: Collection[str],
     domain_keys: Sequence[str],
     features: Sequence[FeatureGuess],
+    *,
+    is_dated: bool,
 ) -> list[str]:
     """Return notes on what a person should check, the most important first.
 
@@ -54,6 +64,7 @@ def notes_on(
         split_columns: columns that say train and test.
         domain_keys: columns that name a domain.
         features: guessed features.
+        is_dated: whether dates, or a column that counts periods, cut the splits.
     """
     rows = sample.rows
     ids = {f.column for f in features if f.kind != "numeric"} | ({user.column} if user else set())
@@ -83,6 +94,7 @@ def notes_on(
     notes += _of_domains(rows, domain_keys)
     notes += _of_folders(sample)
     notes += [] if split_columns else _of_parts(sample.snapshot)
+    notes += [] if is_dated else _of_numbered_files(sample.snapshot)
     skipped = sample.snapshot.unreadable
     notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
     return notes
@@ -195,6 +207,22 @@ def _of_domains(rows: pa.Table, keys: Sequence[str]) -> list[str]:
     return [
         f"{' x '.join(keys)} makes {count:,} domains, so many have few rows: name a coarser column "
         "under [domain] where the log has one, or a parent"
+    ]
+
+
+def _of_numbered_files(snapshot: Snapshot) -> list[str]:
+    """Return a note where files of a log without dates are numbered by day or week."""
+    stems = [PurePosixPath(file.path).name.split(".")[0].lower() for file in snapshot.files]
+    found = [match for stem in stems if (match := _NUMBERED.fullmatch(stem))]
+    numbers = sorted({m["named"] or m["dated"] or m["bare"] for m in found}, key=int)
+    if len(found) < len(stems) or len(numbers) < _FEWEST_NUMBERED:
+        return []
+    if found[0]["bare"] and int(numbers[0]) < _FEWEST_NUMBERED:
+        return []  # the parts of a table
+    key = "dt" if found[0]["dated"] else found[0]["period"] or "day"
+    return [
+        f"files are numbered from {numbers[0]} to {numbers[-1]}, and the log has no dates: lay "
+        f"each into a folder {key}={numbers[0]}, so that splits follow their order"
     ]
 
 

@@ -25,6 +25,8 @@ MISSING = "lack it"
 """End of the reason where some files lack a column."""
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+(_level_\d+)?")
 """Names that pandas gives to the index of rows, in Parquet and in CSV."""
+_TEXT = re.compile(r"\.(csv|tsv|txt|dat|log|jsonl?|ndjson)(\.(gz|zst|bz2|zip))?$")
+"""End of the name of a file of text."""
 _EXACT = 2.0**53
 """Size from which on floats skip whole numbers."""
 _BATCH_ROWS = 65_536
@@ -83,7 +85,7 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
         reasons = "; ".join(f"{u.path}: {u.reason}" for u in snapshot.unreadable[:3])
         raise BadLog(
             f"no row of Parquet can be read below {uri}: {reasons or 'no Parquet file'}. "
-            "Give the folder that holds the log's files"
+            + (_as_parquet(uri) or "Give the folder that holds the log's files")
         )
     types, uneven, floats = _columns(schemas)
     inside = {name: kind for name, kind in types.items() if name not in keys}
@@ -101,6 +103,20 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
     )
 
 
+def _as_parquet(uri: str) -> str:
+    """Return how to write files of text as Parquet; empty where a folder has none."""
+    filesystem, root = open_folder(uri)
+    below = filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True))
+    names = sorted(i.path[len(root) :].strip("/") for i in below if _TEXT.search(i.base_name))
+    if not names:
+        return ""
+    what = "read_ndjson" if ".json" in names[0] else "read_csv"
+    return (
+        f"{names[0]} is text: write it as Parquet, with names and types of its columns "
+        f"(polars.{what}(FILE).write_parquet(FILE))"
+    )
+
+
 def innermost_folder(uri: str) -> str:
     """Return the first folder at or below `uri` with files, partitions or several folders.
 
@@ -110,7 +126,13 @@ def innermost_folder(uri: str) -> str:
         BadRequest: there is no such folder.
     """
     filesystem, root = open_folder(uri)
-    if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
+    kind = filesystem.get_file_info(root).type
+    if kind == pa.fs.FileType.File:
+        raise BadRequest(
+            f"{uri} is a file; give its folder, {uri.rpartition('/')[0]}. All Parquet files below "
+            "are one log, so lay one that is a log of its own into a folder of its own"
+        )
+    if kind != pa.fs.FileType.Directory:
         raise BadRequest(f"no folder at {uri}; give the folder that holds the log's Parquet files")
     entries = filesystem.get_file_info(pa.fs.FileSelector(root))
     shown = [info for info in entries if not info.base_name.startswith((".", "_"))]

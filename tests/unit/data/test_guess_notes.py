@@ -103,7 +103,7 @@ def test_a_label_that_no_name_tells_is_noted(tmp_path):
     write(tmp_path, shop(label_click=None, label_order=None, c9=flag))
     sample = read_sample(str(tmp_path), rows=10_000)
     labels = guess_labels(sample.rows, is_named=False)
-    texts = notes_on(sample, labels, (), None, (), ["scene"], ())
+    texts = notes_on(sample, labels, (), None, (), ["scene"], (), is_dated=True)
     assert any(text.startswith("c9 is taken for a label by its two values alone") for text in texts)
 
 
@@ -113,3 +113,32 @@ def test_folders_that_name_no_column_are_noted(tmp_path):
     (note,) = [note for note in notes(tmp_path) if "name no column" in note]
     assert note.startswith("folders men, women name no column, and all are read as one log")
     assert not [n for n in notes(write(tmp_path / "one", shop(), folder="x")) if "no column" in n]
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        (("week_07", "week_08", "week_09"), "week=07"),
+        (("01082", "01083", "01084"), "day=01082"),
+        (("log_0_20180715", "log_0_20180716", "log_1_20180717"), "dt=20180715"),
+        (("0000", "0001", "0002"), None),
+        (("part-00007", "part-00008", "part-00009"), None),
+        (("week_07", "week_08", "items"), None),
+    ],
+)
+def test_files_that_are_numbered_by_day_are_noted(files, folder, tmp_path):
+    for seed, name in enumerate(files):
+        write(tmp_path / "a", shop(400, seed, event_time=None), name=f"{name}.parquet")
+        write(tmp_path / "b", shop(400, seed), name=f"{name}.parquet")
+    found = [note for note in notes(tmp_path / "a") if "files are numbered" in note]
+    assert [f"lay each into a folder {folder}," in note for note in found] == [True] * bool(folder)
+    assert not [note for note in notes(tmp_path / "b") if "files are numbered" in note]
+
+
+def test_a_list_of_structs_beside_a_label_is_left_out_with_the_remedy(tmp_path):
+    events = pa.array([[{"aid": n, "ts": n}] for n in range(2_000)])
+    write(tmp_path, shop(events=events))
+    left = {g.column: g.why for g in guess_catalog(read_sample(str(tmp_path), rows=900)).left_out}
+    assert left["events"] == (
+        "a list of structs; write each field as a list of its own (events.aid, events.ts)"
+    )

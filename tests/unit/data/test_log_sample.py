@@ -1,7 +1,10 @@
 """What is read of a folder that nobody described: names of folders, footers, some rows."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,3 +186,26 @@ def test_fields_of_structs_are_columns_of_the_sample(tmp_path):
     assert sample.rows.column("user.id").to_pylist()[:3] == [None, 1, 2]
     assert sample.rows.column("user.home.city").to_pylist()[:3] == [None, "c1", "c2"]
     assert set(sample.unread) == {"user", "user.home"}
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("train.csv", "train.csv is text: write it as Parquet, with names and types"),
+        ("a/train.jsonl.gz", "polars.read_ndjson(FILE)"),
+        ("train.bin", "Give the folder that holds the log's files"),
+    ],
+)
+def test_files_of_text_are_refused_with_the_way_to_parquet(name, remedy, tmp_path):
+    path = tmp_path / "log" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("1,2")
+    with pytest.raises(BadLog, match=re.escape(remedy)):
+        read_sample(str(tmp_path / "log"), rows=10)
+
+
+def test_a_file_is_refused_with_its_folder(tmp_path):
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(BadRequest, match=f"is a file; give its folder, {tmp_path}"):
+        read_sample(str(path), rows=10)
