@@ -43,6 +43,8 @@ _DONE = words_of("read watched played listened")
 _AUXILIARY = words_of("is was has label y")
 _ELSEWHERE = words_of("author profile avatar comment comments creator publisher")
 """Words of a click that is on something beside what was shown."""
+_AGAINST = words_of("skip skipped hate hated dislike disliked hide hidden")
+"""Words of an answer that turns something down, and is no click."""
 _NEGATED = words_of("not no non un never")
 """Words of the opposite of an answer."""
 _FEEDBACK = words_of(
@@ -322,9 +324,10 @@ def _kinds(answers: Mapping[str, Answers], *, is_named: bool) -> tuple[LabelGues
             _implies(values[o], values[n]) and positives[o] < positives[n] for o in values if o != n
         )
     ]
-    candidates = by_name or implied
+    candidates = by_name or [name for name in implied if not words_of(name) & _AGAINST]
     click = max(candidates, key=lambda n: positives[n], default=None)
-    if click is None and len(values) == 1 and not words_of(next(iter(values))) & CONVERSION:
+    no_click = CONVERSION | _AGAINST
+    if click is None and len(values) == 1 and not words_of(next(iter(values))) & no_click:
         click = next(iter(values))
     reason = "its name and its two values" if is_named else "the last column of two values alone"
     labels: list[LabelGuess] = []

@@ -300,3 +300,10 @@ def test_a_text_of_many_values_that_says_the_label_is_a_leak():
     table = pa.table({"click": click, "reference": said, "hotel": [f"h{h}" for h in hotels]})
     leaks = guess_leaks(table, guess_labels(table, is_named=True))
     assert [leak.column for leak in leaks] == ["reference"]
+
+
+def test_what_turns_something_down_is_no_click():
+    skip = np.random.default_rng(0).random(2_000)
+    table = pa.table({f"skip_{n}": (skip < 0.2 * n).astype(int) for n in (1, 2, 3)})
+    assert {g.kind for g in guess_labels(table, is_named=True)} == {"binary"}
+    assert [g.kind for g in guess_labels(table.select(["skip_2"]), is_named=True)] == ["binary"]
