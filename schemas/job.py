@@ -248,14 +248,15 @@ class PretrainSpec(PlacedSpec, WorkerJobSpec):
     """Validations without improvement after which training stops. Open: 3."""
     validations_per_epoch: Count | None = None
     """Validations in an epoch; the state of the best one is published. Open: 2."""
-    trials: Annotated[Whole | None, Field(ge=1, le=3, exclude_if=lambda trials: trials is None)] = (
+    trials: Annotated[Whole | None, Field(ge=1, le=4, exclude_if=lambda trials: trials is None)] = (
         None
     )
     """Sets of settings to train with, one after the other; the base with the best validation loss
     is published. They differ in dropout and in the tables' learning rate, epsilon and penalty,
-    where these are left open. 1 trains once. Open: 3 for a new base of at most four million
-    training rows and 1 GiB of tables, unless any of these, `batch_rows`, `epochs` or another
-    setting of the run's length is given."""
+    where these are left open; the fourth also in their width. 1 trains once. Open: 3, or 4 from
+    500,000 training rows, for a new base of at most four million training rows and 1 GiB of
+    tables, unless any of these but the width, `batch_rows`, `epochs` or another setting of the
+    run's length is given."""
     early_stop: Literal["sum", "per_task"] = "sum"
     """How the best state is chosen. `sum`: by the weighted validation loss of all tasks.
     `per_task`: by that, and then each task's tower is trained further by itself, on the frozen

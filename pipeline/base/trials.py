@@ -26,8 +26,23 @@ SETS: Mapping[str, Mapping[str, float]] = {
         "optim.table_penalty": 0.3,
         "optim.decay_share": 1.0,
     },
+    # Wider embeddings tell more of ids that have rows enough, if dropout and a penalty keep them
+    # from memorising rows.
+    "wide": {
+        "model.width": 32,
+        "model.init_scale": 0.05,
+        "model.dropout": 0.2,
+        "optim.table_lr": 0.3,
+        "optim.table_eps": 1e-5,
+        "optim.table_penalty": 0.3,
+        "optim.decay_share": 1.0,
+    },
 }
 """Name of a set -> the settings in which it differs from the defaults, most useful sets first."""
+WIDE_ROWS = 500_000
+"""Training rows from which `wide` is tried. On logs of fewer rows it was never the best."""
+_SHAPE = frozenset({"model.width", "model.init_scale"})
+"""Settings of embeddings, which only `wide` varies. Where the user gives one, it is not tried."""
 FORMER = frozenset({"optim.table_decay"})
 """Settings of sets that earlier versions tried. Bases of theirs may have been chosen with them."""
 VARIED = sorted(FORMER.union(*SETS.values()))
@@ -52,7 +67,13 @@ class Trial:
 
 
 def trials_of(
-    spec: PretrainSpec, optim: BaseOptimSpec, *, rows: int, table_bytes: int, continues: bool
+    spec: PretrainSpec,
+    optim: BaseOptimSpec,
+    *,
+    rows: int,
+    table_bytes: int,
+    continues: bool,
+    has_plan: bool = False,
 ) -> tuple[Trial, ...]:
     """Return what a run tries; empty where it trains once, with its own settings.
 
@@ -64,18 +85,21 @@ def trials_of(
         rows: training rows.
         table_bytes: bytes of all tables in fp32.
         continues: whether a base is continued, which is trained as it was before.
+        has_plan: whether a plan places the tables, which are then as wide as in the plan.
     """
     given = given_settings(spec)
     wanted = spec.trials
     if wanted is None:
         is_small = rows <= MAX_ROWS and table_bytes <= MAX_TABLE_BYTES
-        is_open = not given and all(getattr(spec, name) is None for name in _LENGTH)
-        wanted = len(SETS) if is_small and is_open else 1
+        is_open = given <= _SHAPE and all(getattr(spec, name) is None for name in _LENGTH)
+        leaves_wide = rows < WIDE_ROWS or 2 * table_bytes > MAX_TABLE_BYTES
+        wanted = len(SETS) - leaves_wide if is_small and is_open else 1
     if wanted == 1 or continues:
         return ()
+    names = [name for name in SETS if name != "wide" or not (has_plan or given & _SHAPE)]
     open_sets = {
-        name: {key: value for key, value in settings.items() if key not in given}
-        for name, settings in list(SETS.items())[:wanted]
+        name: {key: value for key, value in SETS[name].items() if key not in given}
+        for name in names[:wanted]
     }
     trials = tuple(_distinct(open_sets, spec.model, optim))
     return trials if len(trials) > 1 else ()

@@ -443,6 +443,7 @@ def pretrain_work(
             rows=view.selections["pretrain"].rows,
             table_bytes=sum(shape.rows * shape.width * 4 for shape in shapes),
             continues=parent is not None,
+            has_plan=placement.plan is not None,
         ),
     )
 

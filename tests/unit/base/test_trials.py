@@ -8,6 +8,7 @@ from iak.pipeline.base.trials import (
     MAX_TABLE_BYTES,
     SETS,
     VARIED,
+    WIDE_ROWS,
     given_settings,
     part_of,
     trials_of,
@@ -15,7 +16,8 @@ from iak.pipeline.base.trials import (
 from iak.schemas.job import ModelSpec, PretrainSpec
 
 OTHER = {
-    "model.dropout": 0.4, "optim.decay_share": 0.9, "optim.table_decay": 0.5,
+    "model.dropout": 0.4, "model.init_scale": 0.3, "model.width": 24,
+    "optim.decay_share": 0.9, "optim.table_decay": 0.5,
     "optim.table_eps": 0.5, "optim.table_lr": 0.9, "optim.table_penalty": 0.5,
 }  # fmt: skip
 
@@ -26,10 +28,14 @@ def spec_with(settings=(), **changes):
     return PretrainSpec.model_validate(fields | parts | changes)
 
 
-def trials(spec, rows=10_000, table_bytes=2**20, continues=False):
+NARROW = [name for name in SETS if name != "wide"]
+SHAPE = {"model.width", "model.init_scale"}
+
+
+def trials(spec, rows=WIDE_ROWS, table_bytes=2**20, continues=False, **more):
     used = recipe(spec, rows=rows, continues=continues, has_state=False)
     return trials_of(
-        spec, used.optim, rows=rows, table_bytes=table_bytes, continues=continues
+        spec, used.optim, rows=rows, table_bytes=table_bytes, continues=continues, **more
     )  # fmt: skip
 
 
@@ -63,7 +69,28 @@ def test_one_set_is_trained_where_more_cost_too_much_or_were_chosen_before(spec,
     assert trials(spec, **size) == ()
 
 
-@pytest.mark.parametrize("name", VARIED)
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ((), {"rows": WIDE_ROWS - 1}),
+        ((), {"table_bytes": MAX_TABLE_BYTES}),
+        ((), {"has_plan": True}),
+        ({"model.width": 24}, {}),
+        ({"model.init_scale": 0.3}, {}),
+    ],
+    ids=["few rows", "large tables", "a plan", "width is given", "init_scale is given"],
+)
+def test_other_embeddings_are_not_tried_where_they_cannot_pay_or_are_given(settings, size):
+    found = trials(spec_with(settings), **size)
+    assert [trial.name for trial in found] == NARROW
+    assert {trial.model.width for trial in found} == {dict(settings).get("model.width", 16)}
+
+
+def test_all_sets_can_be_asked_for_on_a_small_log():
+    assert [trial.name for trial in trials(spec_with(trials=4), rows=9)] == list(SETS)
+
+
+@pytest.mark.parametrize("name", sorted(set(VARIED) - SHAPE))
 def test_who_gives_one_of_the_settings_has_chosen(name):
     spec = spec_with({name: OTHER[name]})
     assert given_settings(spec) == {name}
