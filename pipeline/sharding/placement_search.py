@@ -44,7 +44,9 @@ from iak.schemas.plan import (
 )
 
 GIB = 2**30
-TYPES: tuple[ShardingType, ...] = ("table_wise", "row_wise", "column_wise")
+TYPES: tuple[ShardingType, ...] = ("table_wise", "row_wise")
+"""Sharding types to search over. Under a cut by columns row-wise Adagrad keeps an accumulator for
+each band, so that a trained table would learn otherwise than a whole one."""
 _FP32 = 4
 _WORD_COLS = 4  # fbgemm requires widths that are multiples of 4
 
@@ -146,11 +148,11 @@ def _planner_names(shapes: Sequence[TableShape]) -> list[str]:
 def _asked(shape: TableShape, name: str, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
     """Return a table in the form in which the planner gets it, under a name that it can have.
 
-    A frozen table is cut by columns only where the user asks for it, and then as the rule cuts it.
+    A table is cut by columns only where the user asks for it, a frozen one then as the rule cuts
+    it.
     """
-    kinds = TYPES if wanted.precisions is None else TYPES[:2]
-    if shape.name in wanted.placement.sharding:
-        kinds = (wanted.placement.sharding[shape.name],)
+    kind = wanted.placement.sharding.get(shape.name)
+    kinds = (kind,) if kind else TYPES
     if wanted.precisions is None:
         return _Asked(replace(shape, name=name), kinds, max(_WORD_COLS, shape.width // 8))
     bands = column_parts(shape.width, cluster.world) if kinds == ("column_wise",) else 1

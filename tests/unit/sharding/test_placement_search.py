@@ -56,6 +56,22 @@ def test_the_planner_places_frozen_tables_as_they_can_be_held(tables, cluster):
     assert held == sum(shape.rows * shape.width for shape in shapes)
 
 
+@pytest.mark.parametrize("asked", [{}, {"wide": "column_wise"}], ids=["open", "asked for"])
+def test_a_trained_table_is_cut_by_columns_only_where_that_is_asked_for(asked):
+    sizes = {"wide": (1_000, 512), "one": (100, 128), "long": (10**8, 64)}
+    shapes = tuple(
+        TableShape(name=name, rows=rows, width=width, features=(name,))
+        for name, (rows, width) in sizes.items()
+    )
+    wanted = Wanted(
+        shapes=shapes, ids=dict.fromkeys(sizes, 100.0), batch_rows=65_536,
+        placement=PlacementRuleSpec(sharding=asked),
+    )  # fmt: skip
+    document = search(wanted, load_cluster("8xL40S"), reserved_bytes=0).document
+    cut = {table.table for table in document.tables if table.type == "column_wise"}
+    assert cut == set(asked)
+
+
 def test_tables_may_be_named_as_layers_of_a_module_are():
     names = ("users.items", "items", "training")
     shapes = tuple(TableShape(name=n, rows=99, width=8, features=(n,)) for n in names)
