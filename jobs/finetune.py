@@ -130,7 +130,8 @@ def verdicts(kernels: Sequence[KernelResult]) -> str:
     unjudged = sum(not any(task.judged for task in kernel.gate.tasks) for kernel in held)
     text = f"{len(kernels) - len(held):,} of {len(kernels):,} published, {len(held):,} held"
     few = f" ({unjudged:,} of them with too few gate rows to be judged)" if unjudged else ""
-    return text + few
+    remedy = "; coarser keys or a larger min_rows of [domain] give each more rows"
+    return text + few + remedy * (unjudged > len(kernels) / 2)
 
 
 def _show_kernels(kernels: Sequence[KernelResult]) -> None:

@@ -145,6 +145,7 @@ def test_of_many_kernels_the_largest_are_shown_and_all_are_counted(capsys):
     ]
     words = told(capsys, kernel("pooled", judged), *users)
     assert "1 of 4,501 published, 4,500 held (4,500 of them with too few gate rows" in words
+    assert "coarser keys or a larger min_rows of [domain]" in words
     assert words.count("held: few") == MAX_DOMAINS
     assert "user=4499" in words, "the largest"
     assert "4,460 smaller domains are in result.json." in words
