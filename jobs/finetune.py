@@ -23,7 +23,7 @@ from iak.schemas.tuning import CacheUse, KernelResult, TuningResult
 from iak.schemas.verdict import TaskVerdict, Verdict
 
 MAX_DOMAINS = 40
-"""Domains of the table, the largest ones; `result.json` has all."""
+"""Domains of the table, the largest ones; `record.json` has all."""
 
 
 def main(spec: FinetuneSpec) -> int:
@@ -129,9 +129,11 @@ def verdicts(kernels: Sequence[KernelResult]) -> str:
     held = [kernel for kernel in kernels if not kernel.published]
     unjudged = sum(not any(task.judged for task in kernel.gate.tasks) for kernel in held)
     text = f"{len(kernels) - len(held):,} of {len(kernels):,} published, {len(held):,} held"
-    few = f" ({unjudged:,} of them with too few gate rows to be judged)" if unjudged else ""
-    remedy = "; coarser keys or a larger min_rows of [domain] give each more rows"
-    return text + few + remedy * (unjudged > len(kernels) / 2)
+    if unjudged:
+        text += f" ({unjudged:,} of them with too few gate rows to be judged)"
+    if unjudged > len(kernels) / 2:
+        text += "; coarser keys or a larger min_rows of [domain] give each more rows"
+    return text
 
 
 def _show_kernels(kernels: Sequence[KernelResult]) -> None:
@@ -140,7 +142,7 @@ def _show_kernels(kernels: Sequence[KernelResult]) -> None:
     rows = {kernel.domain: kernel.tuning_rows for kernel in kernels}
     shown = set(largest(rows, MAX_DOMAINS, always=(POOLED,)))
     left = len(kernels) - len(shown)
-    more = f" {left:,} smaller domains are in result.json." if left > 0 else ""
+    more = f" {left:,} smaller domains are in record.json." if left > 0 else ""
     show_table(
         "kernels",
         (

@@ -40,7 +40,8 @@ SETS: Mapping[str, Mapping[str, float]] = {
 }
 """Name of a set -> the settings in which it differs from the defaults, most useful sets first."""
 WIDE_ROWS = 500_000
-"""Training rows from which `wide` is tried. On logs of fewer rows it was never the best."""
+"""Training rows from which `wide` is tried. On the logs of fewer rows in `trials.md` it was never
+the best."""
 _SHAPE = frozenset({"model.width", "model.init_scale"})
 """Settings of embeddings, which only `wide` varies. Where the user gives one, it is not tried."""
 FORMER = frozenset({"optim.table_decay"})
@@ -88,15 +89,16 @@ def trials_of(
         has_plan: whether a plan places the tables, which are then as wide as in the plan.
     """
     given = given_settings(spec)
-    wanted = spec.trials
+    wanted, tries_wide = spec.trials, not (has_plan or given & _SHAPE)
     if wanted is None:
         is_small = rows <= MAX_ROWS and table_bytes <= MAX_TABLE_BYTES
         is_open = given <= _SHAPE and all(getattr(spec, name) is None for name in _LENGTH)
-        leaves_wide = rows < WIDE_ROWS or 2 * table_bytes > MAX_TABLE_BYTES
-        wanted = len(SETS) - leaves_wide if is_small and is_open else 1
+        wanted = len(SETS) if is_small and is_open else 1
+        # Its tables have twice the bytes.
+        tries_wide &= rows >= WIDE_ROWS and 2 * table_bytes <= MAX_TABLE_BYTES
     if wanted == 1 or continues:
         return ()
-    names = [name for name in SETS if name != "wide" or not (has_plan or given & _SHAPE)]
+    names = [name for name in SETS if name != "wide" or tries_wide]
     open_sets = {
         name: {key: value for key, value in SETS[name].items() if key not in given}
         for name in names[:wanted]

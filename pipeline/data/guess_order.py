@@ -53,6 +53,7 @@ def guess_order(sample: LogSample, *, skipped: Collection[str] = ()) -> OrderGue
 
 
 def _order_of(sample: LogSample, name: str) -> OrderGuess | None:
+    """Return a column with its periods; None where it counts none."""
     is_named, is_folder = bool(words_of(name) & _PERIODS), name in sample.partition_keys
     column = sample.rows.column(name)
     if not (is_named or has_no_name(name)) or column.null_count:

@@ -36,14 +36,14 @@ def explain_no_label(sample: LogSample) -> str:
         *_of_lists(sample.rows),
         *_of_separators(sample.rows.schema.names),
     ]
-    return (
-        " ".join((*hints, ""))
-        + "No column holds 0 and 1 alone, so none can be a label; a task learns from a column of "
+    general = (
+        "No column holds 0 and 1 alone, so none can be a label; a task learns from a column of "
         "two answers (0 and 1, Y and N), from events with positive, or from a number with "
         "at_least. Of what people did alone (plays, purchases), add rows that they saw and left, "
         "with a label 0. Of a list of what was shown (N1-1 N2-0), write one row for each. "
         f"Columns seen: {', '.join(sample.rows.schema.names)}"
     )
+    return " ".join([*hints, general])
 
 
 def _of_tables(sample: LogSample) -> Iterator[str]:

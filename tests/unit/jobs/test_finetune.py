@@ -148,5 +148,5 @@ def test_of_many_kernels_the_largest_are_shown_and_all_are_counted(capsys):
     assert "coarser keys or a larger min_rows of [domain]" in words
     assert words.count("held: few") == MAX_DOMAINS
     assert "user=4499" in words, "the largest"
-    assert "4,460 smaller domains are in result.json." in words
+    assert "4,460 smaller domains are in record.json." in words
     assert words.count("the code has collapsed") == 1
