@@ -11,7 +11,8 @@ from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
 from iak.pipeline.errors import SOME_FAILED, SOME_HELD
-from iak.pipeline.report.wording import named, said_once
+from iak.pipeline.first_few import first_few
+from iak.pipeline.report.wording import said_once
 from iak.pipeline.runs.finetune import tune_night
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.domain import POOLED
@@ -62,7 +63,7 @@ def below_floor(rows: Mapping[str, int]) -> str:
     if not rows:
         return "none"
     most = sorted(rows, key=lambda name: -rows[name])
-    return f"{len(rows):,} domains: {named([f'{name} ({rows[name]:,} rows)' for name in most])}"
+    return f"{len(rows):,} domains: {first_few([f'{name} ({rows[name]:,} rows)' for name in most])}"
 
 
 def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
@@ -78,7 +79,7 @@ def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
     give = "pooled.max_epochs, domain.max_epochs give more"
     if starts_live:  # levels.py: a level that starts from live kernels has its own cap
         give += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
-    return f"{len(stopped)} of {kernels} ({named(stopped)}); {give}"
+    return f"{len(stopped)} of {kernels} ({first_few(stopped)}); {give}"
 
 
 def counted_facts(snapshot: LogSnapshot) -> dict[str, str]:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from iak.jobs._progress import console
 from iak.jobs.submitted import BEGIN, END
 from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.first_few import first_few
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -132,7 +133,7 @@ def job_named(client: "JobSubmissionClient", name: str) -> Job:
     matches = [job for job in jobs if job.id.startswith(name)]
     if len(matches) == 1:
         return matches[0]
-    listed = ", ".join(job.id for job in (matches or jobs)[:5]) or "none"
+    listed = first_few([job.id for job in matches or jobs]) or "none"
     why = f"{len(matches)} jobs begin with" if matches else "no job is named"
     raise BadRequest(f"{why} {name!r}; there are {listed}. See them all with iak jobs list")
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.first_few import first_few
 from iak.schemas.given_base import ModuleBaseSpec
 
 _SHOWN = 5
@@ -27,7 +28,7 @@ def weight_names(entries: Iterable[str], base: ModuleBaseSpec) -> dict[str, str]
     if unused := sorted(set(base.names) - set(matching.values())):
         raise BadRequest(
             f"base.names has {unused}, which no entry of the weights has or begins with; there are "
-            f"{_listing(read)}"
+            f"{first_few(read, _SHOWN)}"
         )
     named = {
         entry: entry if match is None else base.names[match] + entry.removeprefix(match)
@@ -47,7 +48,3 @@ def _matching(entry: str, names: Iterable[str]) -> str | None:
     """Return the longest name that is an entry's, or ends in a dot and begins it."""
     fitting = [n for n in names if n == entry or (n.endswith(".") and entry.startswith(n))]
     return max(fitting, key=len, default=None)
-
-
-def _listing(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (" ..." if names[_SHOWN:] else "")

@@ -22,6 +22,7 @@ from statistics import median
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.notice import notice
 from iak.pipeline.data.splits import Period
+from iak.pipeline.first_few import first_few
 
 FAR_DAYS = 7
 """Least gap, in days, that may be far."""
@@ -117,11 +118,9 @@ class LogDates:
 def _listed(dates: Mapping[date, int]) -> str:
     """Return up to three dates with their rows as text, and how many more there are."""
     shown = [
-        f"{day} ({rows:,} {'row' if rows == 1 else 'rows'})"
-        for day, rows in sorted(dates.items())[:3]
+        f"{day} ({rows:,} {'row' if rows == 1 else 'rows'})" for day, rows in sorted(dates.items())
     ]
-    more = len(dates) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more dates" if more else "")
+    return first_few(shown, 3)
 
 
 def sort_out(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from iak.pipeline.data import parquet
 from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.splits import Selection
+from iak.pipeline.first_few import first_few
 from iak.schemas.domain import POOLED
 from iak.schemas.log import Catalog
 from iak.schemas.task import DomainSpec
@@ -119,11 +120,12 @@ def untuned_message(untuned: Sequence[UntunedDomain], split: str) -> str | None:
     own = [domain for domain in untuned if domain.split == split]
     if not own:
         return None
-    shown = "; ".join(f"{d.domain} ({d.rows:,} rows, served by {_kernel(d)})" for d in own[:3])
-    more = f"; and {len(own) - 3:,} more" if len(own) > 3 else ""
+    each = [f"{d.domain} ({d.rows:,} rows, served by {_kernel(d)})" for d in own]
     rows = sum(domain.rows for domain in own)
     domains = "1 domain has" if len(own) == 1 else f"{len(own):,} domains have"
-    return f"{domains} {rows:,} rows in {split} and none in tune: {shown}{more}"
+    return (
+        f"{domains} {rows:,} rows in {split} and none in tune: {first_few(each, 3, between='; ')}"
+    )
 
 
 def _kernel(domain: UntunedDomain) -> str:

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection, Sequence
 
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.first_few import first_few
 
 _SHOWN = 40
 """Most names that a message lists."""
@@ -22,9 +23,7 @@ def nearest(name: str, names: Collection[str]) -> str:
 
 def listed(names: Collection[str]) -> str:
     """Return the first names in alphabetical order as text, and how many more there are."""
-    ordered = sorted(names)
-    more = f", and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    return ", ".join(ordered[:_SHOWN]) + more
+    return first_few(sorted(names), _SHOWN)
 
 
 def refuse_unknown_settings(names: Sequence[str], known: Collection[str], asked: str) -> None:

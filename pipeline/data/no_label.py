@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from iak.pipeline.data.guess_labels import CLICK, CONVERSION, OTHER, words_of
 from iak.pipeline.data.log_sample import MISSING, LogSample, kind_of
 from iak.pipeline.data.nearest import listed
+from iak.pipeline.first_few import first_few
 
 _JOINED = ";|\t,"
 """Separators of text files. A column whose name has several was read with another separator."""
@@ -54,12 +55,11 @@ def _of_tables(sample: LogSample) -> Iterator[str]:
     for file in sample.snapshot.files:
         files.setdefault(tuple(name for name, _ in file.columns), []).append(file.path)
     tables = sorted(files, key=lambda columns: -len(files[columns]))
-    several = [f"{_place(files[own])} ({_shortened(own)})" for own in tables[:_MOST_TABLES]]
-    more = len(tables) - len(several)
+    several = [f"{_place(files[own])} ({_shortened(own)})" for own in tables]
     yield (
-        f"{len(tables)} tables of other columns lie below this folder: {'; '.join(several)}"
-        f"{f'; and {more} more' if more else ''}. Give the folder of one of them; where files of "
-        "several lie in one folder, move those of each into a folder of its own."
+        f"{len(tables)} tables of other columns lie below this folder: "
+        f"{first_few(several, _MOST_TABLES, between='; ')}. Give the folder of one of them; where "
+        "files of several lie in one folder, move those of each into a folder of its own."
     )
 
 

@@ -15,6 +15,7 @@ from iak.pipeline.data.file_classifier import OUTSIDE
 from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.data.splits import Split
 from iak.pipeline.errors import BadLog
+from iak.pipeline.first_few import first_few
 from iak.schemas.log import LogSpec
 
 _EXAMPLES = 3
@@ -259,6 +260,4 @@ def undated_message(skipped: Skipped) -> str:
 
 def days_listed(days: Sequence[date]) -> str:
     """Return up to three days as text, and how many more there are."""
-    more = len(days) - _EXAMPLES
-    listed = ", ".join(str(day) for day in days[:_EXAMPLES])
-    return listed + (f" and {more:,} more days" if more > 0 else "")
+    return first_few(days, _EXAMPLES)

@@ -48,22 +48,6 @@ class Probabilities(NamedTuple):
     """Probability over all rows; of a conversion, times its click's probability."""
 
 
-def check_tasks(tasks: Sequence[TaskShape]) -> None:
-    """Refuse tasks whose loss is not defined.
-
-    Raises:
-        ValueError: a conversion names no earlier task, or another kind names one.
-    """
-    for index, task in enumerate(tasks):
-        if task.kind != "conversion" and task.given is not None:
-            raise ValueError(f"task {task.name} is {task.kind}; only a conversion is `given` one")
-        if task.kind == "conversion" and (task.given is None or not 0 <= task.given < index):
-            raise ValueError(
-                f"task {task.name} (index {index}) is a conversion given task {task.given}; "
-                "it needs an earlier one"
-            )
-
-
 def log_probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> LogProbabilities:
     """Return ln p and ln (1 - p) of each task over all rows, exact for rare and likely events.
 

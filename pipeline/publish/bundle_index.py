@@ -22,6 +22,7 @@ from iak.pipeline.files import (
     remove_parts,
     sha256_of_file,
 )
+from iak.pipeline.first_few import first_few
 from iak.pipeline.formats import current_document
 from iak.pipeline.publish.bundle import MANIFEST, check_base, list_bundles, read_manifest
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
@@ -111,13 +112,13 @@ def read_index(root: Path) -> BundlesIndex:
     missing, foreign = sorted(named.keys() - present), sorted(present - named.keys())
     if missing:
         raise Corrupt(
-            f"{root} lacks bundles that its {INDEX} names: {', '.join(missing[:5])}"
-            f"{_rest(missing)}. Restore them from a copy, or tune again into a new --run-dir"
+            f"{root} lacks bundles that its {INDEX} names: {first_few(missing)}. "
+            "Restore them from a copy, or tune again into a new --run-dir"
         )
     if foreign:
         raise Corrupt(
-            f"{root} holds bundles that its {INDEX} does not name: {', '.join(foreign[:5])}"
-            f"{_rest(foreign)}. Keep the bundles of one night in a folder: move these out"
+            f"{root} holds bundles that its {INDEX} does not name: {first_few(foreign)}. "
+            "Keep the bundles of one night in a folder: move these out"
         )
     for entry in index.bundles:
         _check_entry(root / entry.folder, entry)
@@ -183,7 +184,3 @@ def _check_entry(folder: Path, entry: BundleEntry) -> None:
             f"{actual.manifest_sha256}, named {entry.manifest_sha256}. Restore the folder from a "
             "copy, or tune again into a new --run-dir"
         )
-
-
-def _rest(names: list[str]) -> str:
-    return f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -26,6 +26,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt, OtherFormat, Overtaken
+from iak.pipeline.first_few import first_few
 from iak.pipeline.formats import Migration, current_document, unchanged
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
 from iak.pipeline.storage.store import Store
@@ -132,7 +133,7 @@ def check_empty(store: Store) -> None:
     """
     if others := sorted(store.names() - {MARKER}):
         raise BadRequest(
-            f"{store.uri} is not a registry and has other content: {', '.join(others[:5])}. Give "
+            f"{store.uri} is not a registry and has other content: {first_few(others)}. Give "
             "an empty or new folder"
         )
 
@@ -326,10 +327,9 @@ def folder_of(store: Store, head: Commit | None, alias: Alias, domain: str) -> s
     for folder, pointer in pointers.items():
         if domain in (folder, pointer.name):
             return folder
-    known = ", ".join(sorted(pointer.name for pointer in pointers.values())[:5]) or "none"
+    known = first_few(sorted(pointer.name for pointer in pointers.values())) or "none"
     raise BadRequest(
         f"domain={domain} has no {alias} in {store.uri}. Domains that have one: {known}"
-        f"{f' and {len(pointers) - 5} more' if len(pointers) > 5 else ''}"
     )
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.first_few import first_few
 from iak.pipeline.fresh.state import STATISTICS, read_state
 from iak.pipeline.publish.bundle import (
     MANIFEST,
@@ -235,7 +236,7 @@ def check_replayed(replay: ShadowDocument | None, digests: Mapping[str, str]) ->
     other = [name for name, digest in digests.items() if replay.kernels.get(name) != digest]
     if other:
         raise BadRequest(
-            f"the replay of shadow= had other bundles of {', '.join(sorted(other)[:5])} or none. "
+            f"the replay of shadow= had other bundles of {first_few(sorted(other))} or none. "
             "Replay what is promoted: `iak shadow candidate=` takes the same run or alias"
         )
 
@@ -266,11 +267,9 @@ def choose_bundles(
 def _check_known(known: Collection[str], domains: Collection[str] | None, *, where: str) -> None:
     """Refuse names of domains that have no bundle."""
     if unknown := [name for name in domains or () if name not in known]:
-        names = sorted(known)
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise BadRequest(
             f"domains={', '.join(unknown)}: there is no such bundle in {where}. It has "
-            f"{', '.join(names[:5]) or 'none'}{more}"
+            f"{first_few(sorted(known)) or 'none'}"
         )
 
 

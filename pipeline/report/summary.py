@@ -1,5 +1,6 @@
 """Summarise a night in one line: for chat, for a webhook, and as the page's first sentence."""
 
+from iak.pipeline.first_few import first_few
 from iak.pipeline.report.domain_lines import falls_back
 from iak.pipeline.report.wording import plural
 from iak.schemas.night import NightRecord, Outcome
@@ -47,9 +48,7 @@ def failed_and_held(record: NightRecord) -> str:
 def _names(record: NightRecord, outcome: Outcome) -> str:
     """Return the first domains of an outcome as a sentence; nothing where there are none."""
     names = [d.decision.name for d in record.domains if d.outcome == outcome]
-    more = len(names) - MAX_NAMES
-    listed = ", ".join(names[:MAX_NAMES]) + (f" and {more:,} more" if more > 0 else "")
-    return f"{WORDS[outcome].capitalize()}: {listed}." if names else ""
+    return f"{WORDS[outcome].capitalize()}: {first_few(names, MAX_NAMES)}." if names else ""
 
 
 def _first_line(text: str) -> str:

@@ -1,7 +1,9 @@
 """Write numbers, times and money as a page shows them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date, datetime
+
+from iak.pipeline.first_few import first_few
 
 NONE = "\N{EN DASH}"
 """Stands where there is no value."""
@@ -119,14 +121,7 @@ def said_once(sentences: Iterable[tuple[str, str]], *, most: int = 20) -> list[s
         if sentence:
             domains_of.setdefault(sentence, []).append(domain)
     often = sorted(domains_of, key=lambda sentence: -len(domains_of[sentence]))
-    said = [f"{named(domains_of[sentence])}: {sentence}" for sentence in often[:most]]
+    said = [f"{first_few(domains_of[sentence])}: {sentence}" for sentence in often[:most]]
     if left := sum(len(domains_of[sentence]) for sentence in often[most:]):
         said.append(f"{plural(left, 'more remark')} of this kind, on other domains")
     return said
-
-
-def named(domains: Sequence[str], most: int = 5) -> str:
-    """Return names side by side: all, or the first ones and how many more there are."""
-    left = len(domains) - most
-    text = ", ".join(domains[:most])
-    return f"{text}, and {left:,} more" if left > 0 else text

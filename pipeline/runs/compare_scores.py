@@ -18,6 +18,7 @@ from iak.pipeline.data.batch import FULL_ROWS, Batch, to_batch
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.pipeline.events import silent
+from iak.pipeline.first_few import first_few
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.given import GivenModel
 from iak.pipeline.runs.adoption import BATCH_ROWS
@@ -80,7 +81,8 @@ def refuse_unknown_layers(spec: AdoptSpec, module: nn.Module) -> None:
     known = [name for name, _ in module.named_modules() if name]
     if unknown := [name for name in spec.outputs.values() if name not in known]:
         raise BadRequest(
-            f"outputs names unknown layers {unknown}; the module has {_shortened(known)}"
+            f"outputs names unknown layers {unknown}; the module has "
+            f"{first_few(known, _LAYERS_SHOWN)}"
         )
 
 
@@ -213,7 +215,8 @@ def _where(
         computed = _outputs(model, names, _batch_of(reader, row)[0])
         return (
             "Log the outputs of layers and name them by outputs.COLUMN=LAYER, and the first one "
-            f"that differs is named here. The module computes {_shortened(list(computed))}"
+            "that differs is named here. The module computes "
+            f"{first_few(computed, _LAYERS_SHOWN)}"
         )
     batch, index = _batch_of(reader, row)
     computed = _outputs(model, [layer.layer for layer in logged], batch)
@@ -314,8 +317,3 @@ def _by_row(output: object, rows: int, *, what: str = "") -> Tensor:
             "returns one tensor with an entry for each row"
         )
     return output.reshape(rows, -1).float()
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LAYERS_SHOWN} more" if len(names) > _LAYERS_SHOWN else ""
-    return f"{', '.join(names[:_LAYERS_SHOWN])}{more}"

@@ -1,10 +1,11 @@
 """Describe a run's inputs by content, and the differences between two attempts' inputs."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from iak.pipeline.first_few import first_few
 from iak.schemas.base import JsonObject
 from iak.schemas.log import Catalog
 from iak.schemas.log_snapshot import LogSnapshot
@@ -116,11 +117,8 @@ def describe_keys(then: JsonObject, now: JsonObject) -> str:
     """Return a text with the dotted keys that differ between two documents, and both values."""
     old, new = (dict(flattened(document)) for document in (then, now))
     names = [name for name in (old | new) if old.get(name) != new.get(name)]
-    shown = [
-        f"{name} was {_value(old, name)}, is {_value(new, name)}" for name in names[:_KEYS_SHOWN]
-    ]
-    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    return "; ".join(shown) + more
+    each = [f"{name} was {_value(old, name)}, is {_value(new, name)}" for name in names]
+    return first_few(each, _KEYS_SHOWN, between="; ")
 
 
 def _value(document: JsonObject, name: str) -> str:
@@ -168,16 +166,12 @@ def describe_files(
         "removed": [path for path in old if path not in new],
     }
     parts = [
-        f"{len(paths):,} {'file' if len(paths) == 1 else 'files'} {what} ({_some(paths)})"
+        f"{len(paths):,} {'file' if len(paths) == 1 else 'files'} {what} "
+        f"({first_few(paths, _FILES_SHOWN)})"
         for what, paths in differences.items()
         if paths and what in kinds
     ]
     return ", ".join(parts)
-
-
-def _some(paths: Sequence[str]) -> str:
-    more = [f"{len(paths) - _FILES_SHOWN:,} more"] if len(paths) > _FILES_SHOWN else []
-    return ", ".join([*paths[:_FILES_SHOWN], *more])
 
 
 def _dates(snapshot: LogSnapshot) -> JsonObject:

@@ -7,6 +7,7 @@ from typing import Any
 
 from iak.pipeline.errors import BadLog
 from iak.pipeline.events import Report
+from iak.pipeline.first_few import first_few
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.runs.finetune import tune_night
@@ -78,9 +79,8 @@ def refuse_changed_log(spec: NightlySpec, plan: NightPlan) -> None:
         "/".join([*(f"{key}={value}" for key, value in day.partition), str(day.day)])
         for day in changed
     ]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     raise BadLog(
-        f"the log changed while the night ran: {', '.join(names[:3])}{more} below "
+        f"the log changed while the night ran: {first_few(names, 3)} below "
         f"{spec.data_root} are not the files that the night was planned on. Nothing was "
         "promoted. Run the night again, once nobody writes these days"
     )

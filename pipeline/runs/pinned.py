@@ -5,6 +5,7 @@ from pathlib import Path
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Notice
+from iak.pipeline.first_few import first_few
 from iak.pipeline.publish.bundle_index import BUNDLES, INDEX, read_index
 from iak.pipeline.registry.resolve import alias_of, manifests_of, resolve
 from iak.pipeline.runs.record import OpenRecord
@@ -80,9 +81,8 @@ def _check_not_moved(store: Store, alias: Alias, pinned: Path, base: str, *, set
     then = {entry.folder: entry.manifest_sha256 for entry in read_index(pinned).bundles}
     moved = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
     if moved:
-        more = f" and {len(moved) - 5} more" if len(moved) > 5 else ""
         raise BadRequest(
             f"{pinned.parent.parent} holds a finished run that read an earlier state of {setting}: "
-            f"the {alias} of {store.uri} moved since in {', '.join(moved[:5])}{more}. "
+            f"the {alias} of {store.uri} moved since in {first_few(moved)}. "
             "Choose another --run-dir for what it means now"
         )

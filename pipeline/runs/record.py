@@ -27,6 +27,7 @@ from iak.pipeline.errors import (
 )
 from iak.pipeline.events import Notice, PhaseEnded, PhaseStarted, Report, silent
 from iak.pipeline.files import put_file
+from iak.pipeline.first_few import first_few
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.lock import one_writer
 from iak.pipeline.runs.inputs import Inputs, describe_changes, flattened
@@ -326,9 +327,8 @@ def _difference(before: RunRecord, verb: str, document: JsonObject) -> str:
         return f"this is iak {verb}"
     then, now = (dict(flattened(spec)) for spec in (before.spec, document))
     names = [n for n in (then | now) if n not in _NOT_IDENTITY and then.get(n) != now.get(n)]
-    shown = [f"{n} was {then.get(n)!r}, is {now.get(n)!r}" for n in names[:_SETTINGS_SHOWN]]
-    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    return f"its settings differ: {'; '.join(shown)}{more}"
+    each = [f"{name} was {then.get(name)!r}, is {now.get(name)!r}" for name in names]
+    return f"its settings differ: {first_few(each, _SETTINGS_SHOWN, between='; ')}"
 
 
 def _fixed(document: JsonObject, may_differ: Collection[str]) -> str:

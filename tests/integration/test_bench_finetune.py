@@ -222,7 +222,7 @@ def test_the_whole_bench_tells_every_variant_night_and_number_of_domains(ground)
     assert min(limits.values()) > 0
 
 
-def test_the_shipped_sizes_are_those_of_the_issue():
+def test_the_shipped_sizes_are_those_of_the_targets():
     spec = BenchFinetuneSpec.model_validate(tomllib.loads(FULL.read_text()))
     assert (spec.rows, spec.table_rows, spec.workers) == (2_000_000, 20_000_000, 2)
     assert (spec.model.trunk, spec.model.width) == ("mlp", 64)

@@ -1,11 +1,9 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.model.loss import (
     TaskShape,
-    check_tasks,
     log_probabilities,
     probabilities,
     share_of_mean,
@@ -88,16 +86,3 @@ def test_shares_of_two_workers_average_to_the_mean_of_one():
         for part in (losses_BT[:3], losses_BT[3:])
     ]
     torch.testing.assert_close(sum(shares) / 2, whole)
-
-
-@pytest.mark.parametrize(
-    "task",
-    [
-        pytest.param(TaskShape(name="x", kind="conversion"), id="given nothing"),
-        pytest.param(TaskShape(name="x", kind="conversion", given=1), id="given itself"),
-        pytest.param(TaskShape(name="x", kind="binary", given=0), id="given, but not a conversion"),
-    ],
-)
-def test_refuses_tasks_without_a_loss(task):
-    with pytest.raises(ValueError, match="task x"):
-        check_tasks([TaskShape(name="click", kind="click"), task])

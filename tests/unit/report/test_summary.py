@@ -19,7 +19,7 @@ def test_many_names_are_cut_and_counted():
     record = a_night(domains=6)
     failed = [domain.model_copy(update={"outcome": "failed"}) for domain in record.domains]
     line = failed_and_held(record.model_copy(update={"domains": failed}))
-    assert line == "Failed: pooled, city=shanghai, city=beijing and 4 more."
+    assert line == "Failed: pooled, city=shanghai, city=beijing, and 4 more."
 
 
 def test_a_name_with_a_line_break_stays_in_one_line():

@@ -197,7 +197,7 @@ CHANGES = {
     ),
     "files": (
         {"files": {"a.parquet": "rows"} | {f"{n}.parquet": "rows" for n in "cdefg"}},
-        r"5 files added (c.parquet, d.parquet, e.parquet, 2 more), 1 file removed (b.parquet)",
+        r"5 files added (c.parquet, d.parquet, e.parquet, and 2 more), 1 file removed (b.parquet)",
     ),
     "the newest date": (
         {"as_of": "2026-10-09"},
