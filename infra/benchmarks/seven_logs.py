@@ -1,10 +1,11 @@
 """Run pretrain, finetune and evaluate on each public log, and collect their records.
 
-    python -m infra.benchmarks seven_logs DATA_ROOT RUNS OUT [LOG ...]
+    python -m infra.benchmarks seven_logs DATA_ROOT RUNS OUT [LOG ...] [--init]
 
 DATA_ROOT holds the logs, RUNS takes the run folders (finished ones are kept), OUT takes one JSON a
 log and `table.md`, the table in README.md beside this file. A log's settings are the presets of its
-catalogue.
+catalogue. With `--init` the catalogue is the one that `iak init` writes, unedited, and every
+setting is a default: what a log gets that nobody has looked at.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 
 from iak.jobs.cli import run
 from iak.jobs.ray_launcher import ray_cluster
+from iak.pipeline.runs.load import load_catalog
 
 LOGS = ("coupons", "frappe", "movielens", "retailrocket", "xmrec", "open_bandit", "ipinyou")
 KEPT = ("status", "spec", "commit", "machine", "versions", "timings_s", "started_at", "ended_at")
@@ -31,17 +33,20 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("runs", type=Path, help="takes the run folders; finished ones are kept")
     parser.add_argument("out", type=Path, help="folder of one JSON a log, and table.md")
     parser.add_argument("logs", nargs="*", help=f"which logs; all of {', '.join(LOGS)} without")
+    parser.add_argument("--init", action="store_true", help="take the catalogues of `iak init`")
     options = parser.parse_args(words)
-    measure(options.data_root, options.runs, options.out, tuple(options.logs) or LOGS)
+    logs = tuple(options.logs) or LOGS
+    measure(options.data_root, options.runs, options.out, logs, by_init=options.init)
     return 0
 
 
-def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
+def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...], by_init: bool) -> None:
     """Run every log, then write the table."""
     out.mkdir(parents=True, exist_ok=True)
     with ray_cluster(2):
         for log in logs:
-            one_log(log, data_root, runs / log)
+            common = [f"catalog={log}", f"data_root={data_root}"]
+            one_log(initial(log, data_root, runs / log) if by_init else common, runs / log)
             (out / f"{log}.json").write_text(json.dumps(summary(runs / log), indent=1))
     rows = [row for log in LOGS if (out / f"{log}.json").exists() for row in lines(out, log)]
     head = (
@@ -52,9 +57,17 @@ def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> Non
     (out / "table.md").write_text("\n".join([head, "|---" * 12 + "|", *rows]) + "\n")
 
 
-def one_log(log: str, data_root: str, run_dir: Path) -> None:
+def initial(log: str, data_root: str, run_dir: Path) -> list[str]:
+    """Write the catalogue of `iak init` where there is none; return it and the root of its log."""
+    events = f"{data_root}/{load_catalog(Path(log)).log.path}"
+    written = run_dir / "catalog.toml"
+    if not written.exists():
+        run(["init", events, f"name={log}", f"out={written}"])
+    return [f"catalog={written}", f"data_root={Path(events).parent}"]
+
+
+def one_log(common: list[str], run_dir: Path) -> None:
     """Run the three verbs. A finished run is kept."""
-    common = [f"catalog={log}", f"data_root={data_root}"]
     base, tuned = run_dir / "pretrain", run_dir / "finetune"
     run(["pretrain", *common, f"run_dir={base}"])
     run(["finetune", *common, f"base={base}", f"run_dir={tuned}"])

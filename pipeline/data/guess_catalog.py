@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import splits
+from iak.pipeline.data.guess_apart import ids_apart
 from iak.pipeline.data.guess_events import guess_codes, guess_events
 from iak.pipeline.data.guess_features import NUMBER_WORDS, FeatureGuess, guess_features
 from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
@@ -148,19 +149,20 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     row_id = _row_id(rows, taken | set(sample.uneven))
     taken |= {row_id.column} if row_id else set()
     user = _user(rows, taken | set(sample.uneven))
-    slice_by = _request(rows, taken | set(sample.uneven), user)
+    apart = _apart(sample, split_columns, date_key, taken)
+    slice_by = _one_slice(rows, taken | set(sample.uneven), user, apart)
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
     is_dated = date_key or time or split_columns
     order = None if is_dated else guess_order(sample, skipped=taken - {*sample.partition_keys})
     counted = {order.column: order.why} if order else {}
-    taken |= counted.keys()
-    keys = _domain_keys(sample, date_key or period_key, {*split_columns, *counted})
+    taken |= counted.keys() | apart.keys()
+    keys = _domain_keys(sample, date_key or period_key, {*split_columns, *counted, *apart})
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
     skipped = (taken - {*keys}) | dated.keys()
     features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
     others = {name: _unread(name, kind) for name, kind in sample.unread.items()}
-    others |= dated | counted
+    others |= dated | counted | apart
     left_out += tuple(Guess(column=name, why=why) for name, why in others.items())
     _refuse_no_feature(sample, features, left_out)
     cut, splits_why = _splits(sample, date_key, time, split_columns, order)
@@ -367,6 +369,28 @@ def _is_time_or_words(rows: pa.Table, name: str) -> bool:
     )
 
 
+def _apart(
+    sample: LogSample,
+    columns: Mapping[str, Mapping[str, tuple[str, ...]]],
+    date_key: Guess | None,
+    taken: set[str],
+) -> dict[str, str]:
+    """Return the ids whose values are new ones in the rows that a split column tests on."""
+    if not columns or date_key:
+        return {}
+    name = _split_column(columns)
+    return ids_apart(sample, name, columns[name], _ids(sample.rows, taken))
+
+
+def _one_slice(
+    rows: pa.Table, taken: set[str], user: Guess | None, apart: Mapping[str, str]
+) -> Guess | None:
+    """Return the id whose rows belong in one slice: a user's where the log was cut by users."""
+    if user and user.column in apart:
+        return Guess(column=user.column, why="the log was cut by it: its test rows have others")
+    return _request(rows, taken, user)
+
+
 def _request(rows: pa.Table, taken: set[str], user: Guess | None) -> Guess | None:
     """Return the id of a request or session of one user, whose rows belong in one slice."""
     for name in _ids(rows, taken):
@@ -504,8 +528,7 @@ def _splits(
     if len(by_day) > 2:
         return _by_days(by_day)
     if columns:
-        whole = [n for n, parts in columns.items() if len(parts) == len(SPLIT_WORDS)]
-        name = next(iter(whole or columns))
+        name = _split_column(columns)
         return _by_column(name, columns[name], sample.rows)
     by_day = _rows_by_day(sample, None, time)
     if len(by_day) > 2:
@@ -518,6 +541,12 @@ def _splits(
         name: SplitCut(slice=(low, high), share=high - low)
         for name, low, high in zip(names, cuts, cuts[1:], strict=False)
     }, "no dates and no split column were found: slices of the rows' hash"
+
+
+def _split_column(columns: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:
+    """Return the first column that names every part, or else the first one."""
+    whole = [name for name, parts in columns.items() if len(parts) == len(SPLIT_WORDS)]
+    return next(iter(whole or columns))
 
 
 def _rows_by_day(
