@@ -31,7 +31,7 @@ from iak.pipeline.data.split_messages import conditions_message, windows_message
 from iak.pipeline.data.splits import Selection
 from iak.pipeline.data.window_findings import find_in_windows
 from iak.pipeline.errors import PipelineError
-from iak.schemas.feature import ListSpec, NumericSpec
+from iak.schemas.feature import ListSpec, NumericSpec, table_of
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
 
@@ -243,8 +243,21 @@ class SplitSample:
                 count=sum(ids.unseen.get(table, 0) for ids in counted.values()),
                 unit="values",
                 examples=tuple(examples[:EXAMPLES]),
-                remedy="Did its ids change their spelling, or is it a table of new ids by nature?",
+                remedy="Did its ids change their spelling, or is it a table of new ids by nature?"
+                + self._cut_by_users(table),
             )
+
+    def _cut_by_users(self, table: str) -> str:
+        """Return what to write where a table of users jumps because splits have other users."""
+        user, slice_by = self.catalog.log.user, self.catalog.log.slice_by
+        readers = [f for f in self.catalog.features if table_of(f) == table]
+        if not user or not any(user in feature.columns for feature in readers):
+            return ""
+        slices = "" if user == slice_by else f", and give slice_by = {json.dumps(user)}"
+        return (
+            " Where each split has users of its own, nothing learned of one user serves others: "
+            f"take {user} out of the features and of [[fresh]]{slices}"
+        )
 
     def _large_vocabularies(self, counts: EncodingCounts) -> Iterator[Finding]:
         """Yield tables with so many ids that hashing them is to be weighed."""

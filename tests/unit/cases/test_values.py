@@ -93,6 +93,9 @@ def test_idturn_shows_the_unseen_share_of_each_table_and_split():
     assert report.unseen["test"]["user_id"] == 1.0
     jump = only(report, "unseen ids jump in table user_id")
     assert any("tune" in example for example in jump.examples)
+    assert jump.remedy.endswith(
+        'take user_id out of the features and of [[fresh]], and give slice_by = "user_id"'
+    )
 
 
 def test_idturn_is_refused_where_a_job_would_read_both_kinds():
