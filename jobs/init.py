@@ -94,7 +94,7 @@ def catalog_text(guess: CatalogGuess, sample: LogSample, *, name: str, path: str
     """
     sections = (
         _head(sample),
-        _log(guess, name, path),
+        _log(sample, guess, name, path),
         _domain(guess),
         _features(guess),
         _tasks(guess),
@@ -114,12 +114,14 @@ def _head(sample: LogSample) -> Iterator[str]:
     yield ""
 
 
-def _log(guess: CatalogGuess, name: str, path: str) -> Iterator[str]:
+def _log(sample: LogSample, guess: CatalogGuess, name: str, path: str) -> Iterator[str]:
     yield "[log]"
     yield _pair("name", name)
     yield _pair("path", path)
     if guess.partition_keys:
         yield _pair("partition_keys", guess.partition_keys, "the folders' names")
+    if sample.folder_names == "value":
+        yield _pair("folder_names", sample.folder_names, "folders or files are values without keys")
     if guess.date_key:
         yield _pair("date_key", guess.date_key.column, guess.date_key.why)
     if guess.time_keys:

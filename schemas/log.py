@@ -41,6 +41,8 @@ from iak.schemas.numbers import Number, Share, Whole
 from iak.schemas.task import DomainSpec, TaskSpec
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+FolderNames = Literal["key=value", "value"]
+"""How the folders of a log are named."""
 ISO = "iso"
 """Format of a time that is written by ISO 8601."""
 UNIX = "unix"
@@ -134,6 +136,12 @@ class LogSpec(Spec):
     """Hive partition keys, outermost first; their values are text. The key `year/month/day` spans
     three folders, and its value is their date. The key `year/month` spans two, and its value is
     their month, `2026-02`. Of a Delta or Iceberg table these are partition columns."""
+    folder_names: Annotated[FolderNames, Field(exclude_if=lambda value: value == "key=value")] = (
+        "key=value"
+    )
+    """How folders are named: `region=cn`, or `cn`, the value alone. In a log of values alone the
+    innermost key is also the name of a file that lies where its folder would: the value of
+    `train.parquet`, and of `train-00000-of-00004.parquet`, is `train`."""
     date_key: Column | None = None
     """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight. An hour
     (`2026020307`) belongs to its day. A month (`2026-02`, `202602`) or a week (`2026-W08`) stands
@@ -183,6 +191,15 @@ class LogSpec(Spec):
             raise ValueError("give event_time_unit or event_time_format, not both")
         if self.event_time_format and not self.event_time:
             raise ValueError("event_time_format says how event_time is written; name its column")
+        return self
+
+    @model_validator(mode="after")
+    def _named_folders_have_keys(self) -> Self:
+        if self.folder_names == "value" and not self.partition_keys:
+            raise ValueError(
+                'folder_names = "value" says that folders are values of partition keys; name these '
+                "in partition_keys, outermost first"
+            )
         return self
 
     @model_validator(mode="after")

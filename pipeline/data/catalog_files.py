@@ -24,6 +24,7 @@ def catalog_files(
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
+        folder_names=catalog.log.folder_names,
         admits=admits,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
         version=version,

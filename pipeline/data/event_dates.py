@@ -67,7 +67,10 @@ def _folder_dates(
     uri: str, catalog: Catalog, key: str, today: date | None, version: int | None
 ) -> LogDates:
     """Read dates from the names of folders. Rows are counted only where a date is in doubt."""
-    values = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
+    log = catalog.log
+    values = logs.partition_values(
+        uri, log.partition_keys, key, folder_names=log.folder_names, version=version
+    )
     if problem := splits.short_days(values):
         raise BadLog(f"partition {key}: {problem}")
     known = {name: day for name in values if (day := splits.parse_date(name))}
@@ -111,6 +114,7 @@ def _rows_by_folder(
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
+        folder_names=catalog.log.folder_names,
         admits=lambda partition: key not in partition or partition[key] in wanted,
         version=version,
     )
@@ -261,8 +265,8 @@ def dates_without_key(snapshot: Snapshot) -> Finding | None:
         count=len(dated),
         unit="files",
         examples=tuple(dated)[:EXAMPLES],
-        remedy="Name the folders dt=2026-10-01 (or year=2026/month=10/day=01), and write that key "
-        "into partition_keys and date_key; or name a column of times as event_time",
+        remedy='Write folder_names = "value", partition_keys = ["dt"] (or ["year/month/day"]) and '
+        "the same date_key under [log]; or name a column of times as event_time",
     )
 
 

@@ -34,6 +34,7 @@ from iak.pipeline.data.snapshot import (
     packed,
     unpacked,
 )
+from iak.schemas.log import FolderNames
 
 T = TypeVar("T")
 ClassifiedFile = LogFile | Unreadable | Ignored
@@ -51,6 +52,8 @@ class FileClassifier:
     """Folder of the log."""
     keys: tuple[str, ...]
     """Partition keys, outermost first."""
+    folder_names: FolderNames = "key=value"
+    """How the folders are named."""
     schema_problem: Callable[[pa.Schema], SchemaProblem | None]
     """A file's schema -> why it must be quarantined, or None."""
     table: TableSnapshot | None = None
@@ -71,7 +74,8 @@ class FileClassifier:
         if reason:
             return Ignored(path=relative, reason=reason)
         if len(partition) < len(self.keys):
-            wanted = "/".join(f"{name}=..." for name in partitions.folders_of(self.keys))
+            sign = "..." if self.folder_names == "value" else "=..."
+            wanted = "/".join(f"{name}{sign}" for name in partitions.folders_of(self.keys))
             return self._unreadable(relative, f"{OUTSIDE} {wanted}", partition)
         return self._open(relative, partition, None)
 

@@ -14,6 +14,7 @@ from iak.pipeline.data import splits
 from iak.pipeline.data.guess_apart import ids_apart
 from iak.pipeline.data.guess_events import guess_codes, guess_events
 from iak.pipeline.data.guess_features import NUMBER_WORDS, FeatureGuess, guess_features
+from iak.pipeline.data.guess_folders import SPLIT_WORDS, part_of
 from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
 from iak.pipeline.data.guess_labels import (
     Guess,
@@ -24,7 +25,7 @@ from iak.pipeline.data.guess_labels import (
     without_one_class,
     words_of,
 )
-from iak.pipeline.data.guess_notes import SPLIT_WORDS, notes_on
+from iak.pipeline.data.guess_notes import notes_on
 from iak.pipeline.data.guess_numbers import guess_counts, guess_feedback, guess_grade, shown_counts
 from iak.pipeline.data.guess_order import OrderGuess, guess_order
 from iak.pipeline.data.guess_time import (
@@ -140,7 +141,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     """
     rows = sample.rows
     date_key, time, period_key = _times(sample)
-    split_columns = _split_columns(rows)
+    split_columns = _split_columns(sample)
     no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
     labels, constant = _labels(sample, no_label | set(sample.uneven))
     if not labels:
@@ -316,15 +317,22 @@ def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
     return bool(values) and not is_dated and not splits.short_days(values)
 
 
-def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return columns that say train, valid or test: column -> part -> its values."""
+def _split_columns(sample: LogSample) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return columns that say train, valid or test: column -> part -> its values.
+
+    The name of a folder may say it in one of its words, such as `shop_test`.
+    """
+    rows = sample.rows
     columns: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in rows.schema.names:
         if kind_of(rows.schema.field(name).type) != "text":
             continue
         values = [v for v in pc.unique(rows.column(name)).to_pylist() if v is not None]
+        is_key = name in sample.partition_keys
         parts = {
-            part: tuple(sorted(v for v in values if v.lower() in names))
+            part: tuple(
+                sorted(v for v in values if v.lower() in names or (is_key and part_of(v) == part))
+            )
             for part, names in SPLIT_WORDS.items()
         }
         if parts["train"] and parts["test"] and sum(map(len, parts.values())) == len(values):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from iak.pipeline.data.event_dates import dates_without_key
 from iak.pipeline.data.guess_events import has_no_name
 from iak.pipeline.data.guess_features import FeatureGuess
+from iak.pipeline.data.guess_folders import SPLIT_WORDS
 from iak.pipeline.data.guess_labels import Guess, LabelGuess
 from iak.pipeline.data.guess_time import is_month_and_day
 from iak.pipeline.data.log_sample import MISSING, LogSample, is_index, kind_of
@@ -35,12 +36,6 @@ _FEWEST_NUMBERED = 3
 """Fewest numbers of such files."""
 _FEW_POSITIVES = 300
 """Positives of the log below which a label has few."""
-SPLIT_WORDS = {
-    "train": ("train", "training", "tr"),
-    "valid": ("valid", "val", "validation", "dev", "vali"),
-    "test": ("test", "testing", "eval", "holdout", "te"),
-}
-"""Part of a log -> its names, in lower case."""
 
 
 def notes_on(
@@ -139,8 +134,7 @@ def _of_user(rows: pa.Table, user: Guess | None) -> list[str]:
 
 def _of_folders(sample: LogSample) -> list[str]:
     """Return notes on folders that are dates, and are not read as such."""
-    bare = dates_without_key(sample.snapshot)
-    notes = [f"{bare.what}: {bare.remedy}"] if bare else _of_bare_folders(sample.snapshot)
+    notes = [] if sample.folder_names == "value" else _of_folders_without_key(sample.snapshot)
     return notes + [
         f"folders {key}: {problem}"
         for key, values in sample.partitions.items()
@@ -148,16 +142,17 @@ def _of_folders(sample: LogSample) -> list[str]:
     ]
 
 
-def _of_bare_folders(snapshot: Snapshot) -> list[str]:
-    """Return a note where folders have names that no column has, such as those of campaigns."""
-    known = {word for words in SPLIT_WORDS.values() for word in words}
+def _of_folders_without_key(snapshot: Snapshot) -> list[str]:
+    """Return a note where folders are dates, or have names that no column has, as of campaigns."""
+    if dated := dates_without_key(snapshot):
+        return [f"{dated.what}: {dated.remedy}"]
     paths = [PurePosixPath(file.path).parts[:-1] for file in snapshot.files]
     bare = {folder for path in paths for folder in path if "=" not in folder}
-    if len({tuple(p for p in path if "=" not in p) for path in paths}) < 2 or bare & known:
+    if len({tuple(p for p in path if "=" not in p) for path in paths}) < 2 or _of_parts(snapshot):
         return []
     return [
-        f"folders {listed(bare)} name no column, and all are read as one log: name them with a key "
-        "(scene=NAME) where they tell rows apart"
+        f"folders {listed(bare)} name no column, and all are read as one log: where they "
+        'tell rows apart, write partition_keys = ["scene"] and folder_names = "value"'
     ]
 
 
@@ -239,7 +234,6 @@ def _of_parts(snapshot: Snapshot) -> list[str]:
         return []
     parts = [found[part] for part in SPLIT_WORDS if part in found]
     return [
-        f"files or folders are named {' and '.join(parts)}, and all are read as one log: name "
-        f"folders {' and '.join(f'split={part}' for part in parts)} where [splits] should follow "
-        "them"
+        f"files or folders are named {' and '.join(parts)}, and all are read as one log: where "
+        '[splits] should follow them, write partition_keys = ["split"] and folder_names = "value"'
     ]

@@ -13,6 +13,7 @@ import pyarrow.fs
 from iak.pipeline.data import lakehouse, partitions
 from iak.pipeline.data.snapshot import Partition, PartitionPairs
 from iak.pipeline.errors import BadLog
+from iak.schemas.log import FolderNames
 
 Admits = Callable[[Partition], bool]
 """Partition values known so far, outer keys first -> whether rows below may be wanted."""
@@ -33,6 +34,8 @@ def list_files(
     admits: Admits,
     other_folders: list[tuple[str, str]],
     parts: tuple[str | None, ...] = (),
+    *,
+    folder_names: FolderNames = "key=value",
 ) -> Iterator[ListedFile]:
     """Yield the files below `folder`, hidden ones excepted, with their partition values.
 
@@ -46,6 +49,7 @@ def list_files(
         admits: called with the values known so far; a folder is not entered where it says False.
         other_folders: folders that belong to no partition are appended, each with the reason.
         parts: values of the folders above that a key of several folders has had so far.
+        folder_names: how folders are named.
 
     Raises:
         BadLog: a table lies below the folder, whose files are not its rows.
@@ -59,21 +63,31 @@ def list_files(
         return
     wanted = keys[len(known)]
     names = partitions.folders_of([wanted])
+    is_innermost = len(known) + 1 == len(keys) and len(parts) + 1 == len(names)
     for info in filesystem.get_file_info(pa.fs.FileSelector(folder)):
         if _is_hidden(info.base_name):
             continue
-        if info.type == pa.fs.FileType.File:
+        is_file = info.type == pa.fs.FileType.File
+        if is_file and not (is_innermost and folder_names == "value"):
             yield info.path, known
             continue
-        name, is_partition, value = info.base_name.partition("=")
-        if not is_partition or name != names[len(parts)]:
+        name = partitions.value_of_file(info.base_name) if is_file else info.base_name
+        value = partitions.named_value(name, names[len(parts)], folder_names)
+        if value is None:
             other_folders.append((info.path, f"no folder {names[len(parts)]}=..."))
             continue
         more, deeper = (*parts, partitions.value_of(value)), known
         if len(more) == len(names):
             more, deeper = (), (*known, (wanted, partitions.joined_value(more)))
-        if admits(dict(deeper)):
-            yield from list_files(filesystem, info.path, deeper, keys, admits, other_folders, more)
+        if not admits(dict(deeper)):
+            continue
+        if is_file:
+            yield info.path, deeper
+        else:
+            yield from list_files(
+                filesystem, info.path, deeper, keys, admits, other_folders, more,
+                folder_names=folder_names,
+            )  # fmt: skip
 
 
 def _is_hidden(path: str) -> bool:

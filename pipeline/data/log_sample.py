@@ -1,6 +1,6 @@
 """Read footers and a bounded sample of a Parquet folder that has no catalogue yet.
 
-Partition keys are read from folder names, columns from footers, and values from rows that are
+Columns are read from footers, and values from rows that are
 spread evenly over the row groups.
 """
 
@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.fs
 
 from iak.pipeline.data import logs, normal, structs
+from iak.pipeline.data.guess_folders import guess_folders
 from iak.pipeline.data.snapshot import LogFile, Snapshot, open_folder
 from iak.pipeline.data.written import WrittenNumber
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.schemas.log import FolderNames
 
 Floats = npt.NDArray[np.float64]
 MISSING = "lack it"
@@ -36,8 +38,6 @@ _MAX_ROW_GROUPS = 64
 _RUN_ROWS = 64
 """Consecutive rows that are kept together, so that values which repeat within a request repeat in
 the sample."""
-_OF_DATE = (("year", "yyyy", "y"), ("month", "mm", "m"), ("day", "dd", "d"))
-"""Names of folders that make a date together."""
 _DECODED_ROWS = 4_000_000
 """Most rows that are decoded to draw the sample from."""
 
@@ -51,6 +51,8 @@ class LogSample:
     partition_keys: tuple[str, ...]
     partitions: Mapping[str, tuple[str | None, ...]]
     """Values of each partition key, sorted, a null last."""
+    folder_names: FolderNames = "key=value"
+    """How the folders are named."""
     rows: pa.Table
     """Sampled rows, partition keys among the columns as text."""
     uneven: Mapping[str, str]
@@ -74,13 +76,16 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
         BadLog: no Parquet file below it can be read, or all are empty.
     """
     uri = innermost_folder(uri)
-    keys = partition_keys_of(uri)
+    folders = guess_folders(uri)
+    keys = folders.keys
     schemas: list[pa.Schema] = []
 
     def collect(schema: pa.Schema) -> None:
         schemas.append(schema)
 
-    snapshot = logs.take_snapshot(uri, partition_keys=keys, schema_problem=collect)
+    snapshot = logs.take_snapshot(
+        uri, partition_keys=keys, folder_names=folders.names, schema_problem=collect
+    )
     if not snapshot.rows:
         reasons = "; ".join(f"{u.path}: {u.reason}" for u in snapshot.unreadable[:3])
         raise BadLog(
@@ -95,6 +100,7 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
         uri=uri,
         snapshot=snapshot,
         partition_keys=keys,
+        folder_names=folders.names,
         partitions={key: _values(snapshot, key) for key in keys},
         rows=sampled.drop_columns([name for name in sampled.column_names if name in unread]),
         uneven={name: difference for name, difference in uneven.items() if name not in keys},
@@ -147,43 +153,6 @@ def innermost_folder(uri: str) -> str:
     if has_data or marked or len(folders) != 1 or is_part:
         return uri
     return innermost_folder(f"{uri.rstrip('/')}/{folders[0].base_name}")
-
-
-def partition_keys_of(uri: str) -> tuple[str, ...]:
-    """Return the hive keys of the folder names, outermost first, as most files have them.
-
-    Folders of year, month and day are one key, and so are those of year and month alone.
-    """
-    filesystem, root = open_folder(uri)
-    counts: Counter[tuple[str, ...]] = Counter()
-    for info in filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)):
-        folders = info.path[len(root) :].strip("/").split("/")[:-1]
-        if info.type != pa.fs.FileType.File or any(f.startswith((".", "_")) for f in folders):
-            continue
-        if not info.base_name.startswith((".", "_")):
-            counts[_leading_keys(folders)] += 1
-    keys: tuple[str, ...] = max(counts, key=lambda keys: (counts[keys], len(keys)), default=())
-    return _with_dates(keys)
-
-
-def _with_dates(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Join the keys of a year, a month and a day that lie in each other, or of the first two."""
-    for count in (3, 2):
-        for first in range(len(keys) - count + 1):
-            parts = keys[first : first + count]
-            if all(key.lower() in names for key, names in zip(parts, _OF_DATE, strict=False)):
-                return (*keys[:first], "/".join(parts), *keys[first + count :])
-    return keys
-
-
-def _leading_keys(folders: Sequence[str]) -> tuple[str, ...]:
-    keys: list[str] = []
-    for folder in folders:
-        key, is_partition, _ = folder.partition("=")
-        if not is_partition or not key or key in keys:
-            break
-        keys.append(key)
-    return tuple(keys)
 
 
 def _values(snapshot: Snapshot, key: str) -> tuple[str | None, ...]:

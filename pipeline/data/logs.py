@@ -28,6 +28,7 @@ from iak.pipeline.data.snapshot import (
     open_folder,
 )
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.schemas.log import FolderNames
 from iak.schemas.log_snapshot import (
     IgnoredFile,
     LogFiles,
@@ -41,6 +42,7 @@ def take_snapshot(
     uri: str,
     *,
     partition_keys: tuple[str, ...],
+    folder_names: FolderNames = "key=value",
     admits: Admits = lambda _: True,
     schema_problem: Callable[[pa.Schema], SchemaProblem | None] = lambda _: None,
     version: int | None = None,
@@ -49,7 +51,8 @@ def take_snapshot(
 
     Args:
         uri: folder of the log, as path or URI; of a table, or the data folder of one.
-        partition_keys: hive keys, outermost first; empty for a flat folder.
+        partition_keys: keys of the folders, outermost first; empty for a flat folder.
+        folder_names: how the folders are named; a table has no need of it.
         admits: called with the partition values known so far (outer keys first); False prunes.
         schema_problem: a file's schema -> why it must be quarantined, or None.
         version: version of a Delta table, or snapshot id of an Iceberg table; None for the newest.
@@ -62,7 +65,9 @@ def take_snapshot(
     folder = _find_table(uri)
     if folder is None:
         _refuse_version(uri, version)
-        classifier = FileClassifier(uri=uri, keys=partition_keys, schema_problem=schema_problem)
+        classifier = FileClassifier(
+            uri=uri, keys=partition_keys, folder_names=folder_names, schema_problem=schema_problem
+        )
         return _plain_snapshot(classifier, admits)
     table = lakehouse.with_joined_keys(_resolved(folder, version), partition_keys)
     classifier = FileClassifier(
@@ -139,7 +144,10 @@ def _plain_snapshot(classifier: FileClassifier, admits: Admits) -> Snapshot:
         pruned.append(partition)
         return False
 
-    listed = listing.list_files(filesystem, root, (), classifier.keys, admitted, other_folders)
+    listed = listing.list_files(
+        filesystem, root, (), classifier.keys, admitted, other_folders,
+        folder_names=classifier.folder_names,
+    )  # fmt: skip
     paths: dict[FileId, str] = {}
     unique, repeated = listing.without_repeats(filesystem, root, listed, paths)
     classified = classify_all(classifier.classify_listed, unique)
@@ -175,10 +183,12 @@ def _files_of_pruned_folders(
     pruned folders stay unopened.
     """
     filesystem, root = open_folder(classifier.uri)
-    keys = classifier.keys
+    keys, names = classifier.keys, classifier.folder_names
     readable = [f for f in classified if isinstance(f, LogFile)]
     if not readable:
-        every = sorted(listing.list_files(filesystem, root, (), keys, lambda _: True, []))
+        every = sorted(
+            listing.list_files(filesystem, root, (), keys, lambda _: True, [], folder_names=names)
+        )
         all_files = map(classifier.classify_listed, every)
         readable = list(islice((f for f in all_files if isinstance(f, LogFile)), 1))
     inside = {key for file in readable for key in file.inside}
@@ -189,7 +199,7 @@ def _files_of_pruned_folders(
         return admits({key: value for key, value in partition.items() if key not in inside})
 
     done = {f.path for f in classified}
-    listed = listing.list_files(filesystem, root, (), keys, may_hold, [])
+    listed = listing.list_files(filesystem, root, (), keys, may_hold, [], folder_names=names)
     unique, _ = listing.without_repeats(filesystem, root, listed, paths)
     more = (file for file in unique if classifier.relative(file[0]) not in done)
     files = classify_all(classifier.classify_listed, more)
@@ -269,7 +279,12 @@ def _advice_to_join(keys: Sequence[str], table: TableSnapshot) -> str:
 
 
 def partition_values(
-    uri: str, partition_keys: tuple[str, ...], key: str, *, version: int | None = None
+    uri: str,
+    partition_keys: tuple[str, ...],
+    key: str,
+    *,
+    folder_names: FolderNames = "key=value",
+    version: int | None = None,
 ) -> set[str | None]:
     """Return each value of one partition key, from folder names or from a table's metadata.
 
@@ -277,8 +292,9 @@ def partition_values(
 
     Args:
         uri: folder of the log.
-        partition_keys: hive keys, outermost first.
+        partition_keys: keys of the folders, outermost first.
         key: one of them.
+        folder_names: how the folders are named.
         version: version of a table; None for the newest.
     """
     filesystem, root = open_folder(uri)
@@ -286,11 +302,18 @@ def partition_values(
         return set()
     if folder := _find_table(_absolute(uri)):
         return _values_of_table(folder, partition_keys, key, version)
-    outer = partition_keys[: partition_keys.index(key) + 1]
+    # Where folders are values alone, a file's name is one too, and only of the innermost key.
+    named = (
+        partition_keys
+        if folder_names == "value"
+        else partition_keys[: partition_keys.index(key) + 1]
+    )
     values: set[str | None] = set()
-    for path, partition in listing.list_files(filesystem, root, (), outer, lambda _: True, []):
+    for path, partition in listing.list_files(
+        filesystem, root, (), named, lambda _: True, [], folder_names=folder_names
+    ):
         value = dict(partition).get(key)
-        is_complete = len(partition) == len(outer)
+        is_complete = len(partition) == len(named)
         # A folder without a data file is none of the log's. One such file is enough.
         if is_complete and value not in values and not listing.not_parquet(filesystem, path):
             values.add(value)

@@ -9,6 +9,7 @@ from iak.pipeline.data import logs, partitions
 from iak.pipeline.data.nearest import listed, nearest
 from iak.pipeline.data.snapshot import Snapshot, open_folder
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.first_few import first_few
 from iak.schemas.log import Catalog
 
 
@@ -100,10 +101,12 @@ def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
     Raises:
         BadRequest: the message names the keys that the folders have, in their order.
     """
-    if logs.is_table(uri):
+    if logs.is_table(uri) or catalog.log.folder_names == "value":
         return
     declared = partitions.folders_of(catalog.log.partition_keys)
     actual = _folder_keys(uri, declared)
+    if declared and not actual:
+        _refuse_values_alone(uri)
     if not declared or not actual or declared == actual[: len(declared)]:
         return
     lines = [
@@ -117,6 +120,26 @@ def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
         f"the folders below {uri} are named {folders}:\n{listing}\n"
         f"  Write partition_keys = {json.dumps(actual)}"
     )
+
+
+def _refuse_values_alone(uri: str) -> None:
+    """Refuse folders without keys.
+
+    Raises:
+        BadRequest: no folder of the log has a key, and there are folders.
+    """
+    filesystem, root = open_folder(uri)
+    entries = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
+    folders = sorted(
+        info.base_name
+        for info in entries
+        if info.type == pyarrow.fs.FileType.Directory and info.base_name[0] not in "._"
+    )
+    if folders:
+        raise BadRequest(
+            f"the folders below {uri} have no key: {first_few(folders, 3)}. Where these are values "
+            'of partition_keys, write folder_names = "value" under [log]'
+        )
 
 
 def _folder_keys(uri: str, declared: tuple[str, ...]) -> tuple[str, ...]:

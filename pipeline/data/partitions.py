@@ -4,6 +4,7 @@ The name of a folder is text that a writer escaped in its own way. Where the fil
 too, the file's value counts, row by row.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
@@ -11,10 +12,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iak.schemas.log import FolderNames
+
 NULL_FOLDERS = frozenset({"__HIVE_DEFAULT_PARTITION__", "__DEFAULT_PARTITION__"})
 """Names that Hive, Spark and Delta, and Paimon, give to the folder of the null value."""
+_SHARD = re.compile(r"[-_](part[-_]?)?\d+[-_]of[-_]\d+.*|[-_]part[-_]?\d+")
+"""End of a file's name that numbers it among those of one value."""
 NULL_WORD = "null"
 """The name that Iceberg gives to it; read as a word, unless the column in the file is null."""
+
+
+def named_value(folder: str, level: str, names: FolderNames) -> str | None:
+    """Return the text in a folder's name that stands for a value; None for a folder of no value.
+
+    Args:
+        folder: the folder's name.
+        level: name of this level of folders.
+        names: how the log's folders are named. Where they have the value alone, one may still be
+            `key=value`.
+    """
+    key, is_named, text = folder.partition("=")
+    if is_named:
+        return text if key == level else None
+    return folder if names == "value" else None
+
+
+def value_of_file(name: str) -> str:
+    """Return the value that a file's name stands for: `train` of `train-00000-of-00004.parquet`."""
+    return _SHARD.sub("", name.split(".")[0])
 
 
 def value_of(name: str) -> str | None:

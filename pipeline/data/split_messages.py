@@ -68,10 +68,13 @@ def _nearest_of(wanted: Collection[str], present: Collection[str]) -> str:
 
 def _some_values(snapshot: Snapshot, column: str, catalog: Catalog) -> dict[str, None]:
     """Return all values of a partition key, or those of a column in some files, as text."""
-    keys = catalog.log.partition_keys
-    if column in keys:
+    log = catalog.log
+    if column in log.partition_keys:
         version = snapshot.table.version if snapshot.table else None
-        values = logs.partition_values(snapshot.uri, keys, column, version=version)
+        values = logs.partition_values(
+            snapshot.uri, log.partition_keys, column,
+            folder_names=log.folder_names, version=version,
+        )  # fmt: skip
         return dict.fromkeys(sorted(word for word in values if word is not None))
     step = -(-len(snapshot.files) // _SAMPLED_FILES) or 1
     words: dict[str, None] = {}

@@ -233,8 +233,11 @@ def _truth(view: LogView, data_root: str, folder: str) -> Snapshot:
     Raises:
         BadLog: one of them has other row groups than the log's file.
     """
+    log = view.catalog.log
     beside = logs.take_snapshot(
-        stores.below(data_root, folder), partition_keys=view.catalog.log.partition_keys
+        stores.below(data_root, folder),
+        partition_keys=log.partition_keys,
+        folder_names=log.folder_names,
     )
     rows = {f.path: f.group_rows for f in beside.files}
     for file in view.snapshot.files:

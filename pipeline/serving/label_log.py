@@ -118,7 +118,11 @@ class LabelLog:
             return SchemaProblem(f"lacks the columns {', '.join(missing)}") if missing else None
 
         snapshot = logs.take_snapshot(
-            self._uri, partition_keys=log.partition_keys, admits=admits, schema_problem=problem
+            self._uri,
+            partition_keys=log.partition_keys,
+            folder_names=log.folder_names,
+            admits=admits,
+            schema_problem=problem,
         )
         if snapshot.unreadable and not snapshot.files:
             first = snapshot.unreadable[0]

@@ -9,6 +9,7 @@ import pytest
 from iak.pipeline.data.event_dates import dates_without_key
 from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.log_sample import read_sample
+from iak.pipeline.data.logs import take_snapshot
 from iak.pipeline.errors import BadLog
 from tests.unit.data.shop import DAY, START, shop, write
 
@@ -82,15 +83,16 @@ def test_folders_of_months_tell_dates_where_no_event_time_does(folder, tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["2026/10/{:02d}", "2026-10-{:02d}", "202610{:02d}/00"])
-def test_dates_without_a_key_are_noted_with_the_remedy(folder, tmp_path):
+def test_dates_without_a_key_are_the_days_of_the_log(folder, tmp_path):
     for day in range(1, 5):
         write(tmp_path, shop(100, event_time=None, seed=day), folder=folder.format(day))
     guess = guessed(tmp_path)
-    (note,) = [note for note in guess.notes if "dates without a key" in note]
-    assert folder.format(1).removesuffix("/00") in note
-    assert "Name the folders dt=2026-10-01" in note
-    finding = dates_without_key(read_sample(str(tmp_path), rows=9).snapshot)
+    assert guess.partition_keys == (guess.date_key.column,)
+    assert guess.splits["test"].days == (-1, -1)
+    finding = dates_without_key(take_snapshot(str(tmp_path), partition_keys=()))
     assert (finding.level, finding.count) == ("warn", 4)
+    assert folder.format(1).removesuffix("/00") in finding.what
+    assert 'folder_names = "value"' in finding.remedy
 
 
 def test_folders_that_are_no_dates_are_not_taken_for_some(tmp_path):
@@ -105,6 +107,20 @@ def test_a_split_column_is_followed_and_is_no_feature(tmp_path):
     guess = guessed(tmp_path)
     assert guess.splits["gate"].where == {"fold": ("val",)}
     assert "fold" not in {f.column for f in guess.features}
+
+
+@pytest.mark.parametrize(
+    "name", ["{}/a.parquet", "{}.parquet", "shop_{}/a.parquet", "{}-00000-of-00004.parquet"]
+)
+def test_files_and_folders_named_train_and_test_are_the_splits(name, tmp_path):
+    for part in ("train", "val", "test"):
+        write(tmp_path, shop(500, event_time=None), name=name.format(part))
+    guess = guessed(tmp_path)
+    word = "shop_{}" if name.startswith("shop") else "{}"
+    assert guess.splits["gate"].where == {"split": (word.format("val"),)}
+    assert guess.splits["test"].where == {"split": (word.format("test"),)}
+    assert "split" not in [f.column for f in guess.features]
+    assert not [note for note in guess.notes if "one log" in note]
 
 
 def test_folders_of_train_and_test_are_neither_a_domain_nor_a_feature(tmp_path):

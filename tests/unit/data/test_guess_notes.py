@@ -50,15 +50,13 @@ def test_ids_that_are_floats_in_some_files_are_noted(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "names", [("train/a.parquet", "test/a.parquet"), ("Test.parquet", "train.parquet")]
-)
-def test_files_named_train_and_test_are_noted(names, tmp_path):
-    for number, name in enumerate(names):
+@pytest.mark.parametrize("other", ["new/a.parquet", "New.parquet"])
+def test_files_named_train_and_test_beside_others_are_noted(other, tmp_path):
+    for number, name in enumerate(("train.parquet", "Test.parquet", other)):
         folder, _, file = name.rpartition("/")
         write(tmp_path, shop(seed=number), folder=folder, name=file)
     (note,) = [note for note in notes(tmp_path) if "one log" in note]
-    assert "split=train and split=" in note
+    assert 'write partition_keys = ["split"] and folder_names = "value"' in note
     assert not [
         n for n in notes(write(tmp_path / "b", shop(), name="train.parquet")) if "one log" in n
     ]

@@ -69,6 +69,44 @@ def test_a_key_of_three_folders_is_their_date(tmp_path):
     assert others == [(f"{tmp_path}/year=2026/day=1", "no folder month=...")]
 
 
+def by_value(root, keys, admits=lambda _: True):
+    """Paths and partition values of a log whose folders are values alone, and other folders."""
+    others = []
+    files = listing.list_files(LOCAL, str(root), (), keys, admits, others, folder_names="value")
+    return sorted((os.path.relpath(path, root), known) for path, known in files), others
+
+
+def test_folders_may_be_values_without_keys(tmp_path):
+    for name in ("nl/2026-10-01/a", "nl/2026-10-02", "dt=x/es", "region=es/2026-10-02/b/c", "top"):
+        write_file(tmp_path / f"{name}.parquet", draw_rows(2))
+    files, others = by_value(tmp_path, ("region", "dt"))
+    assert files == [
+        ("nl/2026-10-01/a.parquet", (("region", "nl"), ("dt", "2026-10-01"))),
+        ("nl/2026-10-02.parquet", (("region", "nl"), ("dt", "2026-10-02"))),
+        ("region=es/2026-10-02/b/c.parquet", (("region", "es"), ("dt", "2026-10-02"))),
+        ("top.parquet", ()),
+    ]
+    assert others == [(f"{tmp_path}/dt=x", "no folder region=...")]
+
+
+def test_a_folder_or_file_whose_value_is_not_admitted_is_left_out(tmp_path):
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test/part-0", "valid_part_3"):
+        write_file(tmp_path / f"{name}.parquet", draw_rows(2))
+    files, _ = by_value(tmp_path, ("split",), lambda known: known["split"] != "test")
+    assert [(path, *dict(known).values()) for path, known in files] == [
+        ("train-00000-of-00002.parquet", "train"),
+        ("train-00001-of-00002.parquet", "train"),
+        ("valid_part_3.parquet", "valid"),
+    ]
+
+
+def test_a_date_of_three_folders_may_end_in_a_file(tmp_path):
+    write_file(tmp_path / "2026/2/3.parquet", draw_rows(2))
+    write_file(tmp_path / "2026/2/04/a.parquet", draw_rows(2))
+    files, _ = by_value(tmp_path, ("year/month/day",))
+    assert [dict(known)["year/month/day"] for _, known in files] == ["2026-02-04", "2026-02-03"]
+
+
 def test_a_key_of_two_folders_is_their_month(tmp_path):
     for folder in ("year=2026/month=2", "year=2026/month=12"):
         write_file(tmp_path / folder / "a.parquet", draw_rows(2))

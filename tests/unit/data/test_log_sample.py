@@ -14,27 +14,10 @@ from iak.pipeline.data.log_sample import (
     innermost_folder,
     kind_of,
     numbers,
-    partition_keys_of,
     read_sample,
 )
 from iak.pipeline.errors import BadLog, BadRequest
 from tests.unit.data.shop import shop, write
-
-
-@pytest.mark.parametrize(
-    ("folders", "keys"),
-    [
-        ([""], ()),
-        (["dt=2026-10-01", "dt=2026-10-02"], ("dt",)),
-        (["r=a/dt=2026-10-01", "r=b/dt=2026-10-01"], ("r", "dt")),
-        (["r=a/2026/10", "r=b/2026/11"], ("r",)),
-        (["r=a", "r=b", "_delta_log", ".hidden"], ("r",)),
-    ],
-)
-def test_partition_keys_are_read_off_folder_names(folders, keys, tmp_path):
-    for folder in folders:
-        write(tmp_path, shop(5), folder=folder)
-    assert partition_keys_of(str(tmp_path)) == keys
 
 
 def test_a_folder_around_the_folder_of_events_is_looked_through(tmp_path):

@@ -10,7 +10,7 @@ from iak.pipeline.data.check import check_log
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.pipeline.runs.load import parse_catalog
-from tests.builders import catalog_document, small_catalog, write_log
+from tests.builders import catalog_document, draw_rows, small_catalog, write_file, write_log
 
 
 @pytest.fixture
@@ -52,6 +52,13 @@ def test_a_misspelt_column_is_refused_by_check_and_by_jobs(root, typo):
     assert "event_id, event_time, hist" in finding.remedy
     with pytest.raises(BadRequest, match=rf"(?s){setting}.*Did you mean.*{near}.*The files have"):
         open_log(catalog, str(root), wanted=["pretrain"])
+
+
+def test_values_without_keys_are_refused_with_the_setting_that_reads_them(tmp_path):
+    write_file(tmp_path / "ningbo/2026-10-01/a.parquet", draw_rows(4))
+    with pytest.raises(BadRequest, match=r'have no key: ningbo\. .*folder_names = "value"'):
+        names.refuse_unknown_partition_keys(str(tmp_path), small_catalog())
+    names.refuse_unknown_partition_keys(str(tmp_path), small_catalog(log__folder_names="value"))
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,20 @@ def test_a_split_whose_folders_are_all_missing_is_refused(root):
 def test_a_split_of_one_region_reads_only_its_rows(root):
     ningbo = Split(name="n", first=None, last=None, where={"region": ("ningbo",)}, slice=(0.0, 1.0))
     assert parquet.select(snapshot_of(root, CATALOG), ningbo, CATALOG).rows == 12
+
+
+def test_a_log_named_by_values_alone_has_the_rows_of_one_named_by_keys(tmp_path):
+    layout = [("ningbo", "2026-10-01", [9, 4]), ("hangzhou", "2026-10-02", [6])]
+    rows = {}
+    for names in ("key=value", "value"):
+        write_log(tmp_path / names / "events", layout)
+        if names == "value":
+            for folder in sorted((tmp_path / names).rglob("*=*"), reverse=True):
+                folder.rename(folder.with_name(folder.name.partition("=")[2]))
+        catalog = small_catalog(
+            log__folder_names=names, splits={"pretrain": {"where": {"region": ["ningbo"]}}}
+        )
+        view = open_log(catalog, str(tmp_path / names), wanted=["pretrain"])
+        rows[names] = [row for raw, _ in view.raw_rows("pretrain") for row in raw.to_pylist()]
+    assert str(rows["value"]) == str(rows["key=value"])  # a price may be NaN
+    assert len(rows["value"]) == 13
