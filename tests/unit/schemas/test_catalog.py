@@ -107,6 +107,11 @@ def refused(document: dict[str, Any]) -> str:
             {"log__date_key": "day"}, "date_key 'day' is not among partition_keys", id="date key"
         ),
         pytest.param({"log__time_keys": ["hour"]}, "time_keys names 'hour'", id="time key"),
+        pytest.param(
+            {"log__folder_names": "value", "log__partition_keys": [], "log__date_key": None},
+            "name these in partition_keys",
+            id="values of no key",
+        ),
         pytest.param({"log__time_keys": ["dt"]}, "time_keys names 'dt'", id="date as time key"),
         pytest.param(
             {"log__slice_by": "region"},
