@@ -153,20 +153,17 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     apart = _apart(sample, split_columns, date_key, taken)
     slice_by = _one_slice(rows, taken | set(sample.uneven), user, apart)
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
-    taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
+    requests = {slice_by.column} if slice_by else set()
+    taken |= {leak.column for leak in leaks} | requests - ({user.column} if user else set())
     is_dated = date_key or time or split_columns
     order = None if is_dated else guess_order(sample, skipped=taken - {*sample.partition_keys})
     counted = {order.column: order.why} if order else {}
-    taken |= counted.keys() | apart.keys()
-    keys = _domain_keys(sample, date_key or period_key, {*split_columns, *counted, *apart})
+    taken |= counted.keys()
+    keys = _domain_keys(sample, date_key or period_key, {*split_columns, *counted})
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
-    skipped = (taken - {*keys}) | dated.keys()
-    features, left_out = guess_features(rows, skipped=skipped, uneven=sample.uneven)
-    others = {name: _unread(name, kind) for name, kind in sample.unread.items()}
-    others |= dated | counted | apart
-    left_out += tuple(Guess(column=name, why=why) for name, why in others.items())
-    _refuse_no_feature(sample, features, left_out)
+    features, left_out = _features(sample, taken - {*keys}, dated | counted)
     cut, splits_why = _splits(sample, date_key, time, split_columns, order)
+    cut = _validated_on_others(cut) if user and user.column in apart else cut
     judged = cut["gate"].share * _rarer_share(labels[0])
     domain, domain_keys = _domain(sample, keys, features, judged, user)
     return CatalogGuess(
@@ -185,7 +182,9 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         row_id=row_id,
         slice_by=slice_by,
         user=user,
-        fresh=guess_fresh(rows, features, user=user, domain_keys=domain_keys),
+        fresh=guess_fresh(
+            rows, [f for f in features if f.column not in apart], user=user, domain_keys=domain_keys
+        ),
         leaks=leaks,
         left_out=left_out,
         notes=tuple(notes_on(
@@ -195,14 +194,31 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     )  # fmt: skip
 
 
-def _refuse_no_feature(
-    sample: LogSample, features: Sequence[FeatureGuess], left_out: Sequence[Guess]
-) -> None:
+def _features(
+    sample: LogSample, skipped: set[str], known: Mapping[str, str]
+) -> tuple[tuple[FeatureGuess, ...], tuple[Guess, ...]]:
+    """Return the features, and the columns that are none.
+
+    Args:
+        sample: sampled rows.
+        skipped: columns of other uses.
+        known: columns that are no features -> why.
+
+    Raises:
+        BadLog: no column can be a feature.
+    """
+    features, left_out = guess_features(
+        sample.rows, skipped=skipped | known.keys(), uneven=sample.uneven
+    )
+    others = {name: _unread(name, kind) for name, kind in sample.unread.items()}
+    others |= known
+    left_out += tuple(Guess(column=name, why=why) for name, why in others.items())
     if not features:
         raise BadLog(
             f"no column below {sample.uri} can be a feature: "
             + "; ".join(f"{g.column}: {g.why}" for g in left_out)
         )
+    return features, left_out
 
 
 def _unread(name: str, kind: pa.DataType) -> str:
@@ -382,16 +398,16 @@ def _apart(
     columns: Mapping[str, Mapping[str, tuple[str, ...]]],
     date_key: Guess | None,
     taken: set[str],
-) -> dict[str, str]:
+) -> frozenset[str]:
     """Return the ids whose values are new ones in the rows that a split column tests on."""
     if not columns or date_key:
-        return {}
+        return frozenset()
     name = _split_column(columns)
     return ids_apart(sample, name, columns[name], _ids(sample.rows, taken))
 
 
 def _one_slice(
-    rows: pa.Table, taken: set[str], user: Guess | None, apart: Mapping[str, str]
+    rows: pa.Table, taken: set[str], user: Guess | None, apart: Collection[str]
 ) -> Guess | None:
     """Return the id whose rows belong in one slice: a user's where the log was cut by users."""
     if user and user.column in apart:
@@ -549,6 +565,20 @@ def _splits(
         name: SplitCut(slice=(low, high), share=high - low)
         for name, low, high in zip(names, cuts, cuts[1:], strict=False)
     }, "no dates and no split column were found: slices of the rows' hash"
+
+
+def _validated_on_others(cuts: Mapping[str, SplitCut]) -> dict[str, SplitCut]:
+    """Return splits whose base is validated on rows of `valid`, where these are a part of the log.
+
+    A slice of the training users is too few users, and another part has users of its own.
+    """
+    pretrain, own = cuts["pretrain"], cuts.get("pretrain_valid")
+    if own is None or cuts["valid"].where == pretrain.where:
+        return dict(cuts)
+    whole = replace(pretrain, slice=None, share=pretrain.share + own.share)
+    return {name: cut for name, cut in cuts.items() if name != "pretrain_valid"} | {
+        "pretrain": whole
+    }
 
 
 def _split_column(columns: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:

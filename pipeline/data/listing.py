@@ -55,11 +55,7 @@ def list_files(
         BadLog: a table lies below the folder, whose files are not its rows.
     """
     if len(known) == len(keys):
-        for info in filesystem.get_file_info(pa.fs.FileSelector(folder, recursive=True)):
-            below = info.path[len(folder) :].lstrip("/")
-            _refuse_table_below(folder, below)
-            if info.type == pa.fs.FileType.File and not _is_hidden(below):
-                yield info.path, known
+        yield from ((path, known) for path in _files_below(filesystem, folder))
         return
     wanted = keys[len(known)]
     names = partitions.folders_of([wanted])
@@ -88,6 +84,19 @@ def list_files(
                 filesystem, info.path, deeper, keys, admits, other_folders, more,
                 folder_names=folder_names,
             )  # fmt: skip
+
+
+def _files_below(filesystem: pa.fs.FileSystem, folder: str) -> Iterator[str]:
+    """Yield every file below a folder, hidden ones excepted.
+
+    Raises:
+        BadLog: a table lies below the folder.
+    """
+    for info in filesystem.get_file_info(pa.fs.FileSelector(folder, recursive=True)):
+        below = info.path[len(folder) :].lstrip("/")
+        _refuse_table_below(folder, below)
+        if info.type == pa.fs.FileType.File and not _is_hidden(below):
+            yield info.path
 
 
 def _is_hidden(path: str) -> bool:

@@ -255,8 +255,8 @@ class SplitSample:
             return ""
         slices = "" if user == slice_by else f", and give slice_by = {json.dumps(user)}"
         return (
-            " Where each split has users of its own, nothing learned of one user serves others: "
-            f"take {user} out of the features and of [[fresh]]{slices}"
+            " Where each split has users of its own, rates of one user serve no other: take "
+            f"{user} out of the keys of [[fresh]]{slices}"
         )
 
     def _large_vocabularies(self, counts: EncodingCounts) -> Iterator[Finding]:

@@ -94,7 +94,7 @@ def test_idturn_shows_the_unseen_share_of_each_table_and_split():
     jump = only(report, "unseen ids jump in table user_id")
     assert any("tune" in example for example in jump.examples)
     assert jump.remedy.endswith(
-        'take user_id out of the features and of [[fresh]], and give slice_by = "user_id"'
+        'take user_id out of the keys of [[fresh]], and give slice_by = "user_id"'
     )
 
 
