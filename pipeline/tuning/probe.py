@@ -6,7 +6,7 @@ night reads the same rows, as far as they are still in its window. No kernel was
 A kernel serves its own domain alone, so what it forgets costs nothing where routes are right. It
 tells how far the kernel is from the base, and what a wrong route would cost.
 
-Shapes: K slots of the level, B rows of the probe, T tasks.
+Shapes: K slots of the level, P of them side by side, B rows of the probe, T tasks.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,9 @@ from iak.schemas.tuning import OutsideLoss
 
 PROBE_ROWS = 512
 """Rows of the probe, about. Every kernel reads them, so they are few beside a domain's own rows."""
+_ROWS_AT_ONCE = 4096
+"""Rows of all kernels that run side by side. For one kernel's few rows a call costs more than its
+products, and intermediate results of more rows leave the processor's cache."""
 
 
 @torch.no_grad()
@@ -50,12 +53,15 @@ def outside_losses(
     base_B = _losses(context.heads(inputs.h_BH), labels_BT, mask_BT, context)
     # Rows, and sums of the changes of loss and of their squares.
     sums_K3 = torch.zeros(len(bank.names), 3, dtype=torch.float64)
-    for slot in range(len(bank.names)):
-        logits_BT = _logits(bank.part(slice(slot, slot + 1)), context, inputs)
-        change_B = _losses(logits_BT, labels_BT, mask_BT, context) - base_B
-        change_B = change_B[is_labelled_B & (slot_B != slot)]
-        sums_K3[slot] = torch.stack(
-            [torch.tensor(float(len(change_B))), change_B.sum(), change_B.square().sum()]
+    at_once = max(1, _ROWS_AT_ONCE // max(len(index_B), 1))
+    for first in range(0, len(bank.names), at_once):
+        kernels = bank.part(slice(first, first + at_once))
+        slot_P = torch.arange(first, first + len(kernels.names))
+        losses_PB = _losses_of_each(kernels, context, inputs, labels_BT, mask_BT)
+        is_outside_PB = is_labelled_B & (slot_B != slot_P[:, None])
+        change_PB = (losses_PB - base_B).where(is_outside_PB, 0.0)
+        sums_K3[slot_P] = torch.stack(
+            [is_outside_PB.sum(dim=1), change_PB.sum(dim=1), change_PB.square().sum(dim=1)], dim=1
         )
     sums = total(sums_K3, context.worker).cpu().tolist()
     return {
@@ -72,12 +78,23 @@ def _drawn(rows: TuningRows, context: TuningContext) -> Tensor:
     return torch.nonzero(share_n < PROBE_ROWS / max(count, 1)).squeeze(1)
 
 
-def _logits(kernel: Bank, context: TuningContext, inputs: KernelInputs) -> Tensor:
-    """Return the logits of all rows under one kernel, without noise, (B, T)."""
-    segments = Segments.of(torch.tensor([len(inputs.h_BH)]), context.worker.device)
-    weights = banks.views(kernel.flat_KN.contiguous(), kernel.shape)
-    code = banks.encode(weights, inputs.a_BA, None, segments)
-    return banks.decode(weights, context.heads, inputs.h_BH, code.z_BC, segments)
+def _losses_of_each(
+    kernels: Bank,
+    context: TuningContext,
+    inputs: KernelInputs,
+    labels_BT: Tensor,
+    mask_BT: Tensor,
+) -> Tensor:
+    """Return the loss of each row under each of P kernels, without noise, (P, B)."""
+    count, rows = len(kernels.names), len(labels_BT)
+    segments = Segments.of(torch.full((count,), rows), context.worker.device)
+    h_BH, a_BA, labels_BT, mask_BT = (
+        column.repeat(count, 1) for column in (*inputs, labels_BT, mask_BT)
+    )
+    weights = banks.views(kernels.flat_KN.contiguous(), kernels.shape)
+    code = banks.encode(weights, a_BA, None, segments)
+    logits_BT = banks.decode(weights, context.heads, h_BH, code.z_BC, segments)
+    return _losses(logits_BT, labels_BT, mask_BT, context).view(count, rows)
 
 
 def _losses(

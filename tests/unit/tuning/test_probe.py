@@ -37,6 +37,17 @@ def test_a_kernel_is_compared_with_the_base_on_labelled_rows_of_other_domains(sl
     assert abs(found.change) > found.error
 
 
+def test_kernels_side_by_side_cost_what_each_does_alone(monkeypatch):
+    together = outside_losses(BANK, LEVEL, AROUND, ROWS)
+    for rows_at_once in (1, 2 * len(ROWS)):  # one kernel, and two and one
+        monkeypatch.setattr(probe, "_ROWS_AT_ONCE", rows_at_once)
+        found = outside_losses(BANK, LEVEL, AROUND, ROWS)
+        for name, each in together.items():
+            assert found[name].rows == each.rows
+            assert found[name].change == pytest.approx(each.change, abs=1e-6)
+            assert found[name].error == pytest.approx(each.error, abs=1e-6)
+
+
 def test_a_kernel_that_changes_no_logit_costs_nothing():
     found = outside_losses(BANK, LEVEL, AROUND, ROWS)["b"]
     assert (found.change, found.error) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
