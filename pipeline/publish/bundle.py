@@ -206,7 +206,7 @@ def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bun
     """
     manifest = read_manifest(folder)
     check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
-    return Bundle(manifest=manifest, tensors=_read_weights(folder / WEIGHTS, manifest))
+    return Bundle(manifest=manifest, tensors=_read_weights(folder, manifest))
 
 
 def read_manifest(folder: Path) -> BundleManifest:
@@ -291,8 +291,18 @@ def check_base(
         )
 
 
-def _read_weights(path: Path, manifest: BundleManifest) -> dict[str, Tensor]:
-    """Return the tensors, after a check that the file is the one that the manifest names."""
+def verified_weights(folder: Path, sha256: str) -> bytes:
+    """Return the bytes of a bundle's weights.
+
+    Args:
+        folder: the bundle's folder.
+        sha256: digest of the weights, of its manifest or of the index.
+
+    Raises:
+        Corrupt: they cannot be read, or have another digest.
+        NotPermitted: this user may not read them.
+    """
+    path = folder / WEIGHTS
     try:
         data = path.read_bytes()
     except PermissionError as error:
@@ -300,10 +310,14 @@ def _read_weights(path: Path, manifest: BundleManifest) -> dict[str, Tensor]:
     except OSError as error:
         raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(data).hexdigest()
-    if digest != manifest.weights_sha256:
-        raise _corrupt(
-            path, f"it has SHA-256 {digest}, the manifest says {manifest.weights_sha256}"
-        )
+    if digest != sha256:
+        raise _corrupt(path, f"it has SHA-256 {digest}, the manifest says {sha256}")
+    return data
+
+
+def _read_weights(folder: Path, manifest: BundleManifest) -> dict[str, Tensor]:
+    """Return the tensors, after a check that the file is the one that the manifest names."""
+    path, data = folder / WEIGHTS, verified_weights(folder, manifest.weights_sha256)
     try:
         tensors = safetensors_torch.load(data)
     except SafetensorError as error:
