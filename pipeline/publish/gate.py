@@ -18,22 +18,23 @@ their number. Of simulated candidates that are exactly as good as the base on th
 tasks (nine tests), 7 % are held for harm at 40 positives in each task, 4 % at 200, 3 % at 1,000
 (test_gate.py measures it). A false hold costs a night's gain; a false publication costs users.
 
-Shapes: n gate rows.
+Shapes: n gate rows of a kernel, N rows of all kernels that count for a task.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from iak.pipeline.stats import losses
-from iak.pipeline.stats.auc import Array, Bools, Floats
-from iak.pipeline.stats.auc import auc as auc_of
+from iak.pipeline.stats.auc import Array, Bools, Floats, Ints
 from iak.pipeline.stats.clusters import mean_and_error, one_sided
-from iak.pipeline.stats.metrics import MetricRow, metric_row
+from iak.pipeline.stats.metrics import BesideBase, MetricRow, metric_rows
 from iak.schemas.job import GateSpec
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
+
+_ROWS_AT_ONCE = 2**20
+"""Gate rows that are measured together, and those of one kernel more; some hundred bytes each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +64,52 @@ class GateRows:
     users_n: Array | None = None
     """Key of each row's user; None where the log declares none."""
 
+    @property
+    def rows(self) -> int:
+        """Return n."""
+        return self.tasks[0].mask_n.size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskBatch:
+    """One task on the gate rows of many kernels, those that count for it, kernel after kernel."""
+
+    task: str
+    kept: float
+    kernels: int
+    kernel_N: Ints
+    """Index of the row's kernel."""
+    labels_N: Array
+    base_p_N: Array
+    kernel_p_N: Array
+    users_N: Array | None
+
+    @classmethod
+    def of(cls, gates: Sequence[GateRows], index: int) -> "TaskBatch":
+        """Return one task of kernels that `side_by_side` returns together.
+
+        Args:
+            gates: the kernels' gate rows.
+            index: index of the task.
+        """
+        tasks = [gate.tasks[index] for gate in gates]
+        masks = [task.mask_n for task in tasks]
+
+        def joined(parts: Iterable[Array]) -> Array:
+            return np.concatenate([p[mask] for p, mask in zip(parts, masks, strict=True)])
+
+        users = [gate.users_n for gate in gates if gate.users_n is not None]
+        return cls(
+            task=tasks[0].task,
+            kept=tasks[0].kept,
+            kernels=len(gates),
+            kernel_N=np.repeat(np.arange(len(gates)), [np.count_nonzero(m) for m in masks]),
+            labels_N=joined(task.labels_n for task in tasks),
+            base_p_N=joined(task.base_p_n for task in tasks),
+            kernel_p_N=joined(task.kernel_p_n for task in tasks),
+            users_N=joined(users) if users else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Gain:
@@ -90,14 +137,71 @@ def judge(gate: GateRows, spec: GateSpec | None = None) -> Verdict:
     Raises:
         ValueError: an array does not have all gate rows.
     """
+    (verdict,) = judge_each((gate,), spec)
+    return verdict
+
+
+def judge_each(gates: Sequence[GateRows], spec: GateSpec | None = None) -> list[Verdict]:
+    """Return the verdict on each of many kernels, bit for bit the one that `judge` returns.
+
+    Their rows are measured side by side: of a few dozen rows each, thousands of kernels would cost
+    calls and not sums.
+
+    Args:
+        gates: each kernel's gate rows under base and kernel.
+        spec: floors, margins and the standard errors of the gain; the defaults when absent.
+
+    Raises:
+        ValueError: an array does not have all gate rows of its kernel.
+    """
+    for gate in gates:
+        _check_same_rows(gate)
     spec = spec or GateSpec()
-    _check_same_rows(gate)
+    measured: dict[int, tuple[BesideBase, ...]] = {}
+    for indices in side_by_side(gates):
+        together = [gates[index] for index in indices]
+        by_task = [_measure(TaskBatch.of(together, n)) for n in range(len(together[0].tasks))]
+        measured |= zip(indices, zip(*by_task, strict=True), strict=True)
+    return [_verdict(gate, measured[index], spec) for index, gate in enumerate(gates)]
+
+
+def side_by_side(gates: Sequence[GateRows]) -> Iterable[list[int]]:
+    """Return the indices of the kernels that are measured together, in some order.
+
+    They have the same tasks, and all of them users or none.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    rows = 0
+    for index, gate in enumerate(gates):
+        tasks = tuple((task.task, task.kept) for task in gate.tasks)
+        alike.setdefault((gate.users_n is None, tasks, rows // _ROWS_AT_ONCE), []).append(index)
+        rows += gate.rows
+    return alike.values()
+
+
+def _measure(batch: TaskBatch) -> list[BesideBase]:
+    """Return one task's metrics of each kernel, beside the base's."""
+    return metric_rows(
+        method="kernel",
+        domains=("gate",) * batch.kernels,
+        domain_index=batch.kernel_N,
+        task=batch.task,
+        labels=batch.labels_N,
+        p=batch.kernel_p_N,
+        p_base=batch.base_p_N,
+        users=batch.users_N,
+        kept=batch.kept,
+    )
+
+
+def _verdict(gate: GateRows, measured: Sequence[BesideBase], spec: GateSpec) -> Verdict:
+    """Return the verdict on one kernel, given the metrics of each of its tasks."""
     is_labelled_n = np.logical_or.reduce([task.mask_n for task in gate.tasks])
     rows = int(np.count_nonzero(is_labelled_n))
     if not_finite := _not_finite(gate):
         reason = f"{not_finite:,} of {rows:,} gate rows have a loss that is not finite"
         return Verdict(publish=False, reason=reason, rows=rows)
-    tasks = tuple(_judge_task(task, gate.users_n, spec) for task in gate.tasks)
+    tasks = tuple(_judge_task(task, spec) for task in measured)
     judged = [t for t, verdict in zip(gate.tasks, tasks, strict=True) if verdict.judged]
     if not any(task.gain_n is not None for task in judged):
         return Verdict(publish=False, reason=_why_none(tasks, rows), rows=rows, tasks=tasks)
@@ -120,27 +224,11 @@ def _decide(gain: _Gain, tasks: Sequence[TaskVerdict]) -> tuple[bool, str]:
     return True, f"{gain.sentence}: beyond {bound}"
 
 
-def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVerdict:
+def _judge_task(beside: BesideBase, spec: GateSpec) -> TaskVerdict:
     """Return the verdict on one task: its comparisons, and whether it holds the kernel."""
-    mask_n = rows.mask_n
-    measured = metric_row(
-        method="kernel",
-        domain="gate",
-        task=rows.task,
-        labels=rows.labels_n[mask_n],
-        p=rows.kernel_p_n[mask_n],
-        p_base=rows.base_p_n[mask_n],
-        users=None if users_n is None else users_n[mask_n],
-        kept=rows.kept,
-    )
-    labels_n, base_p_n = rows.labels_n[mask_n], rows.base_p_n[mask_n]
-    base = (
-        auc_of(labels_n, base_p_n),
-        losses.log_loss(labels_n, base_p_n, kept=rows.kept),
-        losses.calibration(labels_n, base_p_n, kept=rows.kept),
-    )
+    measured = beside.row
     why_not = _why_not_judged(measured, spec)
-    auc, log_loss, calibration = _comparisons(measured, base, spec, is_judged=not why_not)
+    auc, log_loss, calibration = _comparisons(beside, spec, is_judged=not why_not)
     harms = [
         _describe_harm(what, compared, margin)
         for what, compared, margin in (
@@ -151,7 +239,7 @@ def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVe
         if compared.harm
     ]
     return TaskVerdict(
-        task=rows.task,
+        task=measured.task,
         rows=measured.rows,
         positives=measured.positives,
         negatives=measured.rows - measured.positives,
@@ -178,27 +266,23 @@ def _why_not_judged(measured: MetricRow, spec: GateSpec) -> str:
 
 
 def _comparisons(
-    measured: MetricRow,
-    base: tuple[float | None, float | None, float | None],
-    spec: GateSpec,
-    *,
-    is_judged: bool,
+    beside: BesideBase, spec: GateSpec, *, is_judged: bool
 ) -> tuple[Comparison, Comparison, Comparison]:
     """Return AUC, log-loss and calibration of kernel and base, each with whether it shows harm.
 
     Args:
-        measured: the kernel's metrics on the gate rows.
-        base: the base's AUC, log-loss and calibration on the same rows.
+        beside: the kernel's metrics on the gate rows, and the base's.
         spec: margins.
         is_judged: whether there are enough rows. Without them no harm is shown.
     """
+    measured = beside.row
     is_auc_worse = (
         measured.delta_auc_high is not None and measured.delta_auc_high < -spec.auc_margin
     )
     loss_low, off_low = measured.delta_logloss_low, measured.delta_calibration_low
     auc = Comparison(
         kernel=measured.auc,
-        base=base[0],
+        base=beside.base_auc,
         delta=measured.delta_auc,
         low=measured.delta_auc_low,
         high=measured.delta_auc_high,
@@ -206,7 +290,7 @@ def _comparisons(
     )
     log_loss = Comparison(
         kernel=measured.logloss,
-        base=base[1],
+        base=beside.base_logloss,
         delta=measured.delta_logloss,
         low=loss_low,
         high=measured.delta_logloss_high,
@@ -214,7 +298,7 @@ def _comparisons(
     )
     calibration = Comparison(
         kernel=measured.calibration,
-        base=base[2],
+        base=beside.base_calibration,
         delta=measured.delta_calibration,
         low=off_low,
         high=measured.delta_calibration_high,

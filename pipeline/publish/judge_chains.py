@@ -13,9 +13,9 @@ from iak.pipeline.events import Report, WorkDone, silent
 from iak.pipeline.publish.canary import newest_rows
 from iak.pipeline.publish.chain import ChainAfterNight, LossRows, advance
 from iak.pipeline.publish.decision import DomainVerdicts, decide, shrunk_gains
-from iak.pipeline.publish.gate import judge
+from iak.pipeline.publish.gate import judge_each
 from iak.pipeline.publish.gate_tasks import gate_rows_of
-from iak.pipeline.publish.gauc_harm import gauc_of, held_by_gauc
+from iak.pipeline.publish.gauc_harm import gaucs_of, held_by_gauc
 from iak.pipeline.stats.clusters import mean_and_error
 from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.pipeline.tuning.work import Level
@@ -26,8 +26,10 @@ from iak.schemas.verdict import Comparison, Verdict
 
 TUNED, SERVING = "tonight's kernel above it", "what serves without it"
 """Names of a candidate's rivals in the reasons of a decision."""
+BASE, LIVE, CANARY, LIVE_OVER_SERVING = "base", "live", "canary", "live_over_serving"
+"""Names of what else is judged."""
 REPORT_EVERY = 100
-"""Kernels between two reports of progress. Each takes tens of milliseconds."""
+"""Kernels between two reports of progress. Each takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,33 @@ class JudgedKernel:
     verdict: Verdict
     """The kernel against the base; `publish` and `reason` are the chain's."""
     chain: ChainVerdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """The gate rows that one kernel is judged on."""
+
+    base: PairedRows | None
+    """The candidate against the base; None without gate rows."""
+    rivals: Mapping[str, PairedRows] = field(default_factory=dict)
+    """The candidate against each kernel that would serve without it; `base` where that is one."""
+    others: Mapping[str, PairedRows] = field(default_factory=dict)
+    """What else is judged, by its name."""
+    canary_rows: str = ""
+    """Which rows the canary's are."""
+
+    def judged(self) -> dict[str, PairedRows | None]:
+        """Return all of them by name, each once."""
+        rivals = {what: rows for what, rows in self.rivals.items() if rows is not self.base}
+        return {BASE: self.base, **rivals, **self.others}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """The gate's verdict on some rows, and the AUC within users of each task."""
+
+    verdict: Verdict
+    gaucs: Mapping[str, Comparison]
 
 
 class ChainJudge:
@@ -87,9 +116,13 @@ class ChainJudge:
         shrunk = shrunk_gains(
             {n: gain for n in names if (gain := _gain(_rival_rows(level, n))) is not None}
         )
+        compared = {name: self._compared(level, name) for name in names}
+        measured = self._measure(compared)
         judged: dict[str, JudgedKernel] = {}
         for name in names:
-            judged[name] = self._judge_kernel(level, name, shrunk.get(name))
+            judged[name] = self._judge_kernel(
+                level, name, compared[name], measured[name], shrunk.get(name)
+            )
             if len(judged) % REPORT_EVERY == 0:
                 report(WorkDone("kernels judged", len(judged), len(names)))
         # Only now: the kernels of one level are no fallbacks of each other.
@@ -100,16 +133,71 @@ class ChainJudge:
                 self._serves.discard(name)
         return judged
 
-    def _judge_kernel(self, level: Level, name: str, shrunk_gain: float | None) -> JudgedKernel:
-        """Return the verdict on one kernel. One without gate rows is held."""
+    def _compared(self, level: Level, name: str) -> _Compared:
+        """Return the rows that a kernel is judged on; none without gate rows."""
         rows = level.gate_rows.get(name)
-        verdict, gaucs = self._judged(rows)
+        if rows is None:
+            return _Compared(base=None)
+        live = level.compared.live.get(name)
+        rivals = _rivals(level, name, rows)
+        newest = newest_rows(
+            rivals[SERVING] if live is None else live, self._gate.chain.canary_hours
+        )
+        others = {
+            LIVE: live,
+            CANARY: None if newest is None else newest.rows,
+            LIVE_OVER_SERVING: level.compared.live_over_above.get(name),
+        }
+        return _Compared(
+            base=rows,
+            rivals=rivals,
+            others={what: part for what, part in others.items() if part is not None},
+            canary_rows="" if newest is None else newest.sentence,
+        )
+
+    def _measure(self, compared: Mapping[str, _Compared]) -> dict[str, dict[str, _Measured]]:
+        """Return the gate's verdict on everything that each kernel is compared on.
+
+        A task whose AUC within users is worse is held too.
+        """
+        each = {
+            (name, what): rows
+            for name, kernel in compared.items()
+            for what, rows in kernel.judged().items()
+        }
+        gates = [gate_rows_of(rows, self._titles, self._tasks) for rows in each.values()]
+        verdicts = judge_each(gates, self._gate)
+        measured: dict[str, dict[str, _Measured]] = {name: {} for name in compared}
+        gaucs = gaucs_of(gates, verdicts, self._gate)
+        for (name, what), verdict, by_task in zip(each, verdicts, gaucs, strict=True):
+            tasks = [held_by_gauc(t, by_task.get(t.task), self._gate) for t in verdict.tasks]
+            held = verdict.model_copy(update={"tasks": tuple(tasks)})
+            measured[name][what] = _Measured(verdict=held, gaucs=by_task)
+        return measured
+
+    def _judge_kernel(
+        self,
+        level: Level,
+        name: str,
+        compared: _Compared,
+        measured: Mapping[str, _Measured],
+        shrunk_gain: float | None,
+    ) -> JudgedKernel:
+        """Return the verdict on one kernel. One without gate rows is held.
+
+        Args:
+            level: the kernel's level.
+            name: name of its domain.
+            compared: what it is compared on.
+            measured: the gate's verdicts on that.
+            shrunk_gain: the kernel's gain after shrinkage towards its level; None where unknown.
+        """
+        verdict = measured[BASE].verdict
         verdicts = DomainVerdicts(base=verdict)
         after = ChainAfterNight(state=self._chains.states.get(name))
-        if rows is not None:
-            rivals = _rivals(level, name, rows)
-            verdicts = self._verdicts(level, name, rows, rivals, verdict, shrunk_gain)
-            after = self._advance(level, name, rows, rivals)
+        if compared.base is not None:
+            verdicts = _verdicts(compared, measured, shrunk_gain)
+            after = self._advance(level, name, compared.base, compared.rivals)
         above = reversed(level.ancestors.get(name, ()))
         fallback = next((ancestor for ancestor in above if ancestor in self._serves), "base")
         decided = decide(after, verdicts, fallback=fallback, spec=self._gate.chain)
@@ -117,7 +205,7 @@ class ChainJudge:
             update={
                 "state": _with_numbers(decided, verdict),
                 "against": _against(verdicts),
-                "gauc": gaucs,
+                "gauc": measured[BASE].gaucs,
                 "gauc_live": verdicts.live_gauc,
                 "canary_rows": verdicts.canary_rows if verdicts.canary else "",
             }
@@ -125,43 +213,6 @@ class ChainJudge:
         is_promoted = chain.outcome == "promote"
         final = verdict.model_copy(update={"publish": is_promoted, "reason": chain.sentence})
         return JudgedKernel(verdict=final, chain=chain)
-
-    def _verdicts(
-        self,
-        level: Level,
-        name: str,
-        rows: PairedRows,
-        rivals: Mapping[str, PairedRows],
-        verdict: Verdict,
-        shrunk_gain: float | None,
-    ) -> DomainVerdicts:
-        """Return the verdicts on a kernel's gate rows, against each kernel it is compared with.
-
-        Args:
-            level: the kernel's level.
-            name: name of its domain.
-            rows: candidate against base.
-            rivals: candidate against each kernel that would serve without it.
-            verdict: the gate's verdict on `rows`.
-            shrunk_gain: the kernel's gain after shrinkage towards its level; None where unknown.
-        """
-        live = level.compared.live.get(name)
-        live_verdict, live_gauc = (None, {}) if live is None else self._judged(live)
-        over_serving = level.compared.live_over_above.get(name)
-        newest = newest_rows(
-            rivals[SERVING] if live is None else live, self._gate.chain.canary_hours
-        )
-        return DomainVerdicts(
-            base=verdict,
-            # Where the base is the rival, `rows` are its rows, and they are judged already.
-            rivals={k: verdict if p is rows else self._verdict(p) for k, p in rivals.items()},
-            live=live_verdict,
-            live_gauc=live_gauc,
-            canary=None if newest is None else self._verdict(newest.rows),
-            canary_rows="" if newest is None else newest.sentence,
-            live_against_rival=None if over_serving is None else self._verdict(over_serving),
-            shrunk_gain=shrunk_gain,
-        )
 
     def _advance(
         self, level: Level, name: str, rows: PairedRows, rivals: Mapping[str, PairedRows]
@@ -188,26 +239,27 @@ class ChainJudge:
             spec=self._gate.chain,
         )
 
-    def _verdict(self, rows: PairedRows) -> Verdict:
-        return self._judged(rows)[0]
 
-    def _judged(self, rows: PairedRows | None) -> tuple[Verdict, dict[str, Comparison]]:
-        """Return the gate's verdict on rows, and the AUC within users of each task.
+def _verdicts(
+    compared: _Compared, measured: Mapping[str, _Measured], shrunk_gain: float | None
+) -> DomainVerdicts:
+    """Return the verdicts on a kernel with gate rows, as the decision reads them."""
+    base, live = measured[BASE], measured.get(LIVE)
 
-        A task whose AUC within users is worse is held too.
-        """
-        gate_rows = gate_rows_of(rows, self._titles, self._tasks)
-        verdict = judge(gate_rows, self._gate)
-        columns = {task.task: task for task in gate_rows.tasks}
-        gaucs = {}
-        for task in verdict.tasks:
-            compared = gauc_of(
-                columns[task.task], gate_rows.users_n, self._gate, is_judged=task.judged
-            )
-            if compared is not None:
-                gaucs[task.task] = compared
-        tasks = [held_by_gauc(t, gaucs.get(t.task), self._gate) for t in verdict.tasks]
-        return verdict.model_copy(update={"tasks": tuple(tasks)}), gaucs
+    def verdict(what: str) -> Verdict | None:
+        return measured[what].verdict if what in measured else None
+
+    return DomainVerdicts(
+        base=base.verdict,
+        # Where the base is the rival, its rows are the base's, and they are judged already.
+        rivals={what: measured.get(what, base).verdict for what in compared.rivals},
+        live=verdict(LIVE),
+        live_gauc=live.gaucs if live else {},
+        canary=verdict(CANARY),
+        canary_rows=compared.canary_rows,
+        live_against_rival=verdict(LIVE_OVER_SERVING),
+        shrunk_gain=shrunk_gain,
+    )
 
 
 def _rivals(level: Level, name: str, rows: PairedRows) -> dict[str, PairedRows]:

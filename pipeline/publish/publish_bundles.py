@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from torch import Tensor
+
 from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.events import Report, WorkDone, silent
 from iak.pipeline.files import putting_file
@@ -13,7 +15,7 @@ from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
 from iak.pipeline.publish.diagnostics import code_of, curves_of, mean_rate, path_of
-from iak.pipeline.publish.gate import judge
+from iak.pipeline.publish.gate import GateRows, judge_each
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import REPORT_EVERY, ChainJudge, NightChains
 from iak.pipeline.tuning.work import Finetuned, Level
@@ -80,28 +82,48 @@ def publish_bundles(
     with publishing_bundles(root) as folder, _statistics_file(done, folder) as statistics:
         for depth, level in enumerate(done.levels):
             pooled = done.levels[0].tuned.bank.slot(0) if depth else None
+            # A kernel that failed was set back to its start, so there is nothing new to judge.
+            bank, failed = level.tuned.bank, level.tuned.failed
+            slots = {name: slot for slot, name in enumerate(bank.names) if name not in failed}
+            each = [gate_rows_of(level.gate_rows.get(name), done.tasks, tasks) for name in slots]
             judged = chain_judge.judge(level, report) if chain_judge else {}
-            for slot, name in enumerate(level.tuned.bank.names):
-                if name in level.tuned.failed:
-                    continue  # it was set back to its start, so there is nothing new to judge
-                chained = judged.get(name)
-                rows = level.gate_rows.get(name)
-                gate_rows = gate_rows_of(rows, done.tasks, tasks)
-                verdict = chained.verdict if chained else judge(gate_rows, gate)
+            verdicts = [j.verdict for j in judged.values()] if judged else judge_each(each, gate)
+            for (name, slot), gate_rows, verdict in zip(slots.items(), each, verdicts, strict=True):
+                chained, weights = judged.get(name), bank.slot(slot)
                 kernel = _write_kernel(
-                    done, level, slot, name, folder, provenance, verdict, statistics
+                    done, level, slot, weights, folder, provenance, verdict, statistics
                 )
-                measured = {
-                    "rate": mean_rate(rows),
-                    "code": code_of(rows, gate_rows, level.tuned.bank.slot(slot), pooled),
-                    "path": path_of(level.tuned.path.get(name, ())),
-                    "reliability": curves_of(gate_rows),
-                    "chain": chained.chain if chained else None,
-                }
+                measured = _measured(level, name, gate_rows, weights, pooled)
+                measured["chain"] = chained.chain if chained else None
                 kernels.append(kernel.model_copy(update=measured))
                 if len(kernels) % REPORT_EVERY == 0:
                     report(WorkDone("kernels written", len(kernels), number))
     return kernels
+
+
+def _measured(
+    level: Level,
+    name: str,
+    gate_rows: GateRows,
+    weights: Mapping[str, Tensor],
+    pooled: Mapping[str, Tensor] | None,
+) -> dict[str, object]:
+    """Return what a kernel's result shows besides its verdict, by field.
+
+    Args:
+        level: level of the kernel.
+        name: name of its domain.
+        gate_rows: its gate rows, task by task.
+        weights: its weights, by name.
+        pooled: weights of the pooled kernel; None for that kernel itself.
+    """
+    rows = level.gate_rows.get(name)
+    return {
+        "rate": mean_rate(rows),
+        "code": code_of(rows, gate_rows, weights, pooled),
+        "path": path_of(level.tuned.path.get(name, ())),
+        "reliability": curves_of(gate_rows),
+    }
 
 
 @contextmanager
@@ -155,7 +177,7 @@ def _write_kernel(
     done: Finetuned,
     level: Level,
     slot: int,
-    name: str,
+    weights: Mapping[str, Tensor],
     folder: Path,
     provenance: Provenance,
     verdict: Verdict,
@@ -167,15 +189,15 @@ def _write_kernel(
         done: the tuned levels, with their standardisation.
         level: level of the kernel.
         slot: slot of the kernel in the level's bank.
-        name: name of its domain.
+        weights: the kernel's weights, by name.
         folder: folder of bundles.
         provenance: fields that all bundles share.
         verdict: verdict of the gate.
         statistics: the statistics that the kernel reads; None for none.
     """
-    tensors = level.tuned.bank.slot(slot)
+    name = level.tuned.bank.names[slot]
     # Only compression used the probe.
-    tensors = {n: t for n, t in tensors.items() if not n.startswith("probe")}
+    tensors = {n: t for n, t in weights.items() if not n.startswith("probe")}
     tensors |= {f"{STANDARD}{n}": t for n, t in done.standard.tensors().items()}
     if done.statistics is not None:
         standard = done.statistics.standard.tensors()

@@ -3,7 +3,7 @@
 A user takes part with both classes among the rows. Users are independent of each other, so the
 error of the difference is that of a weighted mean over users.
 
-Shapes: N rows, U users with both classes.
+Shapes: N rows, G groups, U users within a group, from `has_both` on those with both classes.
 Source: Zhu et al. 2017, "Optimized Cost per Click in Taobao Display Advertising", for GAUC.
 """
 
@@ -20,8 +20,10 @@ from iak.pipeline.stats.auc import (
     dense_ranks,
     is_positive,
     placements,
+    ratio,
 )
 from iak.pipeline.stats.clusters import critical_value
+from iak.pipeline.stats.groups import codes_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,30 +51,56 @@ def paired_gauc(labels: Array, scores_a: Array, scores_b: Array, users: Array) -
     Returns:
         None with fewer than two users that have both classes: there is no error to estimate.
     """
-    positive, (keys, of_row_N) = is_positive(labels), np.unique(users, return_inverse=True)
+    one_group_N = np.zeros(labels.size, np.int64)
+    (only,) = paired_gaucs(labels, scores_a, scores_b, users, group_N=one_group_N, num_groups=1)
+    return only
+
+
+def paired_gaucs(
+    labels: Array, scores_a: Array, scores_b: Array, users: Array, *, group_N: Ints, num_groups: int
+) -> list[PairedGauc | None]:
+    """Compare two methods in many groups of rows in one pass, as `paired_gauc` does in each.
+
+    Args:
+        labels: 0 or 1 of each row.
+        scores_a: of one method.
+        scores_b: of the other, on the same rows.
+        users: key of each row's user.
+        group_N: group of each row.
+        num_groups: G.
+    """
+    positive, codes_N = is_positive(labels), codes_of(users)
+    pairs, of_row_N = np.unique(codes_N * num_groups + group_N, return_inverse=True)
 
     def auc_of_users(scores: Array) -> Floats:
-        ranks_N: Ints = dense_ranks(scores)
-        placement_N = placements(positive, ranks_N, of_row_N, keys.size)
-        return auc_per_group(placement_N, positive, of_row_N, keys.size)
+        placement_N = placements(positive, dense_ranks(scores), of_row_N, pairs.size)
+        return auc_per_group(placement_N, positive, of_row_N, pairs.size)
 
     auc_a, auc_b = auc_of_users(scores_a), auc_of_users(scores_b)
     has_both = ~np.isnan(auc_a)
-    count = int(np.count_nonzero(has_both))
-    if count < 2:
-        return None
-    rows_U = count_per_group(of_row_N, keys.size)[has_both]
-    share_U = rows_U / rows_U.sum()
-    auc_a, auc_b = auc_a[has_both], auc_b[has_both]
-    delta = float(share_U @ (auc_a - auc_b))
-    influence_U = share_U * (auc_a - auc_b - delta)
-    error = float(np.sqrt(count / (count - 1) * np.sum(influence_U**2)))
-    half = float(critical_value(np.array(count), "user")) * error
-    return PairedGauc(
-        gauc_a=float(share_U @ auc_a),
-        gauc_b=float(share_U @ auc_b),
-        delta=delta,
-        low=delta - half,
-        high=delta + half,
-        users=count,
-    )
+    group_U, auc_a, auc_b = (pairs % num_groups)[has_both], auc_a[has_both], auc_b[has_both]
+    rows_U = count_per_group(of_row_N, pairs.size)[has_both]
+
+    def sums(values_U: Floats) -> Floats:
+        return count_per_group(group_U, num_groups, weights=values_U)
+
+    share_U = rows_U / sums(rows_U)[group_U]
+    a_G, b_G = sums(share_U * auc_a), sums(share_U * auc_b)
+    delta_G = sums(share_U * (auc_a - auc_b))
+    influence_U = share_U * (auc_a - auc_b - delta_G[group_U])
+    users_G = np.bincount(group_U, minlength=num_groups)
+    scale_G = ratio(users_G, np.where(users_G > 1, users_G - 1, 0))
+    half_G = critical_value(users_G, "user") * np.sqrt(scale_G * sums(influence_U**2))
+    return [
+        PairedGauc(
+            gauc_a=float(a_G[group]),
+            gauc_b=float(b_G[group]),
+            delta=float(delta_G[group]),
+            low=float(delta_G[group] - half_G[group]),
+            high=float(delta_G[group] + half_G[group]),
+            users=int(users_G[group]),
+        )
+        if users_G[group] > 1
+        else None
+        for group in range(num_groups)
+    ]

@@ -48,6 +48,7 @@ class Measures:
     logloss_G: Floats
     ne_G: Floats
     calibration_G: Floats
+    base_auc_G: Floats
     base_logloss_G: Floats
     base_calibration_G: Floats
     auc_delta: Delta
@@ -99,6 +100,7 @@ def measure(
     clusters = influences.clusters
     counts_G = clusters.counts()
     se_G = auc_error(delong.se_G, positive, influences)
+    base_auc_G = auc_per_group(base_placement, positive, of_row_N, num_groups)
     not_finite_G, base_not_finite_G = _not_finite(mine, groups), _not_finite(base, groups)
     either_G = not_finite_G + base_not_finite_G
 
@@ -113,6 +115,7 @@ def measure(
         logloss_G=where_finite(losses.logloss_G),
         ne_G=where_finite(losses.ne_G),
         calibration_G=where_finite(losses.calibration_G),
+        base_auc_G=np.where(base_not_finite_G > 0, np.nan, base_auc_G),
         base_logloss_G=np.where(base_not_finite_G > 0, np.nan, base_losses.logloss_G),
         base_calibration_G=np.where(base_not_finite_G > 0, np.nan, base_losses.calibration_G),
         auc_delta=difference(delong.delta_G, se_G, counts_G, clusters.kind).without(either_G),
@@ -175,6 +178,7 @@ def summarise(measures: Measures) -> Measures:
         logloss_G=mean(measures.logloss_G),
         ne_G=mean(measures.ne_G),
         calibration_G=mean(measures.calibration_G),
+        base_auc_G=mean(measures.base_auc_G),
         base_logloss_G=mean(measures.base_logloss_G),
         base_calibration_G=mean(measures.base_calibration_G),
         auc_delta=difference(mean(delta_G), error, np.array([owners]), clusters.kind),

@@ -14,8 +14,10 @@ metric is compared with the base's on the same rows, with a 95 % interval.
 Shapes: N rows.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,6 +75,15 @@ class MetricRow:
     independent. None where rows are the clusters or DeLong's is 0."""
 
 
+class BesideBase(NamedTuple):
+    """One method's metrics on a set of rows, and three of the base's on the same rows."""
+
+    row: MetricRow
+    base_auc: float | None
+    base_logloss: float | None
+    base_calibration: float | None
+
+
 def metric_row(
     *,
     method: str,
@@ -96,12 +107,60 @@ def metric_row(
         users: (N,) user keys, for GAUC and for intervals; None when rows carry none.
         kept: share of negatives that the sampled log kept; see `log_loss`.
     """
+    (beside,) = metric_rows(
+        method=method,
+        domains=(domain,),
+        domain_index=np.zeros(labels.size, np.int64),
+        task=task,
+        labels=labels,
+        p=p,
+        p_base=p_base,
+        users=users,
+        kept=kept,
+    )
+    return beside.row
+
+
+def metric_rows(
+    *,
+    method: str,
+    domains: Sequence[str],
+    domain_index: Array,
+    task: str,
+    labels: Array,
+    p: Array,
+    p_base: Array,
+    users: Array | None = None,
+    kept: float = 1.0,
+) -> list[BesideBase]:
+    """Measure one method on many sets of rows in one pass, as `metric_row` measures each.
+
+    Args:
+        method: name of the method.
+        domains: name of each set of rows.
+        domain_index: (N,) index into `domains`.
+        task: name of the task.
+        labels: (N,) 0 or 1.
+        p: (N,) the method's probabilities.
+        p_base: (N,) the base's probabilities.
+        users: (N,) user keys, for GAUC and for intervals; None when rows carry none.
+        kept: share of negatives that the sampled log kept; see `log_loss`.
+    """
     positive = is_positive(labels)
-    groups = one_group(labels.size, None if users is None else codes_of(users))
+    codes = None if users is None else codes_of(users)
+    groups = groups_by_domain(domain_index, len(domains), codes)
     mine = rank_probabilities(p, what=f"{method}, {task}")
     base = rank_probabilities(p_base, what=f"base, {task}")
     measures = measure(positive, mine, base, placements_of(positive, base, groups), groups, kept)
-    return _row(measures, 0, method=method, domain=domain, task=task)
+    return [
+        BesideBase(
+            row=_row(measures, group, method=method, domain=domain, task=task),
+            base_auc=_value(measures.base_auc_G[group]),
+            base_logloss=_value(measures.base_logloss_G[group]),
+            base_calibration=_value(measures.base_calibration_G[group]),
+        )
+        for group, domain in enumerate(domains)
+    ]
 
 
 def evaluate_methods(
@@ -211,13 +270,9 @@ def _row(measures: Measures, group: int, *, method: str, domain: str, task: str)
         ("delta_calibration", measures.calibration_delta),
     ):
         columns |= {name: delta.value_G, f"{name}_low": delta.low_G, f"{name}_high": delta.high_G}
-    values = {
-        name: None if np.isnan(value_G[group]) else float(value_G[group])
-        for name, value_G in columns.items()
-    }
+    values = {name: _value(value_G[group]) for name, value_G in columns.items()}
     missing = [name for name, value in values.items() if value is None]
     why = _why_missing(measures, group) if missing else {}
-    error_ratio = float(measures.se_ratio_G[group])
     return MetricRow(
         method=method,
         domain=domain,
@@ -227,9 +282,14 @@ def _row(measures: Measures, group: int, *, method: str, domain: str, task: str)
         reasons={name: why[name.removesuffix("_low").removesuffix("_high")] for name in missing},
         cluster=measures.influences.clusters.kind,
         clusters=int(measures.clusters_G[group]),
-        se_ratio=None if np.isnan(error_ratio) else error_ratio,
+        se_ratio=_value(measures.se_ratio_G[group]),
         **values,
     )
+
+
+def _value(value: float) -> float | None:
+    """Return a metric as a float; None where it is NaN."""
+    return None if math.isnan(value) else float(value)
 
 
 def _why_missing(measures: Measures, group: int) -> dict[str, str]:

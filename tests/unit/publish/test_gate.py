@@ -4,8 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from iak.pipeline.publish.gate import GateRows, TaskRows, judge
+from iak.pipeline.publish import gate
+from iak.pipeline.publish.gate import GateRows, TaskRows, judge, judge_each
 from iak.pipeline.stats.losses import cross_entropy
 from iak.schemas.job import GateSpec
 
@@ -273,3 +276,39 @@ def test_few_harmless_candidates_are_held_for_harm(by_user):
     """Nine tests each; the margins keep what multiplicity would cost far below 9 x 2.5 %."""
     few = false_holds(40, times=100, by_user=by_user)
     assert few <= 0.15, few
+
+
+def kernel_of(seed, count, *, has_users, is_finite, is_known=0.8):
+    """Gate rows of two tasks, of a few users; of some labels nothing is known."""
+    logit, labels, draw = drawn(seed, count)
+    moved_logit = logit + draw.choice([0.0, 0.3], count) if is_finite else np.full(count, np.nan)
+    tasks = tuple(
+        task_rows(name, labels, logit, moved_logit, mask=draw.random(count) < is_known, kept=kept)
+        for name, kept in (("ctr", 1.0), ("like", 0.5))
+    )
+    return GateRows(tasks=tasks, users_n=draw.integers(0, 5, count) if has_users else None)
+
+
+KERNELS = st.builds(
+    kernel_of,
+    st.integers(0, 1000),
+    st.integers(0, 30) | st.sampled_from([300]),
+    has_users=st.booleans(),
+    is_finite=st.sampled_from([True, True, True, False]),
+)
+
+
+@given(st.lists(KERNELS, max_size=6), st.sampled_from([1, 50, 2**20]))
+def test_many_kernels_judged_at_once_get_each_its_own_verdict_bit_for_bit(kernels, rows_at_once):
+    spec = GateSpec(min_positives=5, min_negatives=5)
+    alone = [judge(kernel, spec) for kernel in kernels]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gate, "_ROWS_AT_ONCE", rows_at_once)
+        assert judge_each(kernels, spec) == alone
+
+
+def test_kernels_of_other_tasks_are_not_measured_together():
+    logit, labels, _ = drawn(0, 200)
+    kernels = [GateRows(tasks=(task_rows(t, labels, logit, logit),)) for t in ("ctr", "like")]
+    assert [verdict.tasks[0].task for verdict in judge_each(kernels)] == ["ctr", "like"]
+    assert judge_each([]) == []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iak.pipeline.publish.gate import GateRows, TaskRows, judge
-from iak.pipeline.publish.gauc_harm import gauc_of, held_by_gauc
+from iak.pipeline.publish.gauc_harm import gaucs_of, held_by_gauc
 from iak.schemas.job import GateSpec
 
 USERS, ROWS = 200, 20
@@ -28,8 +28,9 @@ def rows_of(within):
 def test_ranking_within_users_is_judged_by_itself(within, is_harm):
     """A kernel that knows nothing of a row but its user is better by AUC, and useless to users."""
     rows = rows_of(within)
-    (task,) = judge(rows).tasks
-    gauc = gauc_of(rows.tasks[0], rows.users_n, GateSpec(), is_judged=task.judged)
+    verdict = judge(rows)
+    (task,), (gaucs,) = verdict.tasks, gaucs_of([rows], [verdict], GateSpec())
+    gauc = gaucs["ctr"]
     assert task.auc.delta > -0.01
     assert not task.holds
     held = held_by_gauc(task, gauc, GateSpec())
@@ -38,8 +39,8 @@ def test_ranking_within_users_is_judged_by_itself(within, is_harm):
 
 
 def test_no_harm_is_shown_by_rows_that_are_not_judged_or_have_no_users():
-    rows = rows_of(0.0)
-    task = rows.tasks[0]
-    assert not gauc_of(task, rows.users_n, GateSpec(), is_judged=False).harm
-    assert gauc_of(task, None, GateSpec(), is_judged=True) is None
-    assert gauc_of(task, np.arange(task.labels_n.size), GateSpec(), is_judged=True) is None
+    rows, many = rows_of(0.0), GateSpec(min_positives=USERS * ROWS)
+    each = [rows, *(GateRows(tasks=rows.tasks, users_n=u) for u in (None, np.arange(rows.rows)))]
+    of_users, without, single = gaucs_of(each, [judge(rows, many) for rows in each], many)
+    assert not of_users["ctr"].harm
+    assert without == single == {}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.stats.auc import auc, gauc
-from iak.pipeline.stats.gauc import paired_gauc
+from iak.pipeline.stats.gauc import paired_gauc, paired_gaucs
 
 
 def drawn(seed, users=40, rows=12, *, better=0.0):
@@ -56,3 +56,12 @@ def test_the_interval_covers_no_difference_about_19_times_in_20():
 
 def test_a_method_that_sees_more_is_above():
     assert paired_gauc(*drawn(0, users=300, better=0.8)).low > 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 6)), min_size=1, max_size=5))
+def test_many_groups_at_once_are_compared_as_each_alone_bit_for_bit(groups):
+    parts = [drawn(seed, users, rows=4) for seed, users in groups]
+    group_N = np.repeat(np.arange(len(parts)), [part[0].size for part in parts])
+    rows = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    found = paired_gaucs(*rows, group_N=group_N, num_groups=len(parts))
+    assert found == [paired_gauc(*part) for part in parts]
