@@ -21,7 +21,7 @@ from iak.pipeline.runs.load import load_catalog
 LOGS = ("coupons", "frappe", "movielens", "retailrocket", "xmrec", "open_bandit", "ipinyou")
 KEPT = ("status", "spec", "commit", "machine", "versions", "timings_s", "started_at", "ended_at")
 PATHS = ("data_root", "run_dir", "base", "bundles")
-SHOWN = ("ctr", "cvr", "cart", "ctcvr", "ct_cart")
+SHOWN = ("ctr", "cvr", "cart", "conversion", "ctcvr", "ct_cart", "ct_conversion")
 
 
 def main(words: Sequence[str]) -> int:

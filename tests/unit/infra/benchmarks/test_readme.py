@@ -33,7 +33,14 @@ def test_every_picture_that_the_page_shows_is_there():
 
 
 @pytest.mark.parametrize(
-    "name", ["cpu-2-cores/table", "cpu-2-cores/schedules", "epyc-2-cores/mapped"]
+    "name",
+    [
+        "cpu-2-cores/table",
+        "cpu-2-cores/schedules",
+        "epyc-2-cores/mapped",
+        "epyc-2-cores/seven_logs/table",
+        "epyc-2-cores/seven_logs_by_init/table",
+    ],
 )
 def test_a_scripts_table_stands_on_the_page_line_by_line(name):
     table = (ROOT / f"infra/benchmarks/{name}.md").read_text().splitlines()
