@@ -87,7 +87,7 @@ def publish_bundles(
             slots = {name: slot for slot, name in enumerate(bank.names) if name not in failed}
             each = [gate_rows_of(level.gate_rows.get(name), done.tasks, tasks) for name in slots]
             judged = chain_judge.judge(level, report) if chain_judge else {}
-            verdicts = [j.verdict for j in judged.values()] if judged else judge_each(each, gate)
+            verdicts = [judged[n].verdict for n in slots] if judged else judge_each(each, gate)
             for (name, slot), gate_rows, verdict in zip(slots.items(), each, verdicts, strict=True):
                 chained, weights = judged.get(name), bank.slot(slot)
                 kernel = _write_kernel(
