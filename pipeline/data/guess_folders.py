@@ -112,8 +112,8 @@ def _told_by_values(paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
             keys.append(_OTHER)
         told = told if keys[-1] == _OTHER else len(keys)
         level += count or 1
-    is_clear = len(set(keys[:told])) == told
-    return tuple(keys[:told]) if is_clear else ()
+    told_keys = tuple(keys[:told])
+    return told_keys if len(set(told_keys)) == told else ()  # two levels would have one key
 
 
 def _folders_of_date(names: Sequence[tuple[str, ...]]) -> int:

@@ -16,10 +16,10 @@ from iak.schemas.log import FolderNames
 
 NULL_FOLDERS = frozenset({"__HIVE_DEFAULT_PARTITION__", "__DEFAULT_PARTITION__"})
 """Names that Hive, Spark and Delta, and Paimon, give to the folder of the null value."""
-_SHARD = re.compile(r"[-_](part[-_]?)?\d+[-_]of[-_]\d+.*|[-_]part[-_]?\d+")
-"""End of a file's name that numbers it among those of one value."""
 NULL_WORD = "null"
 """The name that Iceberg gives to it; read as a word, unless the column in the file is null."""
+_SHARD = re.compile(r"[-_]((part[-_]?)?\d+[-_]of[-_]\d+.*|part[-_]?\d+)$")
+"""End of a file's name that numbers it among those of one value."""
 
 
 def named_value(folder: str, level: str, names: FolderNames) -> str | None:
@@ -27,7 +27,7 @@ def named_value(folder: str, level: str, names: FolderNames) -> str | None:
 
     Args:
         folder: the folder's name.
-        level: name of this level of folders.
+        level: key of this level of folders.
         names: how the log's folders are named. Where they have the value alone, one may still be
             `key=value`.
     """

@@ -221,3 +221,19 @@ def test_a_value_survives_its_folders_escapes_where_the_column_is_inside(
         assert ids_of(root, where(name)) == [0, 1, 2]
     if escape is quote:
         assert not result.counts
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train.parquet", "train"),
+        ("train-00000-of-00004.parquet", "train"),
+        ("train-00000-of-00001-a09b74b3ef9c3b56.parquet", "train"),
+        ("test_part_3.snappy.parquet", "test"),
+        ("shop_part1_train.parquet", "shop_part1_train"),
+        ("2026-10-01.parquet", "2026-10-01"),
+        ("day_8.parquet", "day_8"),
+    ],
+)
+def test_a_files_name_is_a_value_without_its_number_at_the_end(name, value):
+    assert partitions.value_of_file(name) == value
