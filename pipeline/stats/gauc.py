@@ -39,27 +39,10 @@ class PairedGauc:
     """Users that have both classes."""
 
 
-def paired_gauc(labels: Array, scores_a: Array, scores_b: Array, users: Array) -> PairedGauc | None:
-    """Return the GAUC of a and b, and the interval of their difference.
-
-    Args:
-        labels: 0 or 1 of each row.
-        scores_a: of one method.
-        scores_b: of the other, on the same rows.
-        users: key of each row's user.
-
-    Returns:
-        None with fewer than two users that have both classes: there is no error to estimate.
-    """
-    one_group_N = np.zeros(labels.size, np.int64)
-    (only,) = paired_gaucs(labels, scores_a, scores_b, users, group_N=one_group_N, num_groups=1)
-    return only
-
-
 def paired_gaucs(
     labels: Array, scores_a: Array, scores_b: Array, users: Array, *, group_N: Ints, num_groups: int
 ) -> list[PairedGauc | None]:
-    """Compare two methods in many groups of rows in one pass, as `paired_gauc` does in each.
+    """Return the GAUC of a and b in each group of rows, and the interval of their difference.
 
     Args:
         labels: 0 or 1 of each row.
@@ -68,6 +51,10 @@ def paired_gaucs(
         users: key of each row's user.
         group_N: group of each row.
         num_groups: G.
+
+    Returns:
+        None for a group with fewer than two users that have both classes: there is no error to
+        estimate.
     """
     positive, codes_N = is_positive(labels), codes_of(users)
     pairs, of_row_N = np.unique(codes_N * num_groups + group_N, return_inverse=True)

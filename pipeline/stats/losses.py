@@ -61,15 +61,6 @@ def log_loss(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
     return _value(_mean_losses(labels, p, kept=kept).logloss_G)
 
 
-def normalized_entropy(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
-    """Return the log-loss divided by the entropy of the observed rate.
-
-    1 is as good as knowing the rate alone. None when a class is missing: the rate has no entropy.
-    The arguments are those of `log_loss`.
-    """
-    return _value(_mean_losses(labels, p, kept=kept).ne_G)
-
-
 def label_nats(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
     """Return a lower bound on the information of predictions about the label, in nats per row.
 

@@ -84,43 +84,6 @@ class BesideBase(NamedTuple):
     base_calibration: float | None
 
 
-def metric_row(
-    *,
-    method: str,
-    domain: str,
-    task: str,
-    labels: Array,
-    p: Array,
-    p_base: Array,
-    users: Array | None = None,
-    kept: float = 1.0,
-) -> MetricRow:
-    """Measure one method on one set of rows, beside the base on the same rows.
-
-    Args:
-        method: name of the method.
-        domain: name of the set of rows.
-        task: name of the task.
-        labels: (N,) 0 or 1.
-        p: (N,) the method's probabilities.
-        p_base: (N,) the base's probabilities.
-        users: (N,) user keys, for GAUC and for intervals; None when rows carry none.
-        kept: share of negatives that the sampled log kept; see `log_loss`.
-    """
-    (beside,) = metric_rows(
-        method=method,
-        domains=(domain,),
-        domain_index=np.zeros(labels.size, np.int64),
-        task=task,
-        labels=labels,
-        p=p,
-        p_base=p_base,
-        users=users,
-        kept=kept,
-    )
-    return beside.row
-
-
 def metric_rows(
     *,
     method: str,
@@ -130,10 +93,10 @@ def metric_rows(
     labels: Array,
     p: Array,
     p_base: Array,
-    users: Array | None = None,
-    kept: float = 1.0,
+    users: Array | None,
+    kept: float,
 ) -> list[BesideBase]:
-    """Measure one method on many sets of rows in one pass, as `metric_row` measures each.
+    """Measure one method on many sets of rows in one pass, beside the base on the same rows.
 
     Args:
         method: name of the method.

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from iak.jobs.cli import read_spec, run
-from iak.pipeline.stats.metrics import metric_row
 from iak.schemas.predictions import DOCUMENT, PREDICTIONS, PredictionsDocument, metric_tasks
 from iak.schemas.task import TaskSpec
+from tests.unit.stats.planted_rows import metric_row
 
 TASKS = metric_tasks(
     (TaskSpec(label="click", kind="click"), TaskSpec(label="order", kind="conversion")),
@@ -70,10 +70,11 @@ def test_two_runs_are_compared_by_words_alone(runs, tmp_path, capsys):
     assert len(by) == 3 * 2 * 3 * 4
     (one, other) = (pq.read_table(sorted((r / PREDICTIONS).glob("*.parquet"))) for r in runs)
     expected = metric_row(
-        method="second", domain="pooled", task="ctr", labels=one.column("y.ctr").to_numpy(),
-        p=other.column("own.iak.ctr").to_numpy(), p_base=one.column("own.iak.ctr").to_numpy(),
+        labels=one.column("y.ctr").to_numpy(),
+        p=other.column("own.iak.ctr").to_numpy(),
+        p_base=one.column("own.iak.ctr").to_numpy(),
         users=one.column("user").to_numpy(),
-    )  # fmt: skip
+    )
     line = by["iak", "second", "ctr", "pooled"]
     for name in ("delta_auc", "delta_auc_low", "delta_logloss_high", "delta_calibration_low"):
         assert line[name] == pytest.approx(getattr(expected, name))

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from iak.pipeline.stats.metrics import metric_rows
+
 
 def planted(seed=0, *, size=4000, num_domains=5):
     """Labels of a known rate, a base that knows it roughly and a method that knows it better."""
@@ -14,3 +16,12 @@ def planted(seed=0, *, size=4000, num_domains=5):
     domain = random.integers(0, num_domains, size)
     users = random.integers(0, size // 20, size) * 7919 - 10**12
     return labels, p_true, p_base, p_tuned, domain, users
+
+
+def metric_row(*, labels, p, p_base, users, kept=1.0):
+    """One method's metrics on all these rows, which are of one domain."""
+    (beside,) = metric_rows(
+        method="kernel", domains=("d",), domain_index=np.zeros(labels.size, np.int64), task="ctr",
+        labels=labels, p=p, p_base=p_base, users=users, kept=kept,
+    )  # fmt: skip
+    return beside.row

@@ -9,17 +9,15 @@ from scipy.stats import t as student
 from iak.pipeline.stats.auc import auc, paired_auc
 from iak.pipeline.stats.clusters import critical_value, mean_and_error, one_sided
 from iak.pipeline.stats.losses import calibration, log_loss
-from iak.pipeline.stats.metrics import evaluate_methods, metric_row
+from iak.pipeline.stats.metrics import evaluate_methods
+from tests.unit.stats.planted_rows import metric_row
 
 DELTAS = ("delta_auc", "delta_logloss", "delta_calibration")
 NUMBERS = tuple(f"{delta}{end}" for delta in DELTAS for end in ("", "_low", "_high"))
 
 
 def row_of(labels, p, p_base, users, kept=1.0):
-    return metric_row(
-        method="kernel", domain="d", task="ctr", labels=labels, p=p, p_base=p_base,
-        users=users, kept=kept,
-    )  # fmt: skip
+    return metric_row(labels=labels, p=p, p_base=p_base, users=users, kept=kept)
 
 
 def numbers(row):
