@@ -1,7 +1,8 @@
 """A small log and its catalogue, made to order: any rows in any layout of files and row groups."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iak.pipeline.data import contract, hashing, logs, parquet, vocabulary
+from iak.pipeline.data.encoding_counts import EncodingCounts
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.reader import Reader
@@ -195,6 +197,20 @@ def small_reader(
         world=world,
         **rest,
     )
+
+
+def encoding_after(
+    before: Encoding | None, rows: pa.RecordBatch, catalog: Catalog, grown: Sequence[str] = ()
+) -> Encoding:
+    """The encoding of an earlier window, with what these rows add to it."""
+    counts = EncodingCounts(catalog, before=before, grown=grown)
+    counts.add(rows)
+    return counts.encoding()
+
+
+def rows_in_order(reader: Reader, counts: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The encoded rows of a worker in the log's order, one piece at a time."""
+    return (reader.encoded(piece, counts) for piece in reader.pieces())
 
 
 def keys_to_ids(count: int) -> dict[int, int]:

@@ -114,8 +114,6 @@ def encode(
     identity: hashing.Keys,
     catalog: Catalog,
     encoding: Encoding,
-    unlabelled: npt.NDArray[np.bool_] | None = None,
-    masked: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     is_scored: bool = False,
 ) -> pa.RecordBatch:
     """Return the encoded rows. Each depends on its own columns alone.
@@ -125,8 +123,6 @@ def encode(
         identity: key of each row.
         catalog: the log's catalogue.
         encoding: encoding learned on the base's window.
-        unlabelled: quarantined rows, which lose every label; None where there are none.
-        masked: task -> rows that lose its label, because it is not ripe or impossible.
         is_scored: whether the rows are scored and have no label; one without a day then reads the
             newest statistics.
     """
@@ -136,8 +132,6 @@ def encode(
         identity=identity,
         catalog=catalog,
         encoding=encoding,
-        unlabelled=unlabelled,
-        masked=masked,
         is_scored=is_scored,
     )
     return batch
@@ -162,8 +156,9 @@ def encode_parts(
         identity: key of each row.
         catalog: the log's catalogue.
         encoding: encoding learned on the base's window.
-        unlabelled: quarantined rows; None where there are none.
-        masked: task -> rows that lose its label; None where there are none.
+        unlabelled: quarantined rows, which lose every label; None where there are none.
+        masked: task -> rows that lose its label, because it is not ripe or impossible; None where
+            there are none.
         is_scored: whether the rows are scored and have no label.
     """
     ends = np.cumsum([0, *sizes])

@@ -71,11 +71,6 @@ class Reader:
     last: LastGroup | None = None
     """The row group that was decoded last, where readers of other splits share it."""
 
-    def in_order(self, counts: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the worker's encoded rows in the log's order, one piece at a time."""
-        for piece in self.pieces():
-            yield self.encoded(piece, counts)
-
     def pieces(self) -> list[Piece]:
         """Return the pieces that this worker reads, in the log's order."""
         return pieces.pieces_of(self.selection, rank=self.rank, world=self.world)
@@ -96,7 +91,9 @@ class Reader:
 
     def encoded(self, piece: Piece, counts: Counter[str] | None = None) -> pa.RecordBatch:
         """Return the encoded rows of a piece."""
-        return self._encoded(self._read(piece), counts)
+        raw = self._read(piece)
+        (whole,) = self._encoded_parts(raw, (len(raw.rows),), counts)
+        return whole
 
     def shuffled(
         self,
@@ -106,7 +103,6 @@ class Reader:
         batch_rows: int,
         block_rows: int,
         start: Cursor | None = None,
-        counts: Counter[str] | None = None,
     ) -> Iterator[tuple[pa.Table, Cursor]]:
         """Yield batches of encoded rows in a reproducible random order.
 
@@ -117,7 +113,6 @@ class Reader:
             block_rows: least number of rows that are shuffled together, all in memory.
             start: cursor at which an interrupted epoch stopped. The batches that follow are the
                 same as without the interruption. None starts the epoch.
-            counts: counter to which the contract's findings are added.
 
         Yields:
             Each batch, with the cursor after it.
@@ -134,9 +129,7 @@ class Reader:
         for number in range(first, len(blocks)):
             # The seed names the block, not the blocks before it, so a resumed epoch need not
             # read those again.
-            block = self._shuffled_block(
-                blocks[number], seed=(seed, epoch, self.rank, number), counts=counts
-            )
+            block = self._shuffled_block(blocks[number], seed=(seed, epoch, self.rank, number))
             here = self._cursor(blocks[number], fresh)
             row = used if number == first else 0
             if left is not None:
@@ -260,10 +253,8 @@ class Reader:
             "changed since the checkpoint, or another version wrote it. Start a new run"
         )
 
-    def _shuffled_block(
-        self, block: list[Piece], *, seed: tuple[int, ...], counts: Counter[str] | None
-    ) -> pa.Table:
-        parts = [self._encoded(self._read(p), counts) for p in block]
+    def _shuffled_block(self, block: list[Piece], *, seed: tuple[int, ...]) -> pa.Table:
+        parts = [self.encoded(piece) for piece in block]
         # `take` joins the chunks of a column, which needs one dictionary for all of them.
         table = pa.Table.from_batches(parts).unify_dictionaries()
         return table.take(pa.array(np.random.default_rng(list(seed)).permutation(len(table))))
@@ -272,10 +263,6 @@ class Reader:
         return parquet.read_piece(
             self.selection, piece, self.catalog, truth=self.truth, last=self.last
         )
-
-    def _encoded(self, raw: RawRows, counts: Counter[str] | None) -> pa.RecordBatch:
-        (whole,) = self._encoded_parts(raw, (len(raw.rows),), counts)
-        return whole
 
     def _encoded_parts(
         self, raw: RawRows, sizes: Sequence[int], counts: Counter[str] | None

@@ -7,7 +7,7 @@ shards.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +32,14 @@ _ARRAYS = "encoding.safetensors"
 _BOUNDARIES = "boundaries."
 
 
-def fit(
-    batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]],
-    catalog: Catalog,
-    *,
-    before: Encoding | None = None,
-    grown: Collection[str] = (),
-) -> Encoding:
+def fit(batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]], catalog: Catalog) -> Encoding:
     """Learn vocabularies and statistics in one pass over the pre-training rows.
 
     Args:
         batches: raw rows with their identities.
         catalog: the log's catalogue.
-        before: encoding of an earlier window. It stays as it is, and only what it lacks is learned.
-        grown: tables whose vocabulary in `before` takes in the new ids of this window.
-
-    Raises:
-        WrongBase: ids of a table are of another kind than before.
     """
-    counts = EncodingCounts(catalog, before=before, grown=grown)
+    counts = EncodingCounts(catalog)
     for rows, _ in batches:
         counts.add(rows)
     return counts.encoding()

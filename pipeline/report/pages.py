@@ -14,23 +14,21 @@ from iak.pipeline.report.nights import (
     night_folders,
     read_night,
 )
-from iak.schemas.night import NightRecord
 
 
-def write_pages(folder: Path, record: NightRecord | None = None) -> Path:
+def write_pages(folder: Path) -> Path:
     """Write the page of a night and the index over all nights; return the page's path.
 
     A page depends on records alone, so that it can be made again at any time. A reader sees the old
     page or the new one, never a part.
 
     Args:
-        folder: folder of the night, beside those of the other nights.
-        record: record of the night; read from the folder where absent.
+        folder: folder of the night with its record, beside those of the other nights.
 
     Raises:
         Corrupt: the record in the folder cannot be read.
     """
-    shown = record or read_night(folder)
+    shown = read_night(folder)
     nights = list(night_folders(folder.parent))
     page = folder / PAGE
     put_file(page, night_page(shown, earlier_nights(nights, shown), folder))

@@ -69,11 +69,12 @@ def addresses(tmp_path_factory):
     hostile = tmp_path_factory.mktemp("hostile") / "night"
     hostile.mkdir()
     name = "<img src=x onerror=document.title='run'>" + "long" * 100
+    write_night(_renamed(a_night(domains=4), name), hostile)
     paths = {
         "night": page,
         "index": nights / "index.html",
         "evaluation": write_report(run),
-        "hostile": write_pages(hostile, _renamed(a_night(domains=4), name)),
+        "hostile": write_pages(hostile),
     }
     return {name: path.as_uri() for name, path in paths.items()}
 

@@ -20,7 +20,7 @@ from iak.pipeline.sharding.base_weights import read_base_weights, write_base_wei
 from iak.pipeline.sharding.shard import digest_model
 from iak.schemas.job import ModelSpec
 from iak.schemas.manifest import UNSEALED, BaseManifest, fingerprint_of
-from tests.builders import FEATURES, batch_of, draw_rows, small_catalog
+from tests.builders import FEATURES, batch_of, draw_rows, encoding_after, small_catalog
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
 SIZES = {"slot": {"encoding": "identity", "rows": 5}}
@@ -61,10 +61,6 @@ def identities(rows):
     return np.arange(len(rows), dtype=np.uint64)
 
 
-def fitted(rows, catalog, **settings):
-    return vocabulary.fit([(rows, identities(rows))], catalog, **settings)
-
-
 def model_of(catalog, encoding, spec, seed):
     model = build.build_model(catalog, encoding, spec, seed=seed)
     shapes = published_base.table_shapes(catalog, encoding, spec)
@@ -82,7 +78,7 @@ def logits_of(model, catalog, encoding, rows):
 def published(folder, kind):
     """A base of the small catalogue, never trained, and what it answers."""
     catalog = small_catalog(tables=SIZES)
-    encoding = fitted(FIRST, catalog)
+    encoding = encoding_after(None, FIRST, catalog)
     model = publish(folder, catalog, encoding, MODELS[kind])
     return published_base.open_base(folder), logits_of(model, catalog, encoding, SECOND)
 
@@ -116,7 +112,7 @@ GROWTHS = {
 def continued(opened, changes, vocabularies):
     catalog = small_catalog(**changes)
     published_base.check_continues(opened, catalog)
-    encoding = fitted(SECOND, catalog, before=opened.encoding, grown=vocabularies)
+    encoding = encoding_after(opened.encoding, SECOND, catalog, grown=vocabularies)
     return catalog, encoding
 
 

@@ -19,7 +19,7 @@ from iak.pipeline.errors import BadLog
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.log import Catalog
 from iak.schemas.log_snapshot import TableVersion
-from tests.builders import EVERYTHING
+from tests.builders import EVERYTHING, rows_in_order
 
 REPOSITORY = Path(__file__).parents[3]
 CASES = REPOSITORY.parent / "shared" / "cases"
@@ -138,7 +138,7 @@ def test_delta_colmap_is_read_by_names_with_values():
     assert set(rows.column("region").to_pylist()) <= {"north", "south"}
     encoding = fit(view.raw_rows("pretrain"), view.catalog)
     worker = Reader(selection=selection, catalog=view.catalog, encoding=encoding, rank=0, world=1)
-    assert sum(len(part) for part in worker.in_order()) == selection.rows
+    assert sum(len(part) for part in rows_in_order(worker)) == selection.rows
 
 
 def test_paimon_pk_is_refused_by_name_with_what_to_do(tmp_path):

@@ -11,6 +11,7 @@ from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import open_log
 from iak.schemas.log import Catalog
+from tests.builders import rows_in_order
 
 REPOSITORY = Path(__file__).parents[3]
 CASES = REPOSITORY.parent / "shared" / "cases"
@@ -30,7 +31,7 @@ def test_nullid_keeps_a_null_id_null_and_every_other_one_as_text():
         world=1,
         with_ids=True,
     )
-    ids = [word for batch in rows.in_order() for word in batch.column("id").to_pylist()]
+    ids = [word for batch in rows_in_order(rows) for word in batch.column("id").to_pylist()]
     folders = sorted(case.glob("events/region=*/dt=*"), key=lambda folder: folder.name)
     last_days = sorted({folder.name for folder in folders})[-2:]
     wanted = [

@@ -19,6 +19,7 @@ from tests.builders import (
     batch_of,
     draw_rows,
     encoding_of,
+    rows_in_order,
     small_catalog,
     snapshot_of,
     write_file,
@@ -85,7 +86,7 @@ def read_everything(root: Path) -> int:
     worker = Reader(
         selection=selection, catalog=CATALOG, encoding=encoding_of(rows, CATALOG), rank=0, world=1
     )
-    return sum(len(part) for part in worker.in_order())
+    return sum(len(part) for part in rows_in_order(worker))
 
 
 def test_chunks_beyond_the_end_of_the_file_are_a_named_error(root):

@@ -11,7 +11,7 @@ from iak.pipeline.data import contract, given, vocabulary
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.breaches import named
 from iak.pipeline.data.feature_keys import feature_keys
-from iak.pipeline.data.features import encode, no_rows
+from iak.pipeline.data.features import encode_parts, no_rows
 from tests.builders import batch_of, encoding_of
 from tests.given_log import UNITS, given_catalog, given_rows
 
@@ -30,10 +30,11 @@ def raw(count=6, **columns):
 def encoded(rows, catalog=CATALOG):
     identity = np.arange(len(rows), dtype=np.uint64)
     inspection = contract.inspect(rows, catalog)
-    return encode(
-        rows, identity=identity, catalog=catalog, encoding=encoding_of(rows, catalog),
-        unlabelled=inspection.quarantined,
+    (batch,) = encode_parts(
+        rows, (len(rows),), identity=identity, catalog=catalog,
+        encoding=encoding_of(rows, catalog), unlabelled=inspection.quarantined,
     )  # fmt: skip
+    return batch
 
 
 def bf16_bits(h):

@@ -10,7 +10,7 @@ from iak.pipeline.data import vocabulary
 from iak.pipeline.data.features import Encoding, encode
 from iak.pipeline.data.growth import RowOrigin, origins
 from iak.schemas.feature import NULL_ROW, UNSEEN_ROW
-from tests.builders import batch_of, small_catalog
+from tests.builders import batch_of, encoding_after, small_catalog
 
 LABELS = {
     "click": pa.array([0], pa.int8()), "order": pa.array([0], pa.int8()),
@@ -33,9 +33,9 @@ def rows_of(ids, catalog, encoding):
     return encoded.column("f.c").to_numpy()
 
 
-def taught(ids, catalog, **settings):
+def taught(ids, catalog, before=None, grown=()):
     rows = pa.record_batch({"c": pa.array(ids, pa.int64())})
-    return vocabulary.fit([(rows, np.zeros(len(rows), np.uint64))], catalog, **settings)
+    return encoding_after(before, rows, catalog, grown)
 
 
 def assert_starts_as_it_read(before, now, ids):

@@ -26,6 +26,7 @@ from tests.builders import (
     batch_of,
     draw_rows,
     encoding_of,
+    rows_in_order,
     small_catalog,
     snapshot_of,
     write_file,
@@ -174,7 +175,7 @@ def test_disagreement_is_counted_where_rows_are_read_and_where_they_are_checked(
         rank=0,
         world=1,
     )
-    assert sum(len(part) for part in worker.in_order(counts)) == 7
+    assert sum(len(part) for part in rows_in_order(worker, counts)) == 7
     message = "value inside the file differs from the folder's in region"
     assert counts[f"warn: {message}"] == 4
     report = check_log(CATALOG, str(tmp_path), sample_rows=1000)

@@ -29,6 +29,7 @@ from tests.builders import (
     draw_rows,
     encoding_of,
     keys_to_ids,
+    rows_in_order,
     small_catalog,
     small_reader,
     snapshot_of,
@@ -106,7 +107,7 @@ def test_every_selected_row_is_read_exactly_once_by_exactly_one_worker(
                 Path(folder), CATALOG, encoding=ENCODING, rank=rank, world=world, split=split
             )
             loads.append(worker.rows)
-            in_order += ids_of(list(worker.in_order()))
+            in_order += ids_of(list(rows_in_order(worker)))
             tables = [table for table, _ in shuffle(worker, batch_rows=batch_rows)]
             shuffled += ids_of(tables)
             assert len(tables) == -(-worker.rows // batch_rows)
@@ -290,13 +291,15 @@ def test_a_row_without_declared_id_is_known_by_its_place(tmp_path):
     encoding = encoding_for(catalog)
     whole = [
         k
-        for t in small_reader(tmp_path, catalog, encoding=encoding).in_order()
+        for t in rows_in_order(small_reader(tmp_path, catalog, encoding=encoding))
         for k in t.column("row").to_pylist()
     ]
     split = [
         k
         for rank in range(3)
-        for t in small_reader(tmp_path, catalog, encoding=encoding, rank=rank, world=3).in_order()
+        for t in rows_in_order(
+            small_reader(tmp_path, catalog, encoding=encoding, rank=rank, world=3)
+        )
         for k in t.column("row").to_pylist()
     ]
     assert len(set(whole)) == 12
@@ -338,7 +341,7 @@ def test_damaged_pages_are_named_with_their_file_and_row_group(log):
     selection = parquet.select(snapshot_of(log, CATALOG), EVERYTHING, CATALOG)
     worker = Reader(selection=selection, catalog=CATALOG, encoding=ENCODING, rank=0, world=1)
     with pytest.raises(BadLog, match=r"part-00001\.parquet, row group 0 cannot be decoded"):
-        list(worker.in_order())
+        list(rows_in_order(worker))
 
 
 @pytest.mark.parametrize("change", ["gone", "rewritten", "cut"])
@@ -352,7 +355,7 @@ def test_a_file_that_changes_under_a_run_is_named(log, change):
     else:
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadLog, match=r"part-00000\.parquet .*start the run again"):
-        list(worker.in_order())
+        list(rows_in_order(worker))
 
 
 def test_labels_ripen_by_the_end_of_their_day_where_only_dates_are_known(tmp_path):
@@ -366,7 +369,7 @@ def test_labels_ripen_by_the_end_of_their_day_where_only_dates_are_known(tmp_pat
     masked = small_reader(tmp_path, catalog, encoding=encoding, as_of=date(2026, 10, 3))
     free = small_reader(tmp_path, catalog, encoding=encoding)
     for table, unmasked, is_ripe in zip(
-        masked.in_order(), free.in_order(), [True, False, False, False], strict=True
+        rows_in_order(masked), rows_in_order(free), [True, False, False, False], strict=True
     ):
         ripe = unmasked.column("y.ctr").to_pylist()
         assert table.column("y.ctr").to_pylist() == (ripe if is_ripe else [None] * 4)
@@ -382,7 +385,7 @@ def test_labels_that_are_not_ripe_are_counted_where_they_are_masked(tmp_path):
         tmp_path, catalog, encoding=encoding_for(catalog), as_of=date(2026, 10, 2)
     )
     counts: Counter[str] = Counter()
-    masked = sum(t.column("y.ctr").null_count for t in worker.in_order(counts))
+    masked = sum(t.column("y.ctr").null_count for t in rows_in_order(worker, counts))
     assert counts["warn: not ripe by 2026-10-02 in click"] == 14
     assert masked >= 14
     assert not [what for what in counts if what.endswith("in order")]
@@ -393,7 +396,7 @@ def test_rows_without_an_id_are_counted(tmp_path):
     rows = draw_rows(4).set_column(0, "event_id", ids)
     write_file(tmp_path / "region=ningbo/dt=2026-10-01/a.parquet", rows)
     counts: Counter[str] = Counter()
-    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(counts)
+    (table,) = rows_in_order(small_reader(tmp_path, CATALOG, encoding=ENCODING), counts)
     assert counts["warn: null id in event_id"] == 2
     assert len(set(table.column("row").to_pylist())) == 4
 
@@ -403,7 +406,7 @@ def test_quarantined_rows_keep_their_place_and_lose_their_labels(tmp_path):
     rows = rows.set_column(10, "order", pa.array([0, 0, 0, 1, 1, 0], pa.int8()))
     write_file(tmp_path / "region=ningbo/dt=2026-10-01/a.parquet", rows)
     counts: Counter[str] = Counter()
-    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(counts)
+    (table,) = rows_in_order(small_reader(tmp_path, CATALOG, encoding=ENCODING), counts)
     assert table.column("y.ctr").to_pylist() == [0, 1, None, None, 1, None]
     assert table.column("y.cvr").to_pylist() == [0, 0, 0, None, 1, 0]
     assert counts["quarantine: label outside {0, 1}: 2 in click"] == 1
@@ -431,7 +434,7 @@ def test_rows_that_are_encoded_in_parts_are_those_that_are_encoded_piece_by_piec
             as_of=date(2026, 10, 2),
         )  # fmt: skip
         of_pieces, of_parts = Counter[str](), Counter[str]()
-        expected = [row for table in worker.in_order(of_pieces) for row in table.to_pylist()]
+        expected = [row for table in rows_in_order(worker, of_pieces) for row in table.to_pylist()]
         in_parts = [row for t in worker.in_step(batch_rows, of_parts) for row in t.to_pylist()]
         assert in_parts == expected
         assert of_parts == of_pieces

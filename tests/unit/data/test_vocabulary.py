@@ -16,7 +16,7 @@ from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.moments import Moments
 from iak.pipeline.errors import BadRequest, NotPermitted, OtherFormat, WrongBase
 from iak.schemas.log import Catalog
-from tests.builders import FEATURES, batch_of, draw_rows, encoding_of, small_catalog
+from tests.builders import FEATURES, batch_of, draw_rows, encoding_after, encoding_of, small_catalog
 
 ROWS = batch_of(draw_rows(90).append_column("region", pa.array(["ningbo"] * 90)))
 
@@ -187,9 +187,9 @@ def test_a_window_of_another_kind_of_ids_does_not_continue_an_encoding():
     kept = encoding_of(batch_of({"c": pa.array([7, 7])}), catalog)
     rows = batch_of({"c": pa.array(["7", "7"])})
     with pytest.raises(WrongBase, match="table c: the log has text, the base learned whole"):
-        vocabulary.fit([(rows, np.zeros(2, np.uint64))], catalog, before=kept, grown=["c"])
+        encoding_after(kept, rows, catalog, grown=["c"])
     nothing = batch_of({"c": pa.array([None, None], pa.string())})
-    same = vocabulary.fit([(nothing, np.zeros(2, np.uint64))], catalog, before=kept)
+    same = encoding_after(kept, nothing, catalog)
     assert same.kinds == kept.kinds
 
 

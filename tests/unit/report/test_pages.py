@@ -179,7 +179,8 @@ def test_a_night_without_anything_tuned_has_a_page(tmp_path):
         }
     )  # fmt: skip
     (tmp_path / "night").mkdir()
-    page = Page(write_pages(tmp_path / "night", record).read_text())
+    write_night(record, tmp_path / "night")
+    page = Page(write_pages(tmp_path / "night").read_text())
     assert "The night failed: Disk full: /nights has 0 bytes left." in page.text
 
 
