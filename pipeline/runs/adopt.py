@@ -5,33 +5,22 @@ columns of the log are the base's logits and activations. Every other verb takes
 base that was trained here.
 """
 
-from collections import Counter
-
-from iak.pipeline.base import given_columns, published_base
-from iak.pipeline.base.given_columns import ColumnFindings
 from iak.pipeline.base.given_towers import adopt_given
 from iak.pipeline.base.module_weights import write_weights
-from iak.pipeline.data import vocabulary
-from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report, silent
 from iak.pipeline.model.digest import digest
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adopt_module import adopt_module
 from iak.pipeline.runs.adoption import (
-    BATCH_ROWS,
     AdoptedFiles,
-    inspected,
+    measure,
     new_folder,
+    open_checked_log,
     publish_adopted,
     record_adoption,
-    refuse_bad_columns,
-    splits_of,
 )
 from iak.pipeline.runs.compare_scores import refuse_other_towers
-from iak.pipeline.runs.inputs import inputs_of
-from iak.pipeline.runs.log import describe_log, list_log
-from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.adoption import AdoptionResult
@@ -77,33 +66,12 @@ def _adopt_columns(
     titles = [task.title for task in catalog.tasks]
     _refuse_settings_of_modules(spec)
     model = adopt_given(catalog, spec.weights)
-    fitted, judged = splits_of(catalog)
-    with record.phase("snapshot"):
-        wanted = [fitted, judged]
-        view = list_log(spec, catalog, record.report, wanted=wanted, digests_in=spec.run_dir)
-        others = {"weights": file_output(spec.weights).sha256} if spec.weights else {}
-        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
-        skipped.report_skipped(view, spec, record.report)
-    findings, counts = ColumnFindings(catalog), Counter[str]()
-    with record.phase("columns"):
-        encoding = vocabulary.fit(inspected(view, fitted, findings, counts, record.report), catalog)
-        for _ in inspected(view, judged, findings, counts, record.report):
-            pass
-        refuse_bad_columns(spec, findings, what="the columns of [base]")
+    log = open_checked_log(spec, catalog, record, reading=catalog, what="the columns of [base]")
     with record.phase("metrics"):
-        reader = Reader(
-            selection=view.selections[judged],
-            catalog=catalog,
-            encoding=encoding,
-            rank=0,
-            world=1,
-            as_of=view.as_of,
-        )
-        refuse_other_towers(spec, reader, model)
-        tasks = published_base.task_shapes(catalog)
-        quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
+        refuse_other_towers(spec, log.reader, model)
+        quality = measure(log, model)
     with record.phase("publish"):
-        folder = new_folder(spec.run_dir, encoding)
+        folder = new_folder(spec.run_dir, log.reader.encoding)
         towers = model.towers
         written = AdoptedFiles(
             files=[write_weights(towers.named_tensors(titles), folder)] if towers else [],
@@ -112,8 +80,8 @@ def _adopt_columns(
                 **_digest_of_columns(catalog),
             },
         )
-        manifest = publish_adopted(folder, spec, catalog, view, encoding, written, quality.tasks)
-    return record_adoption(record, spec, manifest, findings, quality, counts), manifest
+        manifest = publish_adopted(folder, spec, log, written, quality.tasks)
+    return record_adoption(record, spec, manifest, log, quality), manifest
 
 
 def _refuse_settings_of_modules(spec: AdoptSpec) -> None:

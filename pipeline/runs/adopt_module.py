@@ -1,39 +1,28 @@
 """Adopt a torch module: build it, load its weights, prove that it answers as it did, publish it."""
 
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
-from iak.pipeline.base import adopted_module, given_columns, published_base
-from iak.pipeline.base.distributed_checkpoint import digest_of_checkpoint, load_checkpoint
-from iak.pipeline.base.given_columns import ColumnFindings
+from iak.pipeline.base import adopted_module
+from iak.pipeline.base.distributed_checkpoint import load_checkpoint
 from iak.pipeline.base.module_weights import load_weights, read_weights
 from iak.pipeline.base.weight_names import weight_names
-from iak.pipeline.data import vocabulary
-from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.adopted import AdoptedModel
-from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adopt_tables import publish_module
 from iak.pipeline.runs.adoption import (
-    BATCH_ROWS,
-    inspected,
+    measure,
     new_folder,
+    open_checked_log,
     publish_adopted,
     record_adoption,
-    refuse_bad_columns,
-    splits_of,
 )
 from iak.pipeline.runs.compare_scores import (
     refuse_other_scores,
     refuse_unknown_layers,
     with_scores,
 )
-from iak.pipeline.runs.inputs import inputs_of
-from iak.pipeline.runs.log import describe_log, list_log
-from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import OpenRecord
 from iak.schemas.adoption import AdoptionResult
 from iak.schemas.given_base import ModuleBaseSpec
@@ -60,40 +49,21 @@ def adopt_module(
     base = catalog.base
     assert isinstance(base, ModuleBaseSpec), "columns have no module"
     model, source = _module(spec, base, catalog)
-    fitted, judged = splits_of(catalog)
-    reading = with_scores(catalog, spec.scores)
-    with record.phase("snapshot"):
-        wanted = [fitted, judged]
-        view = list_log(spec, reading, record.report, wanted=wanted, digests_in=spec.run_dir)
-        assert spec.weights is not None, "a module without weights was refused"
-        others = {"weights": _digest_of(spec.weights), "factory": source}
-        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
-        skipped.report_skipped(view, spec, record.report)
-    findings, counts = ColumnFindings(reading), Counter[str]()
-    with record.phase("columns"):
-        encoding = vocabulary.fit(inspected(view, fitted, findings, counts, record.report), catalog)
-        for _ in inspected(view, judged, findings, counts, record.report):
-            pass
-        refuse_bad_columns(spec, findings, what="the columns of scores=")
+    log = open_checked_log(
+        spec, catalog, record, reading=with_scores(catalog, spec.scores),
+        what="the columns of scores=", factory_source=source,
+    )  # fmt: skip
     with record.phase("metrics"):
-        reader = Reader(
-            selection=view.selections[judged], catalog=catalog, encoding=encoding, rank=0, world=1,
-            as_of=view.as_of,
-        )  # fmt: skip
-        refuse_other_scores(spec, view.catalog, reader, model)
-        tasks = published_base.task_shapes(catalog)
-        quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
+        refuse_other_scores(spec, log.view.catalog, log.reader, model)
+        quality = measure(log, model)
     with record.phase("publish"):
-        folder = new_folder(spec.run_dir, encoding)
+        folder = new_folder(spec.run_dir, log.reader.encoding)
         published = publish_module(
-            model, folder, factory=base.call, source=source, reader=reader, report=record.report
-        )
-        manifest = publish_adopted(
-            folder, spec, catalog, view, encoding, published.written, quality.tasks
-        )
-    adoption = record_adoption(
-        record, spec, manifest, findings, quality, counts, advice=published.advice
-    )
+            model, folder, factory=base.call, source=source, reader=log.reader,
+            report=record.report,
+        )  # fmt: skip
+        manifest = publish_adopted(folder, spec, log, published.written, quality.tasks)
+    adoption = record_adoption(record, spec, manifest, log, quality, advice=published.advice)
     return adoption, manifest
 
 
@@ -142,8 +112,3 @@ def _load_weights(spec: AdoptSpec, base: ModuleBaseSpec, own: Mapping[str, Tenso
     weights = read_weights(path)
     names = weight_names(weights, base)
     load_weights(own, {names[entry]: weights[entry] for entry in names}, where=str(path))
-
-
-def _digest_of(weights: Path) -> str:
-    """Return the SHA-256 of a file of weights, or of a folder with them."""
-    return digest_of_checkpoint(weights) if weights.is_dir() else file_output(weights).sha256
