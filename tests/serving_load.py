@@ -25,7 +25,6 @@ from tests.unit.serving.shop import (
     write_shop,
 )
 
-READY_S, FOLLOWED_S = 300.0, 300.0
 NIGHTS = 0, 50
 
 
@@ -60,10 +59,9 @@ def ask(url, token=None):
         return None
 
 
-def wait_until(is_so, seconds):
-    until = time.monotonic() + seconds
+def wait_until(is_so):
+    """Wait until something is so; the test's own limit ends it where it never is."""
     while not is_so():
-        assert time.monotonic() < until, "it never came"
         time.sleep(0.1)
 
 

@@ -24,7 +24,6 @@ from tests.integration.small_log import MODEL, SHIPPED, SPLITS, write_log
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1600)]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 1500
 SOME_HELD = 4
 DRIVER = """
 import json, sys
@@ -91,10 +90,10 @@ def train_workers(driver):
     return sorted(pid for pid, words in below(driver.pid).items() if "RayTrainWorker" in words)
 
 
-def wait_for(is_there, driver, deadline):
+def wait_for(is_there, driver):
+    """Wait until something is there; the test's own limit ends it where it never is."""
     while not is_there():
         assert driver.poll() is None, "the driver ended before it could be disturbed"
-        assert time.monotonic() < deadline, "nothing to resume from in time"
         time.sleep(0.02)
 
 
@@ -129,7 +128,6 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("kill")
     write_log(place / "log", rows=24_000)
     write_catalog(place / "catalog.toml")
-    deadline = time.monotonic() + DEADLINE_S
     with (place / "driver.txt").open("wb") as told:
         driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, json.dumps(commands(place))],
@@ -140,12 +138,11 @@ def runs(tmp_path_factory):
         )
     try:
         checkpoints = place / "pretrain-killed" / "checkpoints"
-        wait_for(lambda: len([*checkpoints.glob("step-*")]) >= 2, driver, deadline)
+        wait_for(lambda: len([*checkpoints.glob("step-*")]) >= 2, driver)
         kill_one(driver, 1)
-        wait_for((place / "finetune-killed" / "tune.safetensors").exists, driver, deadline)
+        wait_for((place / "finetune-killed" / "tune.safetensors").exists, driver)
         kill_one(driver, 0)
-        code = driver.wait(timeout=max(deadline - time.monotonic(), 1))
-        assert code == 0, (place / "driver.txt").read_text()[-4000:]
+        assert driver.wait() == 0, (place / "driver.txt").read_text()[-4000:]
     finally:
         end(driver)
     return place

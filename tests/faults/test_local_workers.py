@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
-DEADLINE_S = 400
+STAY_S = 400
 DRIVER = """
 import sys
 from pathlib import Path
@@ -31,15 +31,13 @@ def stay(worker, run_dir, _report):
     path = Path(run_dir) / f"{worker.rank}.pid"
     path.with_suffix(".part").write_text(str(os.getpid()))
     path.with_suffix(".part").rename(path)
-    time.sleep(DEADLINE_S)
+    time.sleep(STAY_S)
     return {}
 
 
 def wait_until(holds):
     """Wait until something holds; the test's own limit ends it where it never does."""
-    deadline = time.monotonic() + DEADLINE_S
     while not holds():
-        assert time.monotonic() < deadline
         time.sleep(0.1)
 
 

@@ -23,8 +23,6 @@ from iak.pipeline.data import stores
 from tests.ports import free_port
 from tests.s3 import make_bucket, moto_server, use
 from tests.serving_load import (
-    FOLLOWED_S,
-    READY_S,
     Load,
     arrow_of,
     ask,
@@ -56,7 +54,7 @@ def running(place, *words):
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: ask(f"{address}/ready") == 200, READY_S)
+        wait_until(lambda: ask(f"{address}/ready") == 200)
         yield process, address
     finally:
         process.kill()
@@ -97,9 +95,9 @@ def test_curl_a_promotion_under_load_and_a_drain(place, server):
     rows = write_shop(place / "again")
     load = Load([address], rows, predictions(place))
     try:
-        wait_until(lambda: load.answered > 20, READY_S)
+        wait_until(lambda: load.answered > 20)
         promote_night(place, 50)
-        wait_until(lambda: 1 in load.seen, FOLLOWED_S)
+        wait_until(lambda: 1 in load.seen)
     finally:
         load.end()
     assert (load.failed, load.retried, load.seen) == ([], 0, {0, 1})
@@ -113,11 +111,11 @@ def test_a_killed_server_loses_no_request_that_is_sent_once_more(place):
     with serving(place) as (killed, first), serving(place) as (_, second):
         load = Load([first, second], rows, predictions(place))
         try:
-            wait_until(lambda: load.answered > 20, READY_S)
+            wait_until(lambda: load.answered > 20)
             assert (load.failed, load.retried) == ([], 0)
             killed.kill()
             before = load.answered
-            wait_until(lambda: load.retried > 20 and load.answered > before + 40, READY_S)
+            wait_until(lambda: load.retried > 20 and load.answered > before + 40)
         finally:
             load.end()
         assert ask(f"{first}/health") is None
@@ -160,7 +158,7 @@ def test_what_was_served_is_compared_with_labels_as_they_arrive(place, arriving,
         scores = pa.ipc.open_stream(asked(urllib3.connection_from_url(address), body)).read_all()
         served = scores.append_column("click", rows.column("click"))
         served = served.filter(pc.is_valid(served.column("kernel")))
-        wait_until(lambda: calibration_of(address)[2]["not_read"] != "", READY_S)
+        wait_until(lambda: calibration_of(address)[2]["not_read"] != "")
         assert calibration_of(address)[0] == {}
         assert calibration_of(address)[2]["waiting"] == len(served)
 
@@ -170,7 +168,7 @@ def test_what_was_served_is_compared_with_labels_as_they_arrive(place, arriving,
         clicks, p = (known.column(name).to_pylist() for name in ("click", "p.ctr"))
         own = {name: [n for n, k in enumerate(names) if k == name] for name in set(names)}
         expected = {k: (len(index), sum(clicks[n] for n in index)) for k, index in own.items()}
-        wait_until(lambda: calibration_of(address)[0] == expected, READY_S)
+        wait_until(lambda: calibration_of(address)[0] == expected)
         _, predicted, said = calibration_of(address)
         assert predicted == pytest.approx({k: sum(p[n] for n in index) for k, index in own.items()})
         assert said["not_read"] == ""

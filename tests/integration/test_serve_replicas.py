@@ -12,8 +12,6 @@ import pytest
 
 from tests.ports import free_port
 from tests.serving_load import (
-    FOLLOWED_S,
-    READY_S,
     Load,
     ask,
     predictions,
@@ -46,7 +44,7 @@ def replicas(place):
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: ask(f"{address}/ready") == 200, READY_S)
+        wait_until(lambda: ask(f"{address}/ready") == 200)
         yield process, address
     finally:
         left = psutil.Process(process.pid).children(recursive=True) if is_there(process) else []
@@ -80,17 +78,17 @@ def test_replicas_follow_a_promotion_lose_no_request_and_drain(tmp_path):
         assert ask(f"{address}/kernels", TOKEN) == 200
         load = Load([address], rows, predictions(place), TOKEN)
         try:
-            wait_until(lambda: load.answered > 20, READY_S)
+            wait_until(lambda: load.answered > 20)
             promote_night(place, 50)
-            wait_until(lambda: 1 in load.seen, FOLLOWED_S)
+            wait_until(lambda: 1 in load.seen)
             assert (load.failed, load.retried) == ([], 0)
 
             killed = next(iter(processes_of(process)))
             assert len(processes_of(process)) == 2
             killed.kill()
             before = load.answered
-            wait_until(lambda: load.answered > before + 40, READY_S)
-            wait_until(lambda: len(processes_of(process) - {killed}) == 2, READY_S)
+            wait_until(lambda: load.answered > before + 40)
+            wait_until(lambda: len(processes_of(process) - {killed}) == 2)
         finally:
             load.end()
         assert (load.failed, load.seen) == ([], {0, 1})

@@ -139,10 +139,9 @@ def test_two_machines_train_the_base_that_one_trains(cluster, base, tmp_path):
 
 
 def wait_for(is_there, driver):
-    deadline = time.monotonic() + PATIENCE_S
+    """Wait until something is there; the test's own limit ends it where it never is."""
     while not is_there():
         assert driver.process.poll() is None, driver.said()[-4000:]
-        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
