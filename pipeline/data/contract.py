@@ -147,10 +147,10 @@ def _parses(text: str, kind: pa.DataType) -> bool:
     return True
 
 
-def normalised(
+def rows_as_declared(
     rows: pa.RecordBatch, columns: Sequence[str], catalog: Catalog | None
 ) -> pa.RecordBatch:
-    """Return columns of a file's rows in the few types that the code after this reads.
+    """Return columns of a file's rows in plain types, of the kinds that a catalogue declares.
 
     Args:
         rows: rows in the file's own types.
@@ -161,8 +161,8 @@ def normalised(
         ArrowInvalid: a column of text holds bytes that are not UTF-8.
     """
     if catalog is None:
-        return normal.normalised(rows, columns, {})
-    return normal.normalised(rows, columns, expected_kinds(catalog), written_columns(catalog))
+        return normal.plain_rows(rows, columns, {})
+    return normal.plain_rows(rows, columns, expected_kinds(catalog), written_columns(catalog))
 
 
 def expected_kinds(catalog: Catalog) -> dict[str, ColumnKind]:

@@ -184,7 +184,7 @@ def refuse_mixtures(snapshot: Snapshot, catalog: Catalog) -> None:
 
 
 def kinds_of(rows: pa.RecordBatch, catalog: Catalog) -> dict[str, str]:
-    """Return the kind of the ids of each table in these normalised rows.
+    """Return the kind of the ids of each table in rows of plain types.
 
     A column of nothing but nulls says nothing: it may be one that its file lacks. Nor does one of
     empty lists.

@@ -82,7 +82,7 @@ class DayLabels:
         """Count rows; one without a day is left out.
 
         Args:
-            rows: normalised rows with labels, and with the date key or the event time.
+            rows: rows in plain types with labels, and with the date key or the event time.
             masks: task -> rows whose label does not count.
         """
         if not self._is_dated:

@@ -39,7 +39,7 @@ class LabelValues:
         self._wanted = {value for task in self._of_words for value in task.positive}
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Count normalised rows."""
+        """Count rows in plain types."""
         for column, counts in self._words.items():
             self._count(event_texts(rows.column(column)), counts)
         for task in self._of_numbers:

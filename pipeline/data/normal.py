@@ -52,7 +52,7 @@ _DIGITS_OF_INT64 = 18
 """Decimal digits that always fit into int64."""
 
 
-def normalised(
+def plain_rows(
     rows: pa.RecordBatch,
     columns: Sequence[str],
     kinds: Mapping[str, str],

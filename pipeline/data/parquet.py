@@ -305,7 +305,7 @@ def _read_group(
         )
     batch = _as_logged(table.combine_chunks(), file, group, names)
     try:
-        return contract.normalised(batch, columns, catalog)
+        return contract.rows_as_declared(batch, columns, catalog)
     except pa.ArrowException as error:
         raise BadLog(f"{file.path}, row group {group}: {error}. Correct the export") from error
 

@@ -39,7 +39,7 @@ def label_of(rows: pa.RecordBatch, task: TaskSpec) -> pa.Array:
     A column that is read as it is may have numbers other than 0 and 1, which break the contract.
 
     Args:
-        rows: normalised rows with the task's column.
+        rows: rows in plain types with the task's column.
         task: the task.
     """
     return read_label(rows.column(task.label), task)

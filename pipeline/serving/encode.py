@@ -87,7 +87,7 @@ def raw_batch(batch: pa.RecordBatch, catalog: Catalog) -> pa.RecordBatch:
             named[key] = partitions.resolve(named[key], None)
     try:
         rows = pa.RecordBatch.from_arrays(list(named.values()), list(named))
-        return contract.normalised(rows, wanted, catalog)
+        return contract.rows_as_declared(rows, wanted, catalog)
     except (pa.ArrowException, BadLog) as error:
         raise BadRequest(f"the rows cannot be read: {error}") from error
 

@@ -24,7 +24,7 @@ def raw(count=6, **columns):
     table = given_rows(count, "a").append_column("region", pa.array(["a"] * count))
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
-    return contract.normalised(batch_of(table), CATALOG.columns[:], CATALOG)
+    return contract.rows_as_declared(batch_of(table), CATALOG.columns[:], CATALOG)
 
 
 def encoded(rows, catalog=CATALOG):

@@ -134,7 +134,7 @@ def test_a_column_that_cannot_be_read_is_named_with_what_to_write():
         {"a": pa.array([b"b"]), "event_id": pa.array([b"\xff" * 16], pa.binary(16))}
     )
     with pytest.raises(pa.ArrowInvalid, match=r"^event_id \(fixed_size_binary\[16\]\): .*hexadec"):
-        normal.normalised(rows, ["a", "event_id"], {"a": "id", "event_id": "id"})
+        normal.plain_rows(rows, ["a", "event_id"], {"a": "id", "event_id": "id"})
 
 
 @pytest.mark.parametrize(
@@ -222,8 +222,8 @@ def respelled(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def encoded(rows: pa.RecordBatch) -> dict[str, list[Any]]:
     columns = [c for c in CATALOG.columns if c not in CATALOG.log.partition_keys]
-    plain_rows = contract.normalised(rows, columns, CATALOG)
-    again = contract.normalised(plain_rows, columns, CATALOG)
+    plain_rows = contract.rows_as_declared(rows, columns, CATALOG)
+    again = contract.rows_as_declared(plain_rows, columns, CATALOG)
     assert again.equals(plain_rows)
     table = plain_rows.append_column("region", pa.array(["ningbo"] * len(rows)))
     batch = features.encode(

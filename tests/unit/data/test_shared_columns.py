@@ -58,7 +58,7 @@ def catalog_of(readers):
 def encoded(rows, catalog):
     """The encoded features of these rows."""
     batch = batch_of(rows.append_column("region", pa.array(["ningbo"] * len(rows))))
-    plain = contract.normalised(batch, batch.schema.names, catalog)
+    plain = contract.rows_as_declared(batch, batch.schema.names, catalog)
     out = features.encode(
         plain,
         identity=np.arange(len(rows), dtype=np.uint64),

@@ -220,7 +220,7 @@ def test_words_among_numbers_in_text_are_counted_and_read_as_a_missing_number_is
     at = rows.schema.get_field_index("price")
     texts = pa.array(["1.5", "n/a", "", None, " ", "null"])
     (batch,) = rows.set_column(at, "price", texts).to_batches()
-    read = contract.normalised(batch, rows.schema.names, catalog)
+    read = contract.rows_as_declared(batch, rows.schema.names, catalog)
     for key in catalog.log.partition_keys:
         read = read.append_column(key, pa.array(["a"] * len(read)))
     counts = contract.inspect(read, catalog).counts

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from iak.pipeline.data.contract import normalised
+from iak.pipeline.data.contract import rows_as_declared
 from iak.pipeline.serving.requests import BadRows, rows_of_arrow, rows_of_json
 from tests.builders import small_catalog
 
@@ -33,7 +33,7 @@ def read(catalog=CATALOG, **fields):
         name: None for name in (*catalog.columns, *catalog.log.partition_keys) if name not in fields
     }
     rows = rows_of_json(json.dumps({"rows": [row | fields]}).encode(), catalog)
-    return normalised(rows, catalog.columns, catalog)
+    return rows_as_declared(rows, catalog.columns, catalog)
 
 
 @pytest.mark.parametrize("history", ["7|-2", [7, -2], " 7 ||-2"])
