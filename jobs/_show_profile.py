@@ -14,11 +14,11 @@ from iak.pipeline.data.profile import (
     SplitProfile,
     power,
 )
+from iak.pipeline.data.unseen import HARDLY_ANY
 
 JUDGED = ("gate", "test")
 """Splits on which kernels are judged."""
 _MAX_DRIFTS = 12
-_MIN_NEW_SHARE = 0.0005
 
 
 def show_profile(profile: Profile) -> None:
@@ -114,7 +114,7 @@ def _show_new_ids(new_ids: Sequence[NewIds]) -> None:
     splits = list(dict.fromkeys(one.split for one in new_ids))
     by = {(one.table, one.split): one.share for one in new_ids}
     tables = list(dict.fromkeys(one.table for one in new_ids))
-    shown = [t for t in tables if any(by.get((t, s), 0.0) >= _MIN_NEW_SHARE for s in splits)]
+    shown = [t for t in tables if any(by.get((t, s), 0.0) >= HARDLY_ANY for s in splits)]
     if shown:
         show_table(
             "ids that the pre-training rows do not have, share of occurrences",
@@ -128,7 +128,8 @@ def _show_new_ids(new_ids: Sequence[NewIds]) -> None:
                 for table in shown
             ],
         )
-    console.print(f"  {len(tables) - len(shown)} tables meet hardly any new id after pretrain")
+    rest = len(tables) - len(shown)
+    console.print(f"  {rest} of {len(tables)} tables meet hardly any new id after pretrain")
 
 
 def _show_drift(drift: Sequence[Drift]) -> None:

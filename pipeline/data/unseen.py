@@ -21,6 +21,8 @@ JUMP = 0.2
 """Rise of a share, above the one it is compared with, that is warned of."""
 UNSEEN_ROWS = 100_000
 """Rows in which unseen ids are counted."""
+HARDLY_ANY = 0.0005
+"""Share of unseen ids below which a table is only counted: it would read 0.0%."""
 
 
 @dataclass(slots=True)
@@ -123,5 +125,8 @@ def describe(shares: Mapping[str, float], usual: Mapping[str, float] | None = No
         f"{table} {shares[table]:.1%}"
         + (f" (was {jumped[table][1]:.1%}: its ids changed?)" if table in jumped else "")
         for table in order
+        if shares[table] >= HARDLY_ANY
     ]
+    if rest := len(order) - len(words):
+        words.append(f"hardly any in the other {rest}" if words else "hardly any in any table")
     return ", ".join(words) or "no table with a vocabulary"

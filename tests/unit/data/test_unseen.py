@@ -74,3 +74,16 @@ def test_counts_of_parts_and_of_workers_add_up():
 def test_a_share_jumps_where_it_lies_far_above_the_usual_one(shares, usual, jumped):
     assert unseen.jumps(shares, usual) == jumped
     assert ("ids changed" in unseen.describe(shares, usual)) == bool(jumped)
+
+
+@pytest.mark.parametrize(
+    ("shares", "text"),
+    [
+        ({"a": 0.0004, "b": 0.25, "c": 0.0}, "b 25.0%, hardly any in the other 2"),
+        ({"a": 0.0, "b": 0.0004}, "hardly any in any table"),
+        ({"a": 0.0005}, "a 0.1%"),
+        ({}, "no table with a vocabulary"),
+    ],
+)
+def test_tables_with_hardly_any_unseen_id_are_only_counted(shares, text):
+    assert unseen.describe(shares) == text

@@ -97,7 +97,7 @@ def test_tables_with_hardly_a_new_id_are_counted_and_not_listed(shown):
     )
     text = shown(new_ids=new_ids)
     assert "25.0%" in line_of(text, "item")
-    assert "1 tables meet hardly any new id" in text
+    assert "1 of 2 tables meet hardly any new id" in text
     assert not [line for line in text.splitlines() if "region" in line and "0.0%" in line]
 
 
