@@ -20,7 +20,7 @@ from iak.schemas.job import FinetuneSpec
 from iak.schemas.log_snapshot import LogSnapshot
 from iak.schemas.paths import reference_text
 from iak.schemas.results import NightResult
-from iak.schemas.tuning import CacheUse, KernelResult, TuningResult
+from iak.schemas.tuning import CacheUse, KernelResult, TuningRunResult
 from iak.schemas.verdict import TaskVerdict, Verdict
 
 MAX_DOMAINS = 40
@@ -32,7 +32,7 @@ def main(spec: FinetuneSpec) -> int:
     with console_report() as report:
         launcher = launcher_of(spec)
         night = tune_night(spec, load_catalog(spec.catalog), launcher, report)
-    show(night)
+    show(night, spec)
     return night.exit_code
 
 
@@ -66,20 +66,26 @@ def below_floor(rows: Mapping[str, int]) -> str:
     return f"{len(rows):,} domains: {first_few([f'{name} ({rows[name]:,} rows)' for name in most])}"
 
 
-def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
+def at_cap(tuning: TuningRunResult, spec: FinetuneSpec) -> str:
     """Return as text the kernels whose last epoch was best, and the settings for more epochs.
+
+    Where rates fall to zero over a kernel's epochs, its last epoch is often its best, and more
+    epochs need not gain. Then no setting is named.
 
     Args:
         tuning: what the run tuned.
-        starts_live: whether kernels started from those that serve.
+        spec: its settings.
     """
     stopped, kernels = tuning.stopped_at_cap, len(tuning.kernels)
     if not stopped:
         return f"none of {kernels}"
-    give = "pooled.max_epochs, domain.max_epochs give more"
-    if starts_live:  # levels.py: a level that starts from live kernels has its own cap
-        give += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
-    return f"{len(stopped)} of {kernels} ({first_few(stopped)}); {give}"
+    told = f"{len(stopped)} of {kernels} ({first_few(stopped)})"
+    if spec.pooled.decay_share and spec.domain.decay_share:
+        return f"{told}; usual where rates fall to zero"
+    told += "; pooled.max_epochs, domain.max_epochs give more"
+    if tuning.live:  # levels.py: a level that starts from live kernels has its own cap
+        told += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
+    return told
 
 
 def counted_facts(snapshot: LogSnapshot) -> dict[str, str]:
@@ -170,8 +176,13 @@ def _show_kernels(kernels: Sequence[KernelResult]) -> None:
     )
 
 
-def show(night: NightResult) -> None:
-    """Show the kernels, the run's facts, the folder of the bundles, and remarks on kernels."""
+def show(night: NightResult, spec: FinetuneSpec) -> None:
+    """Show the kernels, the run's facts, the folder of the bundles, and remarks on kernels.
+
+    Args:
+        night: the run.
+        spec: its settings.
+    """
     tuning, record = night.tuning, night.record
     _show_kernels(night.kernels)
     show_facts(
@@ -181,7 +192,7 @@ def show(night: NightResult) -> None:
             "kernels": verdicts(night.kernels),
             "parameters a kernel": f"{tuning.parameters_per_kernel:,}",
             "below their floor": below_floor(tuning.below_floor),
-            "best at the last epoch": at_cap(tuning, starts_live=bool(tuning.live)),
+            "best at the last epoch": at_cap(tuning, spec),
             "labelled tuning rows": labelled_rows(tuning.labels),
             "quarantined": tuning.contract or "nothing",
             "labels not ripe": not_ripe(

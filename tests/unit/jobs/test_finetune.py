@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from iak.jobs.finetune import MAX_DOMAINS, at_cap, below_floor, counted_facts, show
+from iak.schemas.job import FinetuneSpec
 from iak.schemas.log_snapshot import CountedRows, LogSnapshot
 from iak.schemas.tuning import CodeDiagnostics, KernelResult, StandardisationResult, TuningRunResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
@@ -29,7 +30,12 @@ def kernel(domain, verdict):
     )  # fmt: skip
 
 
-def tuning(*kernels, stopped_at_cap=(), failed=None):
+SPEC = FinetuneSpec.model_validate(
+    {"catalog": "planted", "data_root": "/logs", "base": "/runs/base", "run_dir": "/runs/r"}
+)
+
+
+def tuning(*kernels, stopped_at_cap=(), failed=None, live=()):
     return TuningRunResult(
         kernels=kernels, stopped_at_cap=stopped_at_cap, below_floor={}, epochs=(2, 2), contract={},
         labels={"known ctr": 9_000, "known cvr": 9_000, "positive ctr": 3_100, "positive cvr": 40},
@@ -37,7 +43,7 @@ def tuning(*kernels, stopped_at_cap=(), failed=None):
             {"from": "this run's rows", "digest": "e" * 64}
         ),
         digest="d" * 64, digest_before="d" * 64, tables_and_trunk_unchanged=True,
-        parameters_per_kernel=7, plan=(), failed=failed or {}, base_fingerprint="b" * 64, live=(),
+        parameters_per_kernel=7, plan=(), failed=failed or {}, base_fingerprint="b" * 64, live=live,
         untuned_domains=(),
     )  # fmt: skip
 
@@ -48,7 +54,8 @@ def told(capsys, *kernels, exit_code=4, **fields):
             tuning=tuning(*kernels, **fields), kernels=kernels,
             bundles=Path("r/bundles"), exit_code=exit_code,
             record=SimpleNamespace(timings_s={}, exit_code=exit_code, snapshot=LogSnapshot()),
-        )
+        ),
+        SPEC,
     )  # fmt: skip
     return " ".join(capsys.readouterr().out.split())
 
@@ -102,15 +109,31 @@ def test_the_rows_that_each_task_learns_from_are_said_as_pretrain_says_them(caps
     assert "ctr 9,000 (3,100 positive), cvr 9,000 (40 positive)" in text
 
 
-@pytest.mark.parametrize("starts_live", [True, False], ids=["a next night", "a first night"])
-def test_what_gives_more_epochs_is_the_setting_that_stopped_them(starts_live):
-    verdict = Verdict(publish=True, reason="gain", rows=900)
-    two = tuning(
-        kernel("pooled", verdict), kernel("region=a", verdict), stopped_at_cap=("region=a",)
+def constant(spec, *stages):
+    """The spec with rates that stay in some stages."""
+    return spec.model_copy(
+        update={name: getattr(spec, name).model_copy(update={"decay_share": 0}) for name in stages}
     )
-    said = at_cap(two, starts_live=starts_live)
+
+
+@pytest.mark.parametrize("starts_live", [True, False], ids=["a next night", "a first night"])
+@pytest.mark.parametrize("stages", [("pooled",), ("domain",), ("pooled", "domain")])
+def test_where_rates_stay_the_settings_that_give_more_epochs_are_named(starts_live, stages):
+    verdict = Verdict(publish=True, reason="gain", rows=900)
+    live = ("region=a",) if starts_live else ()
+    two = tuning(
+        kernel("pooled", verdict), kernel("region=a", verdict), stopped_at_cap=("region=a",),
+        live=live,
+    )  # fmt: skip
+    said = at_cap(two, constant(SPEC, *stages))
     assert said.startswith("1 of 2 (region=a); pooled.max_epochs, domain.max_epochs give more")
     assert ("domain.live_epochs" in said) == starts_live
+
+
+def test_where_rates_fall_to_zero_a_best_last_epoch_asks_for_nothing():
+    verdict = Verdict(publish=True, reason="gain", rows=900)
+    two = tuning(kernel("pooled", verdict), kernel("a", verdict), stopped_at_cap=("a",))
+    assert at_cap(two, SPEC) == "1 of 2 (a); usual where rates fall to zero"
 
 
 def counted(rows, last_day):
