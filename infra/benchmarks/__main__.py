@@ -75,6 +75,7 @@ SCRIPTS = {
     "vocabulary": "Count a vocabulary of tens of millions of ids and open it: memory, lookups",
     "schedules": "Tune each public log by several schedules and seeds",
     "seven_logs": "Run pretrain, finetune and evaluate on each public log",
+    "two_builds": "Compare two checkouts: seconds, CPU and memory of whole commands",
     "readme": "Write the records of a folder into infra/benchmarks/README.md",
     "faults_readme": "Write a record of `faults` into tests/faults/README.md",
 }
