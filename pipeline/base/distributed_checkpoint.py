@@ -45,7 +45,7 @@ def load_checkpoint(
 
     Raises:
         BadRequest: the folder is not trusted or cannot be read, or a weight is missing, unexpected,
-            of another shape or not whole.
+            of another shape, of whole numbers where the module has floats, or not whole.
     """
     if in_registry(folder) or bucket_uri(folder):
         raise BadRequest(
@@ -66,8 +66,8 @@ def load_checkpoint(
             f"entries {others} in {folder} are no tensors. Leave them out by base.ignore"
         )
     tensors = {e: t for e, t in stored.items() if isinstance(t, TensorStorageMetadata)}
-    shapes = {names[e]: tuple(tensors[e].size) for e in names}
-    refuse_other_weights(own, shapes, where=str(folder))
+    given = {names[e]: (tuple(tensors[e].size), tensors[e].properties.dtype) for e in names}
+    refuse_other_weights(own, given, where=str(folder))
     if cut := [entry for entry in names if not _is_whole(tensors[entry])]:
         raise BadRequest(
             f"the pieces of {cut} in {folder} do not make up the whole tensor. Save the checkpoint "

@@ -65,35 +65,48 @@ def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, wh
         where: the file of the weights, for messages.
 
     Raises:
-        BadRequest: a weight is missing, unexpected or of another shape; the message names it.
+        BadRequest: a weight is missing, unexpected, of another shape, or of whole numbers where the
+            module has floats; the message names it.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    refuse_other_weights(own, shapes, where=where)
+    given = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}
+    refuse_other_weights(own, given, where=where)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(weights[name])
 
 
 def refuse_other_weights(
-    own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], *, where: str
+    own: Mapping[str, Tensor],
+    given: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+    *,
+    where: str,
 ) -> None:
     """Refuse weights that are not exactly those of a module.
 
     Args:
         own: name -> tensor of the module.
-        shapes: name -> shape of each weight that is given.
+        given: name -> shape and type of each weight that is given.
         where: the file of the weights, for messages.
 
     Raises:
-        BadRequest: a weight is missing, unexpected or of another shape; the message names it.
+        BadRequest: a weight is missing, unexpected, of another shape, or of whole numbers where the
+            module has floats; the message names it.
     """
+    both = {name: (*given[name], own[name]) for name in own if name in given}
     problems = {
-        "missing": [name for name in own if name not in shapes],
-        "unexpected": [name for name in shapes if name not in own],
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
         "of another shape": [
-            f"{name} {list(shapes[name])}, the module has {list(own[name].shape)}"
-            for name in own
-            if name in shapes and shapes[name] != own[name].shape
+            f"{name} {list(shape)}, the module has {list(tensor.shape)}"
+            for name, (shape, _, tensor) in both.items()
+            if shape != tensor.shape
+        ],
+        # A quantised table is whole numbers without their scales. `copy_` and torch's checkpoints
+        # take them for floats, and cut floats to whole numbers, in silence (torch 2.13).
+        "of another type": [
+            f"{name} {dtype}, the module has {tensor.dtype}"
+            for name, (_, dtype, tensor) in both.items()
+            if dtype.is_floating_point != tensor.is_floating_point()
         ],
     }
     if any(problems.values()):

@@ -124,6 +124,10 @@ def test_a_table_that_lacks_a_piece_is_refused(tmp_path_factory, cut, missing):
             {"model.users.weight": torch.zeros(9, 8)},
             r"of another shape: users\.weight \[9, 8\], the module has \[60, 8\]",
         ),
+        (
+            {"model.users.weight": torch.zeros(60, 8, dtype=torch.int8)},
+            r"of another type: users\.weight torch\.int8, the module has torch\.float32",
+        ),
     ],
 )
 def test_entries_that_are_not_the_modules_weights_are_named(tmp_path, changes, says):

@@ -25,6 +25,10 @@ def weights():
             lambda w: w.update({"users.weight": torch.zeros(9, 8)}),
             r"of another shape: users\.weight \[9, 8\], the module has \[60, 8\]",
         ),
+        (
+            lambda w: w.update({"users.weight": torch.zeros(60, 8, dtype=torch.int8)}),
+            r"of another type: users\.weight torch\.int8, the module has torch\.float32",
+        ),
     ],
 )
 def test_weights_that_are_not_the_modules_are_named(change, says):
@@ -32,6 +36,21 @@ def test_weights_that_are_not_the_modules_are_named(change, says):
     change(given)
     with pytest.raises(BadRequest, match=says):
         load_weights(plain_dlrm.build().state_dict(), given, where="model.safetensors")
+
+
+def test_a_count_takes_no_fractions():
+    own = {"seen": torch.tensor(3)}
+    says = r"of another type: seen torch\.float32, the module has torch\.int64"
+    with pytest.raises(BadRequest, match=says):
+        load_weights(own, {"seen": torch.tensor(2.5)}, where="model.safetensors")
+    assert own["seen"] == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_floats_of_another_width_are_taken(dtype):
+    own = {"bias": torch.zeros(2)}
+    load_weights(own, {"bias": torch.tensor([0.5, 2.0], dtype=dtype)}, where="model.safetensors")
+    assert own["bias"].tolist() == [0.5, 2.0]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
