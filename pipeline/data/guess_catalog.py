@@ -160,7 +160,8 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     counted = {order.column: order.why} if order else {}
     taken |= counted.keys()
     keys = _domain_keys(sample, date_key or period_key, {*split_columns, *counted})
-    dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time)
+    numbers = order.numbers if order else None
+    dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time, numbers)
     features, left_out = _features(sample, taken - {*keys}, dated | counted)
     cut, splits_why = _splits(sample, date_key, time, split_columns, order)
     cut = _validated_on_others(cut) if user and user.column in apart else cut

@@ -1,8 +1,9 @@
 """Guess the partition keys of a log from the names of its folders and files.
 
 Most logs name a folder `region=cn`. Others have the value alone: `2026-10-01/part-0.parquet`,
-`train/part-0.parquet`, or a file for each value, `test.parquet`. Of such names only dates and parts
-(train, valid, test) say what they are; a folder above them may be anything that differs.
+`train/part-0.parquet`, or a file for each value, `test.parquet`. Of such names only dates, parts
+(train, valid, test) and numbered periods (`day_0`) say what they are; a folder above them may be
+anything that differs.
 """
 
 import re
@@ -29,7 +30,17 @@ _OF_DATE_ALONE = {1: "dt", 2: "year/month", 3: "year/month/day"}
 """Folders that make a date together, without keys -> their key."""
 _PART = "split"
 _OTHER = "folder"
-"""Keys that are given to folders of parts, and to a folder above dates or parts."""
+"""Keys that are given to folders of parts, and to a folder above those that tell what they are."""
+_PERIODS = {
+    **{word: f"{word}_number" for word in ("day", "week", "month", "hour")},
+    "d": "day_number",
+    "w": "week_number",
+}
+"""Last word before the number of a period -> its key, which no column of the files should have."""
+_NUMBERED = re.compile(r"(?P<before>(?:.*[^a-z])?(?P<word>[a-z]+)[_-]?)\d{1,4}")
+"""A name, in lower case, that ends in the number of a period: `day_0`, `part_day_12`, `d1`."""
+_FEWEST_PERIODS = 3
+"""Fewest numbers of periods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +53,18 @@ class FolderGuess:
 
 
 def guess_folders(uri: str) -> FolderGuess:
-    """Return the keys that most files' folders name, or else those that their values tell.
+    """Return the keys that most files' folders name, and those that the values below them tell.
 
     Folders of year, month and day are one key, and so are those of year and month alone.
     """
     paths = _paths(uri)
     counts = Counter(_leading_keys(path[:-1]) for path in paths)
     keys: tuple[str, ...] = max(counts, key=lambda keys: (counts[keys], len(keys)), default=())
-    if keys:
-        return FolderGuess(keys=_with_dates(keys))
-    keys = _told_by_values(paths)
-    return FolderGuess(keys=keys, names="value") if keys else FolderGuess(keys=())
+    below = _told_by_values([path[len(keys) :] for path in paths if len(path) > len(keys)])
+    keys = _with_dates(keys)
+    if below and not {*below} & {*keys}:
+        return FolderGuess(keys=(*keys, *below), names="value")
+    return FolderGuess(keys=keys)
 
 
 def part_of(name: str) -> str | None:
@@ -97,7 +109,7 @@ def _with_dates(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _told_by_values(paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return keys down to the last level of dates or parts; none where there is no such level."""
+    """Return keys down to the last level of dates, parts or numbered periods; none without one."""
     levels = [(*path[:-1], partitions.value_of_file(path[-1])) for path in paths]
     depth = min(map(len, levels), default=0)
     keys: list[str] = []
@@ -109,7 +121,7 @@ def _told_by_values(paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
         elif _are_parts({names[level] for names in levels}):
             keys.append(_PART)
         else:
-            keys.append(_OTHER)
+            keys.append(_numbered_period({names[level] for names in levels}) or _OTHER)
         told = told if keys[-1] == _OTHER else len(keys)
         level += count or 1
     told_keys = tuple(keys[:told])
@@ -134,3 +146,15 @@ def _are_parts(names: Iterable[str]) -> bool:
     """Return whether every name says a part, training and test rows among them."""
     parts = {part_of(name) for name in names}
     return {"train", "test"} <= parts and None not in parts
+
+
+def _numbered_period(names: Iterable[str]) -> str | None:
+    """Return the key of names that differ in the number of a period alone; None where they do not.
+
+    The number of a file may be that of a part of a table, so the word before it must be a period.
+    """
+    lower = {name.lower() for name in names}
+    found = [match for name in lower if (match := _NUMBERED.fullmatch(name))]
+    if len(found) < max(len(lower), _FEWEST_PERIODS) or len({m["before"] for m in found}) > 1:
+        return None
+    return _PERIODS.get(found[0]["word"])

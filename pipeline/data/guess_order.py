@@ -1,19 +1,29 @@
-"""Guess a column that counts days or weeks, where a log has no dates.
+"""Guess a column or a key of folders that counts days or weeks, where a log has no dates.
 
-Rows of a log stand in the order of their time, so such a number never falls from row to row. Splits
-follow it: the last numbers are tested on.
+Rows of a log stand in the order of their time, so such a number never falls from row to row. Where
+rows were shuffled, only a day that can be neither of the week nor of the month counts: it begins at
+0 and goes beyond 6, or goes beyond 31. Splits follow the number: the last ones are tested on.
 """
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data.guess_events import has_no_name
 from iak.pipeline.data.guess_labels import words_of
-from iak.pipeline.data.log_sample import LogSample, kind_of
+from iak.pipeline.data.log_sample import Floats, LogSample, kind_of
 
+_NUMBERED = r"^(?:.*\D)?(\d{1,9})$"
+"""The name of a folder that ends in a number: `7`, or `day_7`."""
+_DAYS = words_of("day days")
+"""Words of a column that counts days, where rows have no order."""
+_LAST_OF_WEEK, _LAST_OF_MONTH = 6, 31
+"""Last number of a day of the week that is counted from 0, and last one of a month."""
 _PERIODS = words_of("day days d dt date week weeks month period step round time ts hour pt")
 """Words of a column that counts periods."""
 _FEWEST, _MOST = 3, 400
@@ -33,6 +43,8 @@ class OrderGuess:
     column: str
     rows_by_value: dict[str, int]
     """Period as text -> its sampled rows, the first period first."""
+    numbers: Floats
+    """Number of each sampled row's period."""
     why: str
 
 
@@ -58,24 +70,59 @@ def _order_of(sample: LogSample, name: str) -> OrderGuess | None:
     column = sample.rows.column(name)
     if not (is_named or has_no_name(name)) or column.null_count:
         return None
-    texts = column.combine_chunks()
-    if is_folder and not pc.all(pc.match_substring_regex(texts, r"^\d{1,9}$")).as_py():
+    written = _numbers_of_folders(column) if is_folder else {}
+    if kind_of(column.type) != ("text" if is_folder else "whole") or (is_folder and not written):
         return None
-    if kind_of(column.type) != ("text" if is_folder else "whole"):
-        return None
-    numbers = texts.cast("int64").to_numpy(zero_copy_only=False)
+    numbers = _numbers(column, written)
     values, counts = np.unique(numbers, return_counts=True)
     fewest = _FEWEST if is_named else _FEWEST_UNNAMED
     is_run = len(values) >= _RUN * (values[-1] - values[0] + 1) if len(values) else False
-    if not fewest <= len(values) <= _MOST or not is_run:
+    if not fewest <= len(values) <= _MOST or not is_run or counts.mean() < _ROWS_OF_A_PERIOD:
         return None
-    if counts.mean() < _ROWS_OF_A_PERIOD or (not is_folder and (np.diff(numbers) < 0).any()):
+    if is_folder:
+        where = "folders or files are numbered by it"
+    elif not (np.diff(numbers) < 0).any():
+        where = "it never falls from row to row"
+    elif words_of(name) & _DAYS and _are_no_calendar_days(values):
+        where = "its numbers are no days of a week or a month"
+    else:
         return None
-    written = {int(text): text for text in pc.unique(texts).to_pylist()} if is_folder else {}
+    texts = {number: text for text, number in written.items()}
     by_value = {
-        written.get(int(value), str(value)): int(count)
+        texts.get(int(value), str(value)): int(count)
         for value, count in zip(values, counts, strict=True)
     }
-    where = "folders are numbered by it" if is_folder else "it never falls from row to row"
     why = f"it counts {len(values)} periods from {values[0]} to {values[-1]}: {where}"
-    return OrderGuess(column=name, rows_by_value=by_value, why=why)
+    return OrderGuess(
+        column=name, rows_by_value=by_value, numbers=numbers.astype(np.float64), why=why
+    )
+
+
+def _numbers_of_folders(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return the number at the end of each folder's name; none where a name lacks it, or two agree.
+
+    Names that differ before the number, as `day_1` and `week_1`, are not numbered alike.
+    """
+    names = pc.unique(column.combine_chunks().cast(pa.string())).to_pylist()
+    found = {name: match for name in names if (match := re.fullmatch(_NUMBERED, name))}
+    numbers = {name: int(match[1]) for name, match in found.items()}
+    before = {name[: match.start(1)] for name, match in found.items()}
+    is_numbered = len(found) == len(names) == len({*numbers.values()}) and len(before) <= 1
+    return numbers if is_numbered else {}
+
+
+def _numbers(column: pa.ChunkedArray, written: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """Return the number of each row: a column's value, or that of a folder's name."""
+    values = column.combine_chunks()
+    if not written:
+        return np.asarray(values.cast("int64").to_numpy(zero_copy_only=False))
+    coded = values.cast(pa.string()).dictionary_encode()
+    of_names = np.array([written[name] for name in coded.dictionary.to_pylist()], np.int64)
+    numbers: npt.NDArray[np.int64] = of_names[coded.indices.to_numpy(zero_copy_only=False)]
+    return numbers
+
+
+def _are_no_calendar_days(values: npt.NDArray[np.int64]) -> bool:
+    """Return whether ascending numbers can be neither days of a week nor days of a month."""
+    first, last = int(values[0]), int(values[-1])
+    return (first == 0 and last > _LAST_OF_WEEK) or (first <= 1 and last > _LAST_OF_MONTH)

@@ -284,7 +284,11 @@ def is_month_and_day(name: str, column: pa.ChunkedArray) -> bool:
 
 
 def day_columns(
-    rows: pa.Table, names: Iterable[str], date_key: Guess | None, time: TimeGuess | None
+    rows: pa.Table,
+    names: Iterable[str],
+    date_key: Guess | None,
+    time: TimeGuess | None,
+    numbers: Floats | None = None,
 ) -> dict[str, str]:
     """Return the columns that tell the day of a row, each with a reason.
 
@@ -296,8 +300,9 @@ def day_columns(
         names: columns that may be features.
         date_key: the partition key whose values are dates.
         time: the column of the event's time.
+        numbers: number of each row's day or week, in a log without dates.
     """
-    days = _folder_days(rows, date_key)
+    days = _folder_days(rows, date_key) if date_key else numbers
     seconds = time.seconds_of(rows) if time is not None else None
     if days is None and seconds is not None:
         days = np.floor(seconds / DAY_S)

@@ -8,7 +8,7 @@ KEYS = {
     "no folder": ([""], ()),
     "days": (["dt=2026-10-01", "dt=2026-10-02"], ("dt",)),
     "two keys": (["r=a/dt=2026-10-01", "r=b/dt=2026-10-01"], ("r", "dt")),
-    "what follows has no key": (["r=a/2026/10", "r=b/2026/11"], ("r",)),
+    "what follows says nothing": (["r=a/x/1", "r=b/y/2"], ("r",)),
     "hidden ones": (["r=a", "r=b", "_delta_log", ".hidden"], ("r",)),
     "a date of three": (["year=2026/month=1/day=2"], ("year/month/day",)),
 }
@@ -24,6 +24,14 @@ VALUES = {
     "parts of a named set": (["set_train/a", "set_dev/a", "set_test/a"], ("split",)),
     "parts of each market": (["nl/train/a", "es/test/a"], ("folder", "split")),
     "days of each market": (["nl/2026-10-01", "es/2026-10-02"], ("folder", "dt")),
+    "what follows a key": (["r=a/2026/10/a", "r=b/2026/11/a"], ("r", "year/month")),
+    "files of days": (["day_0", "day_1", "day_2"], ("day_number",)),
+    "numbered files of days": (["part_day_9", "part_day_10", "part_day_11"], ("day_number",)),
+    "folders of days": (["d1/a", "D2/a", "d3/part-1"], ("day_number",)),
+    "weeks of each market": (["r=a/week-01", "r=a/week-02", "r=b/week-03"], ("r", "week_number")),
+    "two days": (["day_0", "day_1"], ()),
+    "days and others": (["day_0", "day_1", "day_2", "items"], ()),
+    "days of two tables": (["a_day_0", "a_day_1", "b_day_2"], ()),
     "one date": (["2026-10-01/a", "2026-10-01/b"], ()),
     "markets": (["nl/a", "es/a"], ()),
     "numbers": (["part-0", "part-1"], ()),
@@ -50,6 +58,13 @@ def test_values_without_keys_tell_dates_and_parts(files, keys, tmp_path):
     assert guess_folders(str(tmp_path)) == FolderGuess(
         keys=keys, names="value" if keys else "key=value"
     )
+
+
+def test_values_below_a_key_do_not_say_it_once_more(tmp_path):
+    for day in ("2026-10-01", "2026-10-02"):
+        (tmp_path / f"dt={day}").mkdir()
+        (tmp_path / f"dt={day}" / f"{day}.parquet").touch()
+    assert guess_folders(str(tmp_path)) == FolderGuess(keys=("dt",))
 
 
 @pytest.mark.parametrize(

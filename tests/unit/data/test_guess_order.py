@@ -37,6 +37,44 @@ def test_numbered_folders_are_followed_as_they_are_written(tmp_path):
     assert guess.domain_keys == ("scene",)
 
 
+def test_files_and_folders_of_numbered_days_are_followed_in_the_order_of_numbers(tmp_path):
+    for day in range(8, 13):
+        table = shop(400, day, event_time=None, batch=np.full(400, day * 7))
+        write(tmp_path / "files", table, name=f"day_{day}.parquet")
+        write(tmp_path / "folders", table, folder=f"scene_a/D{day}")
+    for root, prefix in ((tmp_path / "files", "day_"), (tmp_path / "folders" / "scene_a", "D")):
+        guess = guess_catalog(sampled(root))
+        assert guess.splits["test"].where == {"day_number": (f"{prefix}12",)}
+        assert guess.splits["pretrain"].where["day_number"][0] == f"{prefix}8"
+        assert guess.domain_keys == ("scene",)
+        why = {left.column: left.why for left in guess.left_out}
+        assert why["batch"] == "each of its values lies on one day, so later rows have other values"
+
+
+@pytest.mark.parametrize("days", [range(8), range(1, 41)])
+def test_shuffled_days_count_where_they_are_neither_of_a_week_nor_of_a_month(days, tmp_path):
+    write(tmp_path, shop(event_time=None, day=np.resize(days, 2_000)))
+    order = guess_order(sampled(tmp_path))
+    assert list(order.rows_by_value) == [*map(str, days)]
+    assert order.why.endswith("its numbers are no days of a week or a month")
+
+
+@pytest.mark.parametrize(
+    ("name", "days"),
+    [("day", range(7)), ("day", range(1, 8)), ("day", range(1, 32)), ("hour", range(24))],
+)
+def test_shuffled_numbers_that_may_be_of_a_calendar_count_no_days(name, days, tmp_path):
+    write(tmp_path, shop(event_time=None, **{name: np.resize(days, 2_000)}))
+    assert guess_order(sampled(tmp_path)) is None
+
+
+@pytest.mark.parametrize("names", [("day_1", "day_01", "day_2"), ("day_1", "week_2", "day_3")])
+def test_folders_that_are_not_numbered_alike_count_nothing(names, tmp_path):
+    for seed, name in enumerate(names):
+        write(tmp_path, shop(400, seed, event_time=None), folder=f"day={name}")
+    assert guess_order(sampled(tmp_path), skipped=["event_id"]) is None
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
