@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,8 @@ def _splits(guess: CatalogGuess) -> Iterator[str]:
         yield f"[splits.{name}]"
         if cut.days:
             yield _pair("days", cut.days)
+        if cut.dates:
+            yield _pair("dates", cut.dates)
         if cut.where:
             pairs = ", ".join(f"{toml_value(c)} = {toml_value(v)}" for c, v in cut.where.items())
             yield f"where = {{ {pairs} }}"
@@ -287,6 +290,8 @@ def toml_value(value: object) -> str:
     if isinstance(value, str):
         # JSON's escapes are TOML's, but for the delete character, which TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(toml_value, value))}]"
     return repr(value)

@@ -1,6 +1,6 @@
 """Find problems of a log that footers and folder names show, for `iak check`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from iak.pipeline.data import (
     contract,
@@ -80,6 +80,9 @@ def file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
         rows = sum(u.rows or 0 for u in files)
         reason = files[0].reason
         lost_rows = f"; {rows:,} rows lost" if rows else ""
+        if snapshot.files and all(_is_only_predicted(file, catalog) for file in files):
+            yield _only_predicted(files, rows)
+            continue
         yield Finding(
             level="quarantine" if snapshot.files else "refuse",
             what=f"{reason} ({len(files):,} of {_count_files(snapshot):,} files{lost_rows})",
@@ -147,6 +150,28 @@ def folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
             count=rows,
             remedy="If it is the null value, name it __HIVE_DEFAULT_PARTITION__",
         )
+
+
+def _is_only_predicted(file: Unreadable, catalog: Catalog) -> bool:
+    """Return whether a file lacks labels alone, and no split has rows of its folder."""
+    labels, values = {task.label for task in catalog.tasks}, dict(file.partition)
+    is_read = (
+        all(values[key] in wanted for key, wanted in split.where.items() if key in values)
+        for split in catalog.splits.values()
+    )
+    return bool(file.missing) and labels >= {*file.missing} and not any(is_read)
+
+
+def _only_predicted(files: Sequence[Unreadable], rows: int) -> Finding:
+    return Finding(
+        level="warn",
+        what=f"{rows:,} rows have no column {', '.join(files[0].missing)}, and no split has them",
+        column="-",
+        count=len(files),
+        unit="files",
+        examples=tuple(file.path for file in files[:EXAMPLES]),
+        remedy="iak predict can predict them",
+    )
 
 
 def _remedy_of(file: Unreadable, catalog: Catalog) -> str:

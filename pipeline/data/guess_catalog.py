@@ -1,10 +1,8 @@
 """Guess a log's catalogue from a sample of its rows, each guess with its reason."""
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +12,6 @@ from iak.pipeline.data import splits
 from iak.pipeline.data.guess_apart import ids_apart
 from iak.pipeline.data.guess_events import guess_codes, guess_events
 from iak.pipeline.data.guess_features import NUMBER_WORDS, FeatureGuess, guess_features
-from iak.pipeline.data.guess_folders import SPLIT_WORDS, part_of
 from iak.pipeline.data.guess_fresh import FreshGuess, guess_fresh
 from iak.pipeline.data.guess_labels import (
     Guess,
@@ -27,14 +24,23 @@ from iak.pipeline.data.guess_labels import (
 )
 from iak.pipeline.data.guess_notes import notes_on
 from iak.pipeline.data.guess_numbers import guess_counts, guess_feedback, guess_grade, shown_counts
-from iak.pipeline.data.guess_order import OrderGuess, guess_order
+from iak.pipeline.data.guess_order import guess_order
+from iak.pipeline.data.guess_splits import (
+    Parts,
+    SplitCut,
+    cut_splits,
+    days_of,
+    split_column,
+    split_columns,
+    validated_on_others,
+)
 from iak.pipeline.data.guess_time import (
-    DAY_S,
     TIME_WORDS,
     TimeGuess,
     day_columns,
     guess_time,
 )
+from iak.pipeline.data.guess_unlabelled import UnlabelledPart, has_no_label, without_part
 from iak.pipeline.data.log_sample import LogSample, is_bytes, is_index, kind_of
 from iak.pipeline.data.no_label import explain_no_label
 from iak.pipeline.data.profile import MIN_POSITIVES
@@ -83,28 +89,10 @@ _CLOCK_WORDS = _DATE_PARTS | words_of("hourmin hhmm time weekday dow")
 """Words of a column that says when a row was: a kernel is tuned for where or for whom."""
 _MAX_DOMAIN_VALUES = 50
 """Most distinct values of a column that is preferred as the domain key."""
-_STRAY_DAYS = 30
-"""Days without rows beyond which the dates at either end may be stray ones."""
-_STRAY_SHARE = 0.001
-"""Largest share of the rows that stray dates have."""
 _NULLS = 0.01
 """Largest share of nulls of a column of users."""
 _SKIPPED = 0.03
 """Largest share of nulls of a column that names domains, where another can."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitCut:
-    """The rows of one split, as a catalogue declares them."""
-
-    share: float
-    """Approximate share of the log's rows."""
-    days: tuple[int, int] | None = None
-    """First and last day; days before the last one count backwards from -1."""
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Column -> the values that rows of the split have."""
-    slice: tuple[float, float] | None = None
-    """Part of the rows' hash; None for all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,32 +127,41 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     Raises:
         BadLog: no column can be a label, or none a feature or a domain.
     """
+    columns = split_columns(sample)
+    unlabelled = _unlabelled(sample, columns)
+    whole, sample = sample, unlabelled.others if unlabelled else sample
     rows = sample.rows
     date_key, time, period_key = _times(sample)
-    split_columns = _split_columns(sample)
-    no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
-    labels, constant = _labels(sample, no_label | set(sample.uneven))
+    labels, constant = _labels(sample, _no_label(sample, columns, time))
     if not labels:
         raise BadLog(explain_no_label(sample))
-    taken = no_label | {g.column for g in labels} | {g.column for g in constant}
-    row_id = _row_id(rows, taken | set(sample.uneven))
+    uneven = set(sample.uneven)
+    taken = _no_label(sample, columns, time) - uneven
+    taken |= {g.column for g in labels} | {g.column for g in constant}
+    row_id = _row_id(rows, taken | uneven)
     taken |= {row_id.column} if row_id else set()
-    user = _user(rows, taken | set(sample.uneven))
-    apart = _apart(sample, split_columns, date_key, taken)
-    slice_by = _one_slice(rows, taken | set(sample.uneven), user, apart)
+    user = _user(rows, taken | uneven)
+    apart = _apart(
+        whole, columns, date_key, taken | {*whole.rows.schema.names} - {*rows.schema.names}
+    )
+    slice_by = _one_slice(rows, taken | uneven, user, apart)
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     requests = {slice_by.column} if slice_by else set()
     taken |= {leak.column for leak in leaks} | requests - ({user.column} if user else set())
-    is_dated = date_key or time or split_columns
+    parts = unlabelled.parts(columns[unlabelled.column]) if unlabelled else columns
+    is_dated = date_key or time or parts
     order = None if is_dated else guess_order(sample, skipped=taken - {*sample.partition_keys})
     counted = {order.column: order.why} if order else {}
     taken |= counted.keys()
-    keys = _domain_keys(sample, date_key or period_key, {*split_columns, *counted})
+    keys = _domain_keys(sample, date_key or period_key, {*columns, *counted})
     numbers = order.numbers if order else None
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time, numbers)
     features, left_out = _features(sample, taken - {*keys}, dated | counted)
-    cut, splits_why = _splits(sample, date_key, time, split_columns, order)
-    cut = _validated_on_others(cut) if user and user.column in apart else cut
+    cut, splits_why = cut_splits(sample, date_key, time, parts, order)
+    if unlabelled:
+        cut = unlabelled.narrowed(cut, days_of(sample, date_key, time))
+        splits_why += f"; rows with {unlabelled.condition} have no label"
+    cut = validated_on_others(cut) if user and user.column in apart else cut
     judged = cut["gate"].share * _rarer_share(labels[0])
     domain, domain_keys = _domain(sample, keys, features, judged, user)
     return CatalogGuess(
@@ -188,11 +185,40 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         ),
         leaks=leaks,
         left_out=left_out,
-        notes=tuple(notes_on(
-            sample, labels, leaks, user, split_columns, domain_keys, features,
+        notes=(*([unlabelled.note] if unlabelled else []), *notes_on(
+            sample, labels, leaks, user, columns, domain_keys, features,
             is_dated=bool(is_dated or order),
         )),
     )  # fmt: skip
+
+
+def _unlabelled(sample: LogSample, columns: Mapping[str, Parts]) -> UnlabelledPart | None:
+    """Return the test part of a log whose rows have no label; None where they have one."""
+    if not columns:
+        return None
+    name = split_column(columns)
+    part = without_part(sample, name, columns[name])
+    _, time, _ = _times(part.others)
+    # Of all rows, -1 beside 0 and 1 stands for no label; of the others it is not seen.
+    for rows in (part.others, sample):
+        labels, _ = _labels(rows, _no_label(rows, columns, time))
+        if has_no_label(sample, part, labels):
+            return part
+    return None
+
+
+def _only_in(whole: LogSample, sample: LogSample) -> set[str]:
+    return {*whole.rows.schema.names} - {*sample.rows.schema.names}
+
+
+def _no_label(sample: LogSample, columns: Mapping[str, Parts], time: TimeGuess | None) -> set[str]:
+    """Return the columns that are no labels: keys, parts, the time, and what some files lack."""
+    return {
+        *sample.partition_keys,
+        *columns,
+        *([time.column] if time else []),
+        *sample.uneven,
+    }
 
 
 def _features(
@@ -334,29 +360,6 @@ def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
     return bool(values) and not is_dated and not splits.short_days(values)
 
 
-def _split_columns(sample: LogSample) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return columns that say train, valid or test: column -> part -> its values.
-
-    The name of a folder may say it in one of its words, such as `shop_test`.
-    """
-    rows = sample.rows
-    columns: dict[str, dict[str, tuple[str, ...]]] = {}
-    for name in rows.schema.names:
-        if kind_of(rows.schema.field(name).type) != "text":
-            continue
-        values = [v for v in pc.unique(rows.column(name)).to_pylist() if v is not None]
-        is_key = name in sample.partition_keys
-        parts = {
-            part: tuple(
-                sorted(v for v in values if v.lower() in names or (is_key and part_of(v) == part))
-            )
-            for part, names in SPLIT_WORDS.items()
-        }
-        if parts["train"] and parts["test"] and sum(map(len, parts.values())) == len(values):
-            columns[name] = {part: own for part, own in parts.items() if own}
-    return columns
-
-
 # ---------------------------------------------------------------- identities
 
 
@@ -403,7 +406,7 @@ def _apart(
     """Return the ids whose values are new ones in the rows that a split column tests on."""
     if not columns or date_key:
         return frozenset()
-    name = _split_column(columns)
+    name = split_column(columns)
     return ids_apart(sample, name, columns[name], _ids(sample.rows, taken))
 
 
@@ -533,171 +536,3 @@ def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, SplitCut
     scale = sample.snapshot.rows / len(sample.rows)
     typical = float(np.median(counts.to_numpy())) * scale * cut["tune"].share
     return int(np.clip(typical / 2, 50, 500) // 10 * 10)
-
-
-def _splits(
-    sample: LogSample,
-    date_key: Guess | None,
-    time: TimeGuess | None,
-    columns: Mapping[str, Mapping[str, tuple[str, ...]]],
-    order: OrderGuess | None,
-) -> tuple[dict[str, SplitCut], str]:
-    """Cut splits by days where folders are dated, else by a split column, event times, or hashes.
-
-    Where nothing has a date, numbered periods are cut as days are.
-
-    Returns:
-        Split -> its rows; and why.
-    """
-    by_day = _rows_by_day(sample, date_key, None)
-    if len(by_day) > 2:
-        return _by_days(by_day)
-    if columns:
-        name = _split_column(columns)
-        return _by_column(name, columns[name], sample.rows)
-    by_day = _rows_by_day(sample, None, time)
-    if len(by_day) > 2:
-        return _by_days(by_day)
-    if order:
-        return _by_order(order)
-    cuts = (0.0, 0.6, 0.65, 0.8, 0.85, 0.9, 1.0)
-    names = ("pretrain", "pretrain_valid", "tune", "valid", "gate", "test")
-    return {
-        name: SplitCut(slice=(low, high), share=high - low)
-        for name, low, high in zip(names, cuts, cuts[1:], strict=False)
-    }, "no dates and no split column were found: slices of the rows' hash"
-
-
-def _validated_on_others(cuts: Mapping[str, SplitCut]) -> dict[str, SplitCut]:
-    """Return splits whose base is validated on rows of `valid`, where these are a part of the log.
-
-    A slice of the training users is too few users, and another part has users of its own.
-    """
-    pretrain, own = cuts["pretrain"], cuts.get("pretrain_valid")
-    if own is None or cuts["valid"].where == pretrain.where:
-        return dict(cuts)
-    whole = replace(pretrain, slice=None, share=pretrain.share + own.share)
-    return {name: cut for name, cut in cuts.items() if name != "pretrain_valid"} | {
-        "pretrain": whole
-    }
-
-
-def _split_column(columns: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:
-    """Return the first column that names every part, or else the first one."""
-    whole = [name for name, parts in columns.items() if len(parts) == len(SPLIT_WORDS)]
-    return next(iter(whole or columns))
-
-
-def _rows_by_day(
-    sample: LogSample, date_key: Guess | None, time: TimeGuess | None
-) -> dict[date, int]:
-    """Return the rows of each date, without single dates far from the others."""
-    counts: Counter[date] = Counter()
-    if date_key:
-        for file in sample.snapshot.files:
-            day = splits.parse_date(dict(file.partition).get(date_key.column))
-            if day:
-                counts[day] += file.rows
-    elif time:
-        seconds = time.seconds_of(sample.rows)
-        days, rows = np.unique(
-            np.floor(seconds[~np.isnan(seconds)] / DAY_S).astype(int), return_counts=True
-        )
-        for day, count in zip(days.tolist(), rows.tolist(), strict=True):
-            counts[date(1970, 1, 1) + timedelta(days=day)] = count
-    ordered = sorted(counts)
-    total = counts.total()
-    while len(ordered) > 1:
-        gaps = ((0, ordered[1] - ordered[0]), (-1, ordered[-1] - ordered[-2]))
-        stray = [ordered[end] for end, gap in gaps if gap.days > _STRAY_DAYS]
-        stray = [day for day in stray if counts[day] <= max(_STRAY_SHARE * total, 1)]
-        if not stray:
-            break
-        ordered.remove(stray[0])
-    return {day: counts[day] for day in ordered}
-
-
-def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, SplitCut], str]:
-    """Cut days: the last tenth of the rows to test, a fifth before it to tune, the rest before."""
-    days, total = list(by_day), sum(by_day.values())
-    last = days[-1]
-
-    def share(first: int, end: int) -> float:
-        return sum(by_day[d] for d in days[first:end]) / total
-
-    # Each window has at least one day, however the rows lie.
-    test = next(
-        day for day in range(len(days) - 1, 1, -1) if share(day, len(days)) >= 0.1 or day == 2
-    )
-    tune = next(day for day in range(test - 1, 0, -1) if share(day, test) >= 0.2 or day == 1)
-    # Days of a catalogue count backwards from the last, which is -1.
-    back = {day: (days[day] - last).days - 1 for day in (tune, test)}
-    windows = {
-        "pretrain": (0, back[tune] - 1),
-        "tune": (back[tune], back[test] - 1),
-        "test": (back[test], -1),
-    }
-    shares = {"pretrain": share(0, tune), "tune": share(tune, test), "test": share(test, len(days))}
-    cuts: dict[str, SplitCut] = {}
-    for name, window, low, high in (
-        ("pretrain", "pretrain", 0.0, 0.95),
-        ("pretrain_valid", "pretrain", 0.95, 1.0),
-        ("tune", "tune", 0.0, 0.7),
-        ("valid", "tune", 0.7, 0.85),
-        ("gate", "tune", 0.85, 1.0),
-        ("test", "test", 0.0, 1.0),
-    ):
-        cuts[name] = SplitCut(
-            days=windows[window], slice=_part(low, high), share=shares[window] * (high - low)
-        )
-    return cuts, f"{len(days):,} days from {days[0]} to {last}"
-
-
-def _by_order(order: OrderGuess) -> tuple[dict[str, SplitCut], str]:
-    """Cut numbered periods as days are cut, by naming the numbers of each split."""
-    values = list(order.rows_by_value)
-    days = {date.fromordinal(n): rows for n, rows in enumerate(order.rows_by_value.values(), 1)}
-    cuts, _ = _by_days(days)
-    named: dict[str, SplitCut] = {}
-    for name, cut in cuts.items():
-        first, last = cut.days or (0, -1)
-        own = tuple(values[first : len(values) + last + 1 if last < 0 else last + 1])
-        named[name] = replace(cut, days=None, where={order.column: own})
-    return named, f"{order.column}: {order.why}"
-
-
-def _part(low: float, high: float) -> tuple[float, float] | None:
-    """Return a slice; None for all rows."""
-    return None if (low, high) == (0.0, 1.0) else (low, high)
-
-
-def _by_column(
-    name: str, parts: Mapping[str, tuple[str, ...]], rows: pa.Table
-) -> tuple[dict[str, SplitCut], str]:
-    """Cut splits by a column; a part that it lacks is a slice of the training rows."""
-    counts = dict(Counter(rows.column(name).to_pylist()))
-    share = {p: sum(counts[v] for v in values) / len(rows) for p, values in parts.items()}
-    cuts: tuple[tuple[str, str, float, float], ...] = (
-        ("pretrain", "train", 0.0, 0.7),
-        ("pretrain_valid", "train", 0.7, 0.75),
-        ("tune", "train", 0.75, 0.9),
-        ("valid", "train", 0.9, 0.95),
-        ("gate", "train", 0.95, 1.0),
-        ("test", "test", 0.0, 1.0),
-    )
-    if "valid" in parts:
-        cuts = (
-            ("pretrain", "train", 0.0, 0.95),
-            ("pretrain_valid", "train", 0.95, 1.0),
-            ("tune", "valid", 0.0, 0.5),
-            ("valid", "valid", 0.5, 0.75),
-            ("gate", "valid", 0.75, 1.0),
-            ("test", "test", 0.0, 1.0),
-        )
-    splits_by_name = {
-        split: SplitCut(
-            where={name: parts[part]}, slice=_part(low, high), share=share[part] * (high - low)
-        )
-        for split, part, low, high in cuts
-    }
-    return splits_by_name, f"the column {name} says " + ", ".join(parts)

@@ -7,7 +7,7 @@ spread evenly over the row groups.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +109,33 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
     )
 
 
+def without_rows(sample: LogSample, column: str, values: Sequence[str]) -> LogSample:
+    """Return a sample without the rows that have one of these values in a column of text.
+
+    Where the column is a partition key, their files are left out too, and so are the columns that
+    no other file has.
+    """
+    rows = sample.rows
+    is_wanted = pc.invert(pc.is_in(rows.column(column), pa.array(values, pa.string())))
+    rows = rows.filter(pc.fill_null(is_wanted, True))
+    if column not in sample.partition_keys:
+        return replace(sample, rows=rows)
+    files = tuple(f for f in sample.snapshot.files if dict(f.partition).get(column) not in values)
+    snapshot = replace(sample.snapshot, files=files)
+    types, uneven, floats = _columns([pa.schema(list(file.columns)) for file in files])
+    keys = sample.partition_keys
+    absent = [name for name in rows.column_names if name not in types and name not in keys]
+    return replace(
+        sample,
+        snapshot=snapshot,
+        partitions={key: _values(snapshot, key) for key in keys},
+        rows=rows.drop_columns(absent),
+        uneven={name: why for name, why in uneven.items() if name not in keys},
+        floats=floats,
+        unread={name: kind for name, kind in sample.unread.items() if name in types},
+    )
+
+
 def _as_parquet(uri: str) -> str:
     """Return how to write files of text as Parquet; empty where a folder has none."""
     filesystem, root = open_folder(uri)
@@ -179,6 +206,8 @@ def _columns(
     types = {name: counts for name, counts in types.items() if name not in twice}
     for name, counts in types.items():
         missing = len(schemas) - counts.total()
+        if len(counts) > 1:  # a file of nulls alone fits every type
+            counts.pop(pa.null(), None)
         kinds = {kind_of(kind) for kind in counts}
         if kinds == {"whole", "float"}:
             # pandas writes whole numbers as floats in the files where one is missing.

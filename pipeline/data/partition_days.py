@@ -234,13 +234,20 @@ class _Folders:
     def has_marker(self, path: str) -> bool:
         """Return whether a file's folder, or one above it up to its day's, has the marker."""
         *folders, _ = path.split("/")
-        *_, day = partitions.folders_of([self._log.date_key or ""])
-        named = [i for i, f in enumerate(folders) if f.startswith(f"{day}=")]
         # A marker above the day's folder would be that of all days. Without dates in folders, the
         # root's counts.
-        first = named[0] + 1 if named else 0
+        first = self._depth_of_day(folders)
         above = ["/".join(folders[:depth]) for depth in range(first, len(folders) + 1)]
         return any(self._holds_marker(folder) for folder in above)
+
+    def _depth_of_day(self, folders: Sequence[str]) -> int:
+        """Return how many folders of a path there are down to its day's; 0 where none names it."""
+        log = self._log
+        if log.date_key and log.folder_names == "value":
+            until = log.partition_keys.index(log.date_key) + 1
+            return len(partitions.folders_of(log.partition_keys[:until]))
+        *_, day = partitions.folders_of([log.date_key or ""])
+        return next((i + 1 for i, f in enumerate(folders) if f.startswith(f"{day}=")), 0)
 
     def _holds_marker(self, folder: str) -> bool:
         if folder not in self._known:

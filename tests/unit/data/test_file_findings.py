@@ -9,6 +9,7 @@ from iak.pipeline.data.file_findings import (
     name_findings,
     partition_findings,
 )
+from iak.schemas.log import SplitSpec
 from tests.builders import DAYS, draw_rows, small_catalog, snapshot_of, write_file, write_log
 
 CATALOG = small_catalog()
@@ -35,6 +36,19 @@ def test_lost_files_are_quarantined_with_their_share_of_the_rows(root):
     assert finding.what == "missing columns: price (1 of 3 files; 7 rows lost)"
     assert finding.share == pytest.approx(7 / 20)
     assert finding.remedy.startswith("Write the files again")
+
+
+def test_files_without_labels_that_no_split_reads_are_to_be_predicted(root):
+    labels = sorted({task.label for task in CATALOG.tasks})
+    path = root / "region=ningbo" / f"dt={DAYS[0]}" / "late.parquet"
+    write_file(path, draw_rows(7).drop_columns(labels))
+    (finding,) = file_findings(snapshot_of(root, CATALOG), CATALOG)
+    assert finding.level == "quarantine"
+    elsewhere = {"tune": SplitSpec(where={"region": ("hangzhou",)})}
+    catalog = CATALOG.model_copy(update={"splits": elsewhere})
+    (finding,) = file_findings(snapshot_of(root, catalog), catalog)
+    assert (finding.level, finding.remedy) == ("warn", "iak predict can predict them")
+    assert finding.what == f"7 rows have no column {', '.join(labels)}, and no split has them"
 
 
 def test_a_folder_that_is_no_date_is_quarantined(root):

@@ -77,6 +77,21 @@ def test_a_marker_above_the_partitions_of_a_day_counts_for_all_of_them(tmp_path)
     assert sorted(day for (_, day), one in found.items() if one.has_marker) == [DAYS[1]] * 2
 
 
+@pytest.mark.usefixtures("rows")
+def test_a_marker_above_folders_that_are_dates_alone_counts_for_none_of_them(tmp_path):
+    for region, day, _ in LAYOUT:
+        target = tmp_path / "alone" / region / day
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / partition(region, day)).rename(target)
+    (tmp_path / "alone" / "_SUCCESS").touch()
+    (tmp_path / "alone" / "hangzhou" / "_SUCCESS").touch()
+    (tmp_path / "alone" / "ningbo" / DAYS[1] / "_SUCCESS").touch()
+    catalog = small_catalog(log__path="alone", log__folder_names="value")
+    found = by_name(newest(tmp_path, catalog))
+    assert len(found) == 3
+    assert [key for key, one in found.items() if one.has_marker] == [("ningbo", DAYS[1])]
+
+
 def test_the_newest_file_dates_a_partition(tmp_path, rows):
     folder = tmp_path / partition("ningbo", DAYS[1])
     write_file(folder / "later.parquet", rows.select(rows.column_names[:-2]).slice(0, 2))
