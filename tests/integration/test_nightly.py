@@ -117,6 +117,22 @@ def champions(asked):
     return {p.name: p.bundle for p in head.pointers.get("champion", {}).values()}
 
 
+def test_a_night_on_folders_that_are_values_alone_decides_as_one_on_named_folders(place, tmp_path):
+    named = run(spec(place, tmp_path / "named"), SEVENTH)
+    alone = tmp_path / "log" / "events"
+    for folder in (place / "log" / "events").glob("*/*"):
+        values = [name.partition("=")[2] for name in folder.parts[-2:]]
+        shutil.copytree(folder, alone.joinpath(*values))
+    text = (place / "catalog.toml").read_text()
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(text.replace("[log]", '[log]\nfolder_names = "value"', 1))
+    asked = spec(place, tmp_path / "alone", log=tmp_path / "log", catalog=str(catalog))
+    night = run(asked, SEVENTH)
+    assert outcomes(night) == outcomes(named)
+    assert night.exit_code == named.exit_code
+    assert night.days == named.days
+
+
 def at_promotion(action):
     """A report that acts when the night is tuned and before anything is promoted."""
 
