@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from iak.pipeline.data import splits
 from iak.pipeline.data.guess_labels import OTHER_TIMES, Guess, is_feedback, words_of
 from iak.pipeline.data.log_sample import Floats, LogSample, amounts, kind_of, numbers
-from iak.pipeline.data.written import WrittenTime
+from iak.pipeline.data.written import WrittenTime, decoded_text
 from iak.schemas.log import ISO, UNIX
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
@@ -44,6 +44,15 @@ FORMATS = (
     "%d.%m.%Y %H:%M:%S",
 )
 """Formats in which logs write times; of several that read all values, the first is taken."""
+SHORT_DAY = "%y%m%d"
+"""Format of days as 261005. Numbers of six digits may be months or ids as well, so it is taken only
+where all values are days that no month has, and that lie close to each other."""
+_SHORT = r"^\d{6}$"
+_NO_MONTH = r"(1[3-9]|[23]\d)$"
+"""End of a day that no month has."""
+_CLOSE = 0.5
+"""Least share of the days from the first to the last that occur, where days have two digits of a
+year."""
 _FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
 """1990 and 2038: whole numbers between them may be Unix seconds."""
 DAY_S = 86_400
@@ -205,6 +214,8 @@ def _are_clocks(values: Floats) -> bool:
 def _described(times: Times) -> str:
     if times.unit == "timestamp":
         return "a timestamp"
+    if times.format == SHORT_DAY:
+        return "every sampled value is a day as yymmdd, and most days between occur"
     if times.unit == "written":
         return "every sampled value is such a time"
     return f"numbers that are Unix times in {times.unit}"
@@ -247,13 +258,28 @@ def _written(column: pa.ChunkedArray) -> Times | None:
     """Return times in text or digits, where one format reads every value."""
     distinct = pc.unique(column.drop_null())
     few = distinct[:50]  # most columns are no times, which a few values show
-    for written in FORMATS:
+    for written in (*FORMATS, SHORT_DAY):
+        if written == SHORT_DAY and not _are_short_days(distinct):
+            continue
         if len(few) and _all_times(few, written) and _all_times(distinct, written):
             values = column.combine_chunks()
             seconds = splits.seconds_of(WrittenTime(format=written).read(values))
             seconds = np.where(np.isfinite(seconds), seconds, np.nan)
             return Times(unit="written", seconds=seconds, format=written)
     return None
+
+
+def _are_short_days(values: pa.Array) -> bool:
+    """Return whether distinct values are days as yymmdd, of which most between occur."""
+    texts = decoded_text(values)
+    if not len(texts) or not pc.all(pc.match_substring_regex(texts, _SHORT)).as_py():
+        return False
+    if not _all_times(values, SHORT_DAY):
+        return False
+    seconds = splits.seconds_of(WrittenTime(format=SHORT_DAY).read(values))
+    days = (seconds.max() - seconds.min()) / DAY_S + 1
+    is_no_month = pc.any(pc.match_substring_regex(texts, _NO_MONTH)).as_py()
+    return bool(is_no_month and len(texts) > _FEWEST_DAYS and len(texts) >= _CLOSE * days)
 
 
 def _all_times(values: pa.Array, written: str) -> bool:

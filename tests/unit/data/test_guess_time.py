@@ -59,6 +59,29 @@ def test_numbers_that_are_no_times_are_none():
     assert times_of(pa.chunked_array([["2026-10-05", "soon"]])) is None
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_days_as_yymmdd_are_times_where_no_month_and_no_id_is_written_so(kind, tmp_path):
+    days = pa.array([261020 + n // 200 for n in range(2_000)]).cast(kind)
+    write(tmp_path, shop(event_time=None, dt=days))
+    guess = guessed(tmp_path)
+    assert (guess.time.column, guess.time.format) == ("dt", "%y%m%d")
+    assert guess.time.why.startswith("every sampled value is a day as yymmdd, and most days")
+    assert guess.splits["test"].days == (-1, -1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        range(201001, 201013),  # the months of 2010, or twelve days of October 2020
+        range(261025, 261035),  # there is no 32 October
+        [261013, 261101, 270101, 270213, 270601],  # far from each other
+        [261013, 261014, 261015],  # few
+    ],
+)
+def test_other_numbers_of_six_digits_are_no_days(values):
+    assert times_of(pa.chunked_array([pa.array(values)])) is None
+
+
 DAYS = np.repeat(np.arange(8), 100)
 FOLDERS = pa.array([f"2026-10-{1 + day:02d}" for day in DAYS])
 
