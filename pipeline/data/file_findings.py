@@ -74,8 +74,30 @@ def kind_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
 
 def file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     """Yield files that cannot be read, have no date or have no rows."""
-    lost = sum(u.rows or 0 for u in snapshot.unreadable)
-    total = snapshot.rows + lost
+    yield from _unreadable_files(snapshot, catalog)
+    if not snapshot.files and not snapshot.unreadable:
+        ignored = len(snapshot.ignored)
+        extent = f"none of {ignored:,} files and folders there is read" if ignored else "at all"
+        yield refusal(
+            f"no Parquet file {'of the log: ' if ignored else ''}{extent}", snapshot.uri, 0
+        )
+    if catalog.log.date_key:
+        yield from _undated_files(snapshot, catalog.log.date_key)
+    empty = [f.path for f in snapshot.files if not f.rows]
+    if empty:
+        yield Finding(
+            level="warn",
+            what="no rows",
+            column="-",
+            count=0,
+            examples=tuple(empty[:EXAMPLES]),
+            remedy=f"Nothing to read in {len(empty):,} files; was the export empty?",
+        )
+
+
+def _unreadable_files(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
+    """Yield a finding for each reason why files cannot be read."""
+    total = _count_rows(snapshot)
     for files in by_reason(snapshot.unreadable):
         rows = sum(u.rows or 0 for u in files)
         reason = files[0].reason
@@ -93,40 +115,29 @@ def file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             examples=tuple(u.path for u in files[:EXAMPLES]),
             remedy=_remedy_of(files[0], catalog),
         )
-    if not snapshot.files and not snapshot.unreadable:
-        ignored = len(snapshot.ignored)
-        extent = f"none of {ignored:,} files and folders there is read" if ignored else "at all"
-        yield refusal(
-            f"no Parquet file {'of the log: ' if ignored else ''}{extent}", snapshot.uri, 0
-        )
-    key = catalog.log.date_key
+
+
+def _undated_files(snapshot: Snapshot, date_key: str) -> Iterator[Finding]:
+    """Yield the files whose folder names no date, as one finding."""
     undated = [
         f
         for f in snapshot.files
-        if key and key not in f.inside and splits.parse_date(splits.partition_of(f, key)) is None
+        if date_key not in f.inside and splits.parse_date(splits.partition_of(f, date_key)) is None
     ]
-    days = dict.fromkeys(splits.partition_of(f, key or "") or "null" for f in undated)
-    if undated:
-        yield Finding(
-            level="quarantine",
-            what=f"partition {key}={next(iter(days))} is not a date"
-            + (f", and {len(days) - 1} more such values" if len(days) > 1 else ""),
-            column=str(key),
-            count=sum(f.rows for f in undated),
-            share=sum(f.rows for f in undated) / max(total, 1),
-            examples=tuple(f.path for f in undated[:EXAMPLES]),
-            remedy="Name the folders YYYY-MM-DD; no dated split selects their rows",
-        )
-    empty = [f.path for f in snapshot.files if not f.rows]
-    if empty:
-        yield Finding(
-            level="warn",
-            what="no rows",
-            column="-",
-            count=0,
-            examples=tuple(empty[:EXAMPLES]),
-            remedy=f"Nothing to read in {len(empty):,} files; was the export empty?",
-        )
+    if not undated:
+        return
+    days = dict.fromkeys(splits.partition_of(f, date_key) or "null" for f in undated)
+    more = f", and {len(days) - 1} more such values" if len(days) > 1 else ""
+    rows = sum(f.rows for f in undated)
+    yield Finding(
+        level="quarantine",
+        what=f"partition {date_key}={next(iter(days))} is not a date{more}",
+        column=date_key,
+        count=rows,
+        share=rows / max(_count_rows(snapshot), 1),
+        examples=tuple(f.path for f in undated[:EXAMPLES]),
+        remedy="Name the folders YYYY-MM-DD; no dated split selects their rows",
+    )
 
 
 def folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
@@ -189,3 +200,8 @@ def _remedy_of(file: Unreadable, catalog: Catalog) -> str:
 
 def _count_files(snapshot: Snapshot) -> int:
     return len(snapshot.files) + len(snapshot.unreadable)
+
+
+def _count_rows(snapshot: Snapshot) -> int:
+    """Return the rows of all files, with those of unreadable files as far as they are known."""
+    return snapshot.rows + sum(u.rows or 0 for u in snapshot.unreadable)
