@@ -1,6 +1,6 @@
 """`iak evaluate`: evaluate base and kernels on the same later rows, with paired intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
@@ -68,39 +68,56 @@ def show(evaluation: Evaluation, catalog: Catalog) -> None:
 def show_task(result: EvaluationResult, rows: Sequence[MetricRow], task: str) -> None:
     """Show one task: a line for each domain, the base beside its kernels."""
     by = {(r.method, r.domain): r for r in rows if r.task == task}
-    has_kernels, has_oracle = ((m, ALL) in by for m in (IAK, ORACLES[0]))
     domains = {domain: row.rows for (method, domain), row in by.items() if method == BASE}
     shown = largest(domains, MAX_DOMAINS, always=(ALL, POOLED_ROWS))
-    columns = ["domain", "rows", "positives", "base AUC"]
-    columns += ["tuned AUC", "published AUC"] if has_kernels else []
-    columns += ["oracle AUC"] if has_oracle else []
-    columns += ["delta [95 %]"] if has_kernels else []
-    columns += ["log-loss", "calibration", *(["gate", "served by"] if has_kernels else [])]
-    lines = []
-    for domain in shown:
-        base_row = by[BASE, domain]
-        methods = [by[m, domain] for m in (BASE, IAK, PUBLISHED) if (m, domain) in by]
-        line = [domain, f"{base_row.rows:,}", f"{base_row.positives:,}"]
-        line += [number(row.auc) for row in methods]
-        line += [number(by[ORACLES[0], domain].auc)] if has_oracle else []
-        line += [delta_of(by[IAK, domain])] if has_kernels else []
-        line += [_arrow([row.logloss for row in methods[:2]], 4)]
-        line += [_arrow([row.calibration for row in methods[:2]], 3)]
-        line += [gate_word(result, domain, task), served_word(result, domain)] * has_kernels
-        lines.append(line)
-    more = len(domains) - len(shown)
+    columns = _columns(result, by, task)
     show_table(
         f"{task} on {result.split}",
-        columns,
-        lines,
-        caption=caption_of(by, has_kernels=has_kernels, more=more),
+        list(columns),
+        [[cell(domain) for cell in columns.values()] for domain in shown],
+        caption=caption_of(by, has_kernels=(IAK, ALL) in by, more=len(domains) - len(shown)),
         text=("gate",),
     )
 
 
-def _arrow(values: Sequence[float | None], digits: int) -> str:
-    """Return the base's value, and the kernels' after an arrow."""
-    return " -> ".join(number(value, digits) for value in values)
+def _columns(
+    result: EvaluationResult, by: Mapping[tuple[str, str], MetricRow], task: str
+) -> dict[str, Callable[[str], str]]:
+    """Return the columns of a task's table: head of each -> how it shows a domain.
+
+    Args:
+        result: result of the evaluation, with the gate's decisions.
+        by: method and domain -> metrics of the task.
+        task: name of the task.
+    """
+    has_kernels, has_oracle = ((method, ALL) in by for method in (IAK, ORACLES[0]))
+
+    def auc(method: str) -> Callable[[str], str]:
+        return lambda domain: number(by[method, domain].auc)
+
+    def from_base(metric: str, digits: int) -> Callable[[str], str]:
+        methods = (BASE, IAK) if has_kernels else (BASE,)
+        return lambda domain: " -> ".join(
+            number(getattr(by[method, domain], metric), digits) for method in methods
+        )
+
+    columns: dict[str, Callable[[str], str]] = {
+        "domain": str,
+        "rows": lambda domain: f"{by[BASE, domain].rows:,}",
+        "positives": lambda domain: f"{by[BASE, domain].positives:,}",
+        "base AUC": auc(BASE),
+    }
+    if has_kernels:
+        columns |= {"tuned AUC": auc(IAK), "published AUC": auc(PUBLISHED)}
+    if has_oracle:
+        columns["oracle AUC"] = auc(ORACLES[0])
+    if has_kernels:
+        columns["delta [95 %]"] = lambda domain: delta_of(by[IAK, domain])
+    columns |= {"log-loss": from_base("logloss", 4), "calibration": from_base("calibration", 3)}
+    if has_kernels:
+        columns["gate"] = lambda domain: gate_word(result, domain, task)
+        columns["served by"] = lambda domain: served_word(result, domain)
+    return columns
 
 
 def caption_of(by: Mapping[tuple[str, str], MetricRow], *, has_kernels: bool, more: int) -> str:
