@@ -194,6 +194,29 @@ def planned(
         BadRequest: the document is for another number of workers, for other tables or precisions,
             or cuts a table as TorchRec cannot. The message names every difference.
     """
+    _refuse_other_job(document, shapes, world=world, precisions=precisions or {})
+    placed = {table.table: table for table in document.tables}
+    module_plan = EmbeddingModuleShardingPlan()
+    for name in (shape.name for shape in shapes):
+        pieces = [_piece(shard) for shard in placed[name].shards]
+        module_plan[name] = _parameter_sharding(
+            placed[name].type, pieces, device.type, ranks_per_host or world
+        )
+    return ShardingPlan(plan={TABLES_PATH: module_plan})
+
+
+def _refuse_other_job(
+    document: PlanDocument,
+    shapes: Sequence[TableShape],
+    *,
+    world: int,
+    precisions: Mapping[str, Precision],
+) -> None:
+    """Refuse a plan for other workers, tables or precisions, or with a cut that TorchRec lacks.
+
+    Raises:
+        BadRequest: the message names every difference.
+    """
     # Problems are collected, so that one message names all of them.
     sizes = {shape.name: (shape.rows, shape.width) for shape in shapes}
     listed = {table.table: (table.rows, table.width) for table in document.tables}
@@ -204,7 +227,7 @@ def planned(
         if sizes.get(name) != listed.get(name)
     ]
     stored = {table.table: table.precision for table in document.tables}
-    wanted: dict[str, Precision] = {**dict.fromkeys(sizes, "fp32"), **(precisions or {})}
+    wanted: dict[str, Precision] = {**dict.fromkeys(sizes, "fp32"), **precisions}
     problems += [
         f"table {name} (precision): plan {stored[name]}, job {wanted[name]}"
         for name in sorted(sizes.keys() & stored.keys())
@@ -213,11 +236,10 @@ def planned(
     by_name = {table.table: table for table in document.tables}
     if len(by_name) < len(document.tables):
         problems.append("the plan names a table more than once")
-    pieces = {name: [_piece(s) for s in table.shards] for name, table in by_name.items()}
     problems += [
         f"table {name}: these shards are not a {table.type} cut over {document.world} workers"
         for name, table in sorted(by_name.items())
-        if not _is_cut(table, pieces[name], document.world)
+        if not _is_cut(table, [_piece(s) for s in table.shards], document.world)
     ]
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
@@ -225,12 +247,6 @@ def planned(
             f"the saved plan is not for this job:\n{listing}\n"
             "  Plan again for these tables and workers, or give the job those of the plan."
         )
-    module_plan = EmbeddingModuleShardingPlan()
-    for name in sizes:
-        module_plan[name] = _parameter_sharding(
-            by_name[name].type, pieces[name], device.type, ranks_per_host or world
-        )
-    return ShardingPlan(plan={TABLES_PATH: module_plan})
 
 
 def _piece(shard: ShardDocument) -> _Piece:
