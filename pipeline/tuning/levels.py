@@ -131,16 +131,11 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
     Raises:
         BadLog: a domain has two parents.
     """
-    depth = len(domain.levels)
-    columns = [f"l.{level}" for level in range(depth)] + [f"k.{key}" for key in domain.all_keys]
-    own = rows.group_by(columns).aggregate([([], "count_all")])
-    parts: list[list[dict[str, Any]]] = [[] for _ in range(worker.world)]
-    dist.all_gather_object(parts, own.to_pylist())
-    counts: list[Counter[str]] = [Counter() for _ in range(depth)]
+    counts: list[Counter[str]] = [Counter() for _ in domain.levels]
     ancestors: dict[str, tuple[str, ...]] = {}
     domains: dict[str, Domain] = {}
-    for line in (line for part in parts for line in part):
-        path = [line[f"l.{level}"] for level in range(depth)]
+    for line in _gather_counts(rows, domain, worker):
+        path = [line[f"l.{level}"] for level in range(len(counts))]
         if None in path:  # a row without one of the keys belongs to no domain
             continue
         for level, name in enumerate(path):
@@ -152,16 +147,33 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
                     f"domain {name} has two parents, {ancestors[name][-1]} and {above[-1]}; a "
                     "domain needs one. Choose domain.parent so that it follows from domain.keys"
                 )
-    floors = [1, *[domain.min_rows] * (depth - 1)]
-    # Ties by name: every worker must give a domain the same slot.
-    tuned = tuple(
-        tuple(sorted((n for n, c in count.items() if c >= floor), key=lambda n: (-count[n], n)))
-        for count, floor in zip(counts, floors, strict=True)
-    )
-    thin = {n: c for n, c in counts[-1].items() if c < domain.min_rows}
+    floors = [1, *[domain.min_rows] * (len(counts) - 1)]
     return Names(
-        tuned=tuned, rows=tuple(counts), ancestors=ancestors, below_floor=thin, domains=domains
+        tuned=tuple(
+            _names_to_tune(count, floor) for count, floor in zip(counts, floors, strict=True)
+        ),
+        rows=tuple(counts),
+        ancestors=ancestors,
+        below_floor={n: c for n, c in counts[-1].items() if c < domain.min_rows},
+        domains=domains,
     )
+
+
+def _gather_counts(rows: pa.Table, domain: DomainSpec, worker: Worker) -> list[dict[str, Any]]:
+    """Return the rows that each worker has of each domain, of all workers; a collective call."""
+    columns = [f"l.{level}" for level in range(len(domain.levels))]
+    columns += [f"k.{key}" for key in domain.all_keys]
+    own = rows.group_by(columns).aggregate([([], "count_all")])
+    parts: list[list[dict[str, Any]]] = [[] for _ in range(worker.world)]
+    dist.all_gather_object(parts, own.to_pylist())
+    return [line for part in parts for line in part]
+
+
+def _names_to_tune(count: Mapping[str, int], floor: int) -> tuple[str, ...]:
+    """Return the domains of a level with rows enough, those with most rows first."""
+    thick = (name for name, rows in count.items() if rows >= floor)
+    # Ties by name: every worker must give a domain the same slot.
+    return tuple(sorted(thick, key=lambda name: (-count[name], name)))
 
 
 def tune_levels(
