@@ -109,6 +109,7 @@ class IntervalMark:
 
 
 WIDTH, HEIGHT = 92, 16
+PLANE_WIDTH, PLANE_HEIGHT = 350, 250
 _PAD = 3
 _MIN_REACH = 1e-12
 """Reach of a scale below which all its intervals count as zero."""
@@ -277,14 +278,43 @@ def nice_ceiling(value: float) -> float:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Two axes in a box, with their names and greatest values."""
+
+    x: Scale
+    y: Scale
+    paths: tuple[Path, ...]
+    labels: tuple[Label, ...]
+
+
+def plane(xs: Sequence[float], ys: Sequence[float], *, x_name: str, y_name: str) -> Plane:
+    """Return axes that hold all of these values, and 0.
+
+    Args:
+        xs: values along the box, at least one.
+        ys: values up the box, at least one.
+        x_name: what x is, with its unit.
+        y_name: the same of y.
+    """
+    left, right, bottom = 52.0, PLANE_WIDTH - 8, PLANE_HEIGHT - 22
+    x = Scale(min(0.0, *xs), nice_ceiling(max(xs)), left, right)
+    y = Scale(min(0.0, *ys), nice_ceiling(max(*ys, 1e-12)), bottom, 8)
+    paths = [Path(f"M{left} 8V{bottom}H{right}", "axis")]
+    if y.low < 0:
+        paths.append(Path(f"M{left} {y(0)}H{right}", "diagonal"))
+    labels = (
+        Label(left - 4, 16, f"{y.high:g}", "end"),
+        Label(left - 4, y(0) + 3, "0", "end"),
+        Label(right, bottom + 14, f"{x.high:g}", "end"),
+        Label((left + PLANE_WIDTH) / 2, bottom + 14, x_name, "middle"),
+        Label(left + 4, 17, y_name),
+    )
+    return Plane(x=x, y=y, paths=tuple(paths), labels=labels)
+
+
 def scatter_chart(
-    title: str,
-    points: Sequence[tuple[float, float, str, str]],
-    *,
-    x_name: str,
-    y_name: str,
-    width: float = 350,
-    height: float = 250,
+    title: str, points: Sequence[tuple[float, float, str, str]], *, x_name: str, y_name: str
 ) -> Chart:
     """Return a point for each domain.
 
@@ -293,31 +323,18 @@ def scatter_chart(
         points: x, y, class and name of each.
         x_name: what x is, with its unit.
         y_name: the same of y.
-        width: width of the box.
-        height: height of the box.
     """
     xs, ys = [p[0] for p in points] or [1.0], [p[1] for p in points] or [1.0]
-    left, bottom = 52.0, height - 22
-    x_high, y_high = nice_ceiling(max(xs)), nice_ceiling(max(*ys, 1e-12))
-    x = Scale(min(0.0, *xs), x_high, left, width - 8)
-    y = Scale(min(0.0, *ys), y_high, bottom, 8)
-    paths = [Path(f"M{left} 8V{bottom}H{width - 8}", "axis")]
-    if y.low < 0:
-        paths.append(Path(f"M{left} {y(0)}H{width - 8}", "diagonal"))
-    labels = (
-        Label(left - 4, 16, f"{y_high:g}", "end"),
-        Label(left - 4, y(0) + 3, "0", "end"),
-        Label(width - 8, height - 8, f"{x_high:g}", "end"),
-        Label((left + width) / 2, height - 8, x_name, "middle"),
-        Label(left + 4, 17, y_name),
-    )
+    axes = plane(xs, ys, x_name=x_name, y_name=y_name)
     return Chart(
         title=title,
         summary=f"{len(points)} domains; {x_name} from {min(xs):.3g} to {max(xs):.3g}, "
         f"{y_name} from {min(ys):.3g} to {max(ys):.3g}.",
-        width=width,
-        height=height,
-        paths=tuple(paths),
-        dots=tuple(Dot(x(a), y(b), 3.5, f"dot {kind}", name) for a, b, kind, name in points),
-        labels=labels,
+        width=PLANE_WIDTH,
+        height=PLANE_HEIGHT,
+        paths=axes.paths,
+        dots=tuple(
+            Dot(axes.x(a), axes.y(b), 3.5, f"dot {kind}", name) for a, b, kind, name in points
+        ),
+        labels=axes.labels,
     )
