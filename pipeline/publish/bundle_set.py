@@ -397,12 +397,7 @@ def live_kernels(
             f"the bundles below {folder} do not read what kernel.reads={reads} asks for; keep that "
             "setting, or start without live="
         )
-    standards = [bundle_set.standard(slot) for slot in serving]
-    first = standards[0].tensors()
-    is_alike = all(torch.equal(t, first[n]) for s in standards for n, t in s.tensors().items())
-    for stacked in (bundle_set.fresh_mean_KS, bundle_set.fresh_scale_KS):
-        is_alike &= stacked is None or bool((stacked[serving] == stacked[serving[0]]).all())
-    if not is_alike:
+    if not _read_alike(bundle_set, serving):
         raise BadRequest(
             f"the bundles below {folder} differ in their input statistics; they stem from several "
             "runs. Give the folder of one run, or start without live="
@@ -412,6 +407,16 @@ def live_kernels(
             bundle_set.names[slot]: {n: w[slot].clone() for n, w in bundle_set.weights.items()}
             for slot in serving
         },
-        standard=standards[0],
+        standard=bundle_set.standard(serving[0]),
         statistics=bundle_set.statistics_standard(serving[0]),
     )
+
+
+def _read_alike(bundle_set: BundleSet, slots: Sequence[int]) -> bool:
+    """Return whether bundles standardise their inputs and statistics with the same numbers."""
+    standards = [bundle_set.standard(slot).tensors() for slot in slots]
+    first = standards[0]
+    is_alike = all(torch.equal(t, first[n]) for own in standards for n, t in own.items())
+    for stacked in (bundle_set.fresh_mean_KS, bundle_set.fresh_scale_KS):
+        is_alike &= stacked is None or bool((stacked[slots] == stacked[slots[0]]).all())
+    return is_alike
