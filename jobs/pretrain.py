@@ -1,5 +1,7 @@
 """`iak pretrain`: pre-train a base on a log and publish it."""
 
+from collections.abc import Sequence
+
 from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, precision_costs, show_facts, show_table
@@ -11,7 +13,7 @@ from iak.pipeline.runs.pretrain import pretrain_base
 from iak.schemas.job import PretrainSpec
 from iak.schemas.paths import reference_text
 from iak.schemas.results import PretrainResult
-from iak.schemas.training import TrainingRunResult
+from iak.schemas.training import TaskQuality, TrainingRunResult
 
 
 def main(spec: PretrainSpec) -> int:
@@ -25,26 +27,8 @@ def main(spec: PretrainSpec) -> int:
 def show(pretrained: PretrainResult) -> None:
     """Show the base, each task on validation rows, and the settings that were chosen."""
     training, record, manifest = pretrained.training, pretrained.record, pretrained.manifest
-    tasks = training.best_tasks
-    has_reasons = any(quality.reason for quality in tasks)
-    columns = ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed")
-    show_table(
-        "on validation rows, " + ("the parent" if manifest is None else "the published base"),
-        (*columns, "why none") if has_reasons else columns,
-        [
-            (
-                quality.task,
-                f"{quality.rows:,}",
-                f"{quality.positives:,}",
-                number(quality.log_loss, 5),
-                number(quality.auc),
-                number(quality.calibration, 3),
-                *([quality.reason] if has_reasons else []),
-            )
-            for quality in tasks
-        ],
-        ends_in_number=not has_reasons,
-    )
+    whose = "the parent" if manifest is None else "the published base"
+    _show_tasks(training.best_tasks, f"on validation rows, {whose}")
     title = "no base published"
     if manifest is not None and pretrained.base is not None:
         title = f"base {manifest.fingerprint[:12]} published at {reference_text(pretrained.base)}"
@@ -70,6 +54,29 @@ def show(pretrained: PretrainResult) -> None:
     for line in (training.not_published, *training.advice):
         if line:
             console.print(line, markup=False)
+
+
+def _show_tasks(tasks: Sequence[TaskQuality], title: str) -> None:
+    """Show how well the base predicts each task."""
+    has_reasons = any(quality.reason for quality in tasks)
+    columns = ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed")
+    show_table(
+        title,
+        (*columns, "why none") if has_reasons else columns,
+        [
+            (
+                quality.task,
+                f"{quality.rows:,}",
+                f"{quality.positives:,}",
+                number(quality.log_loss, 5),
+                number(quality.auc),
+                number(quality.calibration, 3),
+                *([quality.reason] if has_reasons else []),
+            )
+            for quality in tasks
+        ],
+        ends_in_number=not has_reasons,
+    )
 
 
 def _trials(training: TrainingRunResult) -> str:

@@ -60,6 +60,7 @@ from iak.schemas.registry_job import (
 from iak.schemas.shadow import ShadowDocument
 
 if TYPE_CHECKING:  # it loads torch, which `gc` needs only for some settings
+    from iak.pipeline.registry.promote import Promotion
     from iak.pipeline.runs.stale import Stale
 
 MAX_DOMAINS = 40
@@ -321,9 +322,32 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, PromoteAnswer]:
             assert spec.source is not None, "the spec has one of both"
             promotion = promote_alias(store, spec.source, spec.alias, **asked)
     moves = promotion.commit.moves if promotion.commit else []
-    if moves:
+    _show_promotion(promotion, f"{spec.alias} of {spec.registry}")
+    answer = PromoteAnswer(
+        registry=spec.registry,
+        alias=spec.alias,
+        generation=_generation(promotion.commit),
+        moves=moves,
+        unchanged=list(promotion.unchanged),
+        forced=list(promotion.forced),
+        held=dict(promotion.held),
+    )
+    if promotion.held:
+        return SOME_HELD, answer
+    return (OK if moves else NOTHING_TO_DO), answer
+
+
+def _show_promotion(promotion: "Promotion", where: str) -> None:
+    """Show what moved, what was served already, and what was forced or held.
+
+    Args:
+        promotion: what the registry did.
+        where: alias and registry, for the title.
+    """
+    if promotion.commit and promotion.commit.moves:
+        moves = promotion.commit.moves
         show_table(
-            f"{spec.alias} of {spec.registry}, commit {_generation(promotion.commit)}",
+            f"{where}, commit {_generation(promotion.commit)}",
             ("domain", "before", "after", "why"),
             [
                 (name, (m.before or "-")[:12], (m.after or "-")[:12], m.reason)
@@ -339,18 +363,6 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, PromoteAnswer]:
         console.print(f"held by the gate and promoted by force: {names}", markup=False)
     for name, reason in promotion.held.items():
         console.print(f"not promoted, the gate held it: {name}: {reason}", markup=False)
-    answer = PromoteAnswer(
-        registry=spec.registry,
-        alias=spec.alias,
-        generation=_generation(promotion.commit),
-        moves=moves,
-        unchanged=list(promotion.unchanged),
-        forced=list(promotion.forced),
-        held=dict(promotion.held),
-    )
-    if promotion.held:
-        return SOME_HELD, answer
-    return (OK if moves else NOTHING_TO_DO), answer
 
 
 def _replay(path: Path) -> ShadowDocument:

@@ -6,6 +6,7 @@ bundles that no index lists, and a folder that lacks one, are shown first and th
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -282,38 +283,46 @@ def _show_metrics(rows: Sequence[JsonObject]) -> None:
 
 def _show_base(manifest: JsonObject, folder: str, record: JsonObject | None) -> None:
     """Show the base's manifest, without the fields that the run's record has shown."""
-    tables = manifest.get("tables") or []
     files = manifest.get("files") or []
     catalog = _dict(manifest.get("catalog"))
     size = sum(int(f.get("bytes", 0)) for f in files)
-    parent = manifest.get("parent")
     metrics = manifest.get("metrics") or []
     origin = "runs elsewhere" if catalog.get("base") else "was trained from the beginning"
-    # A metric's name alone is not unique: there is an unseen share for every table.
-    named = {
-        m["name"] + (f" of {m['table']}" if m.get("table") else ""): _short(m.get("value"))
-        for m in metrics
-        if "name" in m
-    }
     show_facts(
         f"base {folder}",
         {
             "fingerprint": manifest.get("fingerprint"),
-            "parent": parent or f"none: it {origin}",
+            "parent": manifest.get("parent") or f"none: it {origin}",
             "created": manifest.get("created_at"),
             "log": _dict(catalog.get("log")).get("name", "?"),
             "tasks": ", ".join(str(t.get("label")) for t in catalog.get("tasks") or []),
             "size": f"{bytes_text(size)} in {len(files):,} files",
-            "metrics": named or "none",
+            "metrics": _named(metrics) or "none",
             **({} if record else {"versions": manifest.get("versions") or "unknown"}),
         },
     )
     if not record:
         _show_window(_dict(manifest.get("snapshot")))
         _show_tasks([m for m in metrics if m.get("task")])
-    bytes_of: dict[str | None, int] = {}
+    _show_tables(manifest.get("tables") or [], files)
+    _show_precisions(manifest.get("precisions") or [])
+
+
+def _named(metrics: Sequence[JsonObject]) -> JsonObject:
+    """Return the value of each metric of a base by its name."""
+    # A metric's name alone is not unique: there is an unseen share for every table.
+    return {
+        m["name"] + (f" of {m['table']}" if m.get("table") else ""): _short(m.get("value"))
+        for m in metrics
+        if "name" in m
+    }
+
+
+def _show_tables(tables: Sequence[JsonObject], files: Sequence[JsonObject]) -> None:
+    """Show each table of a base with the bytes of its files."""
+    bytes_of = Counter[str | None]()
     for file in files:
-        bytes_of[file.get("table")] = bytes_of.get(file.get("table"), 0) + int(file.get("bytes", 0))
+        bytes_of[file.get("table")] += int(file.get("bytes", 0))
     show_table(
         "tables",
         ("table", "rows", "width", "bytes", "read by"),
@@ -322,13 +331,12 @@ def _show_base(manifest: JsonObject, folder: str, record: JsonObject | None) -> 
                 str(t.get("name")),
                 f"{t.get('rows', 0):,}",
                 str(t.get("width")),
-                bytes_text(bytes_of.get(t.get("name"), 0)),
+                bytes_text(bytes_of[t.get("name")]),
                 ", ".join(t.get("features") or []),
             )
             for t in tables
         ],
     )
-    _show_precisions(manifest.get("precisions") or [])
 
 
 def _show_tasks(tasks: Sequence[JsonObject], whose: str = "this base") -> None:
