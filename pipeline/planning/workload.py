@@ -67,7 +67,6 @@ class Workload:
     ids: Mapping[str, float]
     """Feature -> mean ids per row. A position of a history that is read by itself is one too."""
     x_units: int
-    h_units: int
     numbers: int
     """Numeric features of a row."""
     tasks: int
@@ -125,7 +124,6 @@ def workload(
         shapes=shapes,
         ids=_ids(catalog, ids) | _position_ids(catalog, model, ids),
         x_units=x_units,
-        h_units=parts.heads.units,
         numbers=numbers,
         tasks=tasks,
         dense=_dense(parts, x_units),
@@ -159,7 +157,6 @@ def _on_given_base(
         shapes=_shapes(catalog, rows, ModelSpec()),
         ids=_ids(catalog, ids),
         x_units=x_units,
-        h_units=model.heads.units,
         numbers=numbers,
         tasks=tasks,
         dense=Dense(
@@ -191,7 +188,6 @@ def _on_module(
         # Each table is read by its layer alone, whatever features that reads.
         ids=cost.lookups if cost.shapes else ids,
         x_units=numbers,
-        h_units=cost.tail.units,
         numbers=numbers,
         tasks=len(catalog.tasks),
         dense=Dense(

@@ -30,10 +30,8 @@ HALF_WIDTH = float(ndtri(0.5 + CONFIDENCE / 2))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedAuc:
-    """AUC of two methods on the same rows; `delta` is a minus b, with its 95 % interval."""
+    """Difference of two methods' AUC on the same rows, a minus b, with its 95 % interval."""
 
-    auc_a: float
-    auc_b: float
     delta: float
     se: float
     low: float
@@ -201,7 +199,7 @@ def auc(labels: Array, scores: Array) -> float | None:
 
 
 def paired_auc(labels: Array, scores_a: Array, scores_b: Array) -> PairedAuc | None:
-    """Return the AUC of a and b on the same rows, and DeLong's interval of their difference.
+    """Return the difference of a's and b's AUC on the same rows, with DeLong's interval.
 
     Returns:
         None with fewer than two rows of either class: there is no variance to estimate.
@@ -216,14 +214,7 @@ def paired_auc(labels: Array, scores_a: Array, scores_b: Array) -> PairedAuc | N
     paired = delta_per_group(placement_a, placement_b, positive, one_group, 1)
     delta, se = float(paired.delta_G[0]), float(paired.se_G[0])
     low, high = interval(delta, se)
-    return PairedAuc(
-        auc_a=float(placement_a[positive].mean()),
-        auc_b=float(placement_b[positive].mean()),
-        delta=delta,
-        se=se,
-        low=low,
-        high=high,
-    )
+    return PairedAuc(delta=delta, se=se, low=low, high=high)
 
 
 def gauc(labels: Array, scores: Array, users: Array) -> tuple[float | None, int]:

@@ -54,7 +54,7 @@ def test_the_bank_is_as_large_as_the_one_that_is_tuned():
     work = a_request(precision="int8").work
     heads = Heads(tasks=work.tasks, width=64, hidden=32)
     assert work.x_units > 256  # components of x are what a kernel reads by itself
-    shape = KernelShape.on(heads, KernelSpec(), inputs=work.h_units + 256)
+    shape = KernelShape.on(heads, KernelSpec(), inputs=heads.units + 256)
     assert work.kernels.units == bank.units(shape)
     held = assess(a_request(precision="int8"), load_cluster("8xH100")).estimate.memory[0]
     stage = Stage(spec=DomainStageSpec(), step_rows=65_536, beta=1e-3, seed=0)
@@ -84,14 +84,14 @@ def test_towers_of_columns_are_counted_with_the_h_that_they_read():
     work = workload(towers_catalog(), ModelSpec(), KernelSpec(), rows={}, ids={}, domains=1000)
     weights = 2 * (2 * UNITS + 2 + 2 + 1)
     assert (work.dense.parameters, work.dense.weight_bytes) == (weights, 4 * weights)
-    assert (work.h_units, work.x_units) == (2 + UNITS, 1 + 2)  # h: two logits beside; x: a number
-    assert work.kernels.kept_units == work.h_units + work.x_units
+    assert work.x_units == 1 + 2  # a number, and two logits
+    assert work.kernels.kept_units == 2 + UNITS + work.x_units  # h: two logits beside
 
 
 def test_tables_of_an_adopted_module_are_placed_and_the_rest_lies_on_every_worker():
     work = workload(dlrm_catalog(), ModelSpec(), KernelSpec(), rows={}, ids={}, domains=1000)
     cost = module_cost("tests.plain_dlrm:build", dlrm_catalog(), ids={"user": 1, "item": 1})
-    assert (work.shapes, work.h_units, work.x_units) == (cost.shapes, cost.tail.units, 1)
+    assert (work.shapes, work.x_units) == (cost.shapes, 1)
     assert (len(work.shapes), work.ids_per_row) == (2, 2.0)
     assert (work.dense.parameters, work.dense.flops) == (cost.weights, cost.flops)
     inputs = cost.tail.units + 1  # h, and a number

@@ -160,9 +160,8 @@ def test_paired_error_equals_the_bootstrap():
     for _ in range(600):
         pick = random.integers(0, labels.size, labels.size)
         deltas.append(auc(labels[pick], scores_a[pick]) - auc(labels[pick], scores_b[pick]))
-    assert paired.auc_a == pytest.approx(auc(labels, scores_a), abs=1e-12)
-    assert paired.auc_b == pytest.approx(auc(labels, scores_b), abs=1e-12)
-    assert paired.delta == pytest.approx(paired.auc_a - paired.auc_b, abs=1e-12)
+    difference = auc(labels, scores_a) - auc(labels, scores_b)
+    assert paired.delta == pytest.approx(difference, abs=1e-12)
     assert paired.se == pytest.approx(np.std(deltas), rel=0.1)
 
 
