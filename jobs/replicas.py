@@ -166,9 +166,11 @@ def _run(spec: ServeSpec, *, is_open: bool) -> None:
     try:
         serve.run(_application(spec, is_open=is_open), name=APPLICATION, logging_config=_QUIET)
     except RuntimeError as error:  # Ray Serve has no class for it (2.60)
-        told = [d.message for d in serve.status().applications[APPLICATION].deployments.values()]
+        messages = [
+            d.message for d in serve.status().applications[APPLICATION].deployments.values()
+        ]
         serve.delete(APPLICATION)
-        raise PipelineError(f"no replica started: {reason_in(told) or error}") from error
+        raise PipelineError(f"no replica started: {reason_in(messages) or error}") from error
 
 
 def reason_in(messages: Sequence[str]) -> str:

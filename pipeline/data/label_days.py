@@ -53,8 +53,8 @@ class AbsentClass:
     expected: int
     """Rows of this class that as many rows of the other days have, at a low estimate."""
 
-    def told(self, text: str) -> str:
-        """Return a sentence's part that tells what was seen and expected.
+    def sentence(self, text: str) -> str:
+        """Return what was seen and what was expected, as a part of a sentence.
 
         Args:
             text: the label in words, as messages name it.
@@ -118,7 +118,7 @@ class DayLabels:
                 more = f", the first of {len(absent):,} such days" if len(absent) > 1 else ""
                 yield Finding(
                     level="warn",
-                    what=f"on {first}{more}, {absent[first].told(task.label_text)}",
+                    what=f"on {first}{more}, {absent[first].sentence(task.label_text)}",
                     column=task.label,
                     count=sum(found.known for found in absent.values()),
                     examples=tuple(str(day) for day in absent)[:EXAMPLES],

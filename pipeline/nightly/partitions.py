@@ -244,7 +244,7 @@ def _one_class(files: PartitionFiles, labels: Labels, ready: ReadySpec) -> str:
             if partition == files.partition and day != files.day
         ]
         if found := absent_class(own, others, expected_rows=ready.one_class_from):
-            problems.append(f"{_named(files.partition, files.day)}: {found.told(task)}")
+            problems.append(f"{_named(files.partition, files.day)}: {found.sentence(task)}")
     return "; ".join(problems)
 
 

@@ -188,8 +188,8 @@ def open_frozen_base(
         path: run folder, published base, or `registry:PLACE@ALIAS`.
         catalog: the log's catalogue; it must read what the base was trained on.
         tables: the precision of its tables.
-        report: is told which tasks its validation rows could not judge in that precision, or not
-            surely; None tells nobody.
+        report: gets the tasks that its validation rows could not judge in that precision, or not
+            surely; None reports nothing.
 
     Raises:
         BadRequest: there is no base, its catalogue is another one, or a precision costs too much.

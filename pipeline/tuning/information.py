@@ -81,12 +81,14 @@ def point_of(
         return None
     tasks = len(by_task) // 3
     labelled_T, loss_T, positives_T = (by_task[i * tasks : (i + 1) * tasks] for i in range(3))
-    told = [
+    label_nats = [
         _entropy(positives / labelled) - loss / labelled
         for labelled, loss, positives in zip(labelled_T, loss_T, positives_T, strict=True)
         if 0 < positives < labelled
     ]
-    return InformationPoint(phase, epoch, beta, nats / rows, sum(told) if told else None)
+    return InformationPoint(
+        phase, epoch, beta, nats / rows, sum(label_nats) if label_nats else None
+    )
 
 
 def _entropy(p: float) -> float:
