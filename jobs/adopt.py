@@ -1,8 +1,8 @@
 """`iak adopt`: publish a recommender that was made elsewhere as a base."""
 
-from iak.jobs._progress import console
-from iak.jobs._tables import number, precision_costs, show_facts, show_table
 from iak.jobs.console_report import console_report
+from iak.jobs.progress import console
+from iak.jobs.tables import number, precision_costs, show_facts, show_table
 from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.adoption import DomainQuality

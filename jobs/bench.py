@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from iak.jobs._figures_bench import picture_of
-from iak.jobs._progress import console, print_event
-from iak.jobs._tables import show_facts, show_table
 from iak.jobs.figures import Picture, draw
+from iak.jobs.figures_bench import picture_of
+from iak.jobs.progress import console, print_event
+from iak.jobs.tables import show_facts, show_table
 from iak.pipeline.events import AnyEvent, Event, Report
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.load import load_catalog

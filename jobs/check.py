@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from iak.jobs._figures_profile import draw_profile
-from iak.jobs._progress import console
-from iak.jobs._show_profile import show_profile
-from iak.jobs._tables import show_facts, show_table
 from iak.jobs.console_report import console_report
+from iak.jobs.figures_profile import draw_profile
+from iak.jobs.progress import console
+from iak.jobs.show_profile import show_profile
+from iak.jobs.tables import show_facts, show_table
 from iak.pipeline.data import unseen
 from iak.pipeline.data.check import Report
 from iak.pipeline.data.contract import Finding

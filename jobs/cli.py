@@ -121,7 +121,7 @@ def _start_beside_workers(verb: str, spec: BaseModel) -> int:
 
     Only `main` does so, since the server lives as long as this process.
     """
-    from iak.jobs._worker_server import prepare_workers
+    from iak.jobs.worker_server import prepare_workers
     from iak.schemas.job import DemoSpec, WorkersSpec
 
     if isinstance(spec, DemoSpec):
@@ -133,7 +133,7 @@ def _start_beside_workers(verb: str, spec: BaseModel) -> int:
 
 def _start(verb: str, spec: BaseModel) -> int:
     """Call a verb's job."""
-    from iak.jobs._progress import announce, console
+    from iak.jobs.progress import announce, console
 
     # A verb whose result is a stream on standard output must be the only one that writes there.
     console.stderr = getattr(spec, "is_stream", False)

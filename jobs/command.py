@@ -28,7 +28,7 @@ from cyclopts import (
 from cyclopts.config import Dict
 from pydantic import BaseModel, ValidationError
 
-from iak.jobs import _spec, help_pages
+from iak.jobs import help_pages, setting_names
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs import load
 from iak.pipeline.runs.documents import read_toml
@@ -123,7 +123,7 @@ class _Reader:
             ]
             if argument.children and any(not _is_object(token) for token in argument.tokens):
                 setting = _setting(argument.name)
-                raise BadRequest(f"{self.command.name}: {_spec.group_problem(setting)}")
+                raise BadRequest(f"{self.command.name}: {setting_names.group_problem(setting)}")
 
     def add_files(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         """Give every argument that has no value yet the one of the files or the presets."""
@@ -133,8 +133,8 @@ class _Reader:
         for file in [*self._shipped(arguments), *files]:
             settings = load.merged(settings, read_toml(file, setting="--config"))
         below = load.merged(self._presets(arguments, settings), settings)
-        self._refuse_unknown(_spec.dotted(below))
-        _spec.refuse_other_than_text(command.kind, below, command=command.name)
+        self._refuse_unknown(setting_names.dotted(below))
+        setting_names.refuse_other_than_text(command.kind, below, command=command.name)
         Dict(below, source="--config", use_commands_as_keys=False)(app, commands, arguments)
 
     def _name_of(self, word: str, bare: Iterator[str]) -> str:
@@ -148,7 +148,7 @@ class _Reader:
 
     def _refuse_unknown(self, names: Iterable[str]) -> None:
         known = [name.lstrip("-") for name in names if name.lstrip("-") != "config"]
-        _spec.refuse_unknown(self.command.kind, known, command=self.command.name)
+        setting_names.refuse_unknown(self.command.kind, known, command=self.command.name)
 
     def _shipped(self, arguments: ArgumentCollection) -> list[Path]:
         """Return the files that come with the command; with `--smoke`, the small ones on top."""
@@ -254,7 +254,9 @@ def _problem(error: CycloptsError | ValidationError, kind: type[BaseModel]) -> s
         name = _setting(error.keyword)
         return f"{name}: the value is missing; write {name}=VALUE or {error.keyword} VALUE"
     if isinstance(error, RepeatArgumentError):
-        name = _spec.plain_name(_setting(error.token.keyword or ""), load.known_settings(kind))
+        name = setting_names.plain_name(
+            _setting(error.token.keyword or ""), load.known_settings(kind)
+        )
         return f"{name} is given twice; give it once"
     if isinstance(error, CoercionError) and error.token and not error.msg:
         name, wanted = _setting(error.token.keyword or ""), type_name(error.target_type)

@@ -7,8 +7,8 @@ from itertools import chain
 
 import numpy as np
 
-from iak.jobs._progress import console
-from iak.jobs._tables import largest, number, show_facts, show_table
+from iak.jobs.progress import console
+from iak.jobs.tables import largest, number, show_facts, show_table
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import put_output
 from iak.pipeline.publish.predictions import (

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from iak.jobs._progress import WorkersBar, announce, console, update_detail
-from iak.jobs._skipped import show_partly_read
+from iak.jobs.progress import WorkersBar, announce, console, update_detail
+from iak.jobs.skipped import show_partly_read
 from iak.pipeline.events import (
     AnyEvent,
     Event,

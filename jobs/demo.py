@@ -11,11 +11,11 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from iak.jobs import synth
-from iak.jobs._progress import console
-from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.evaluate import delta_of
 from iak.jobs.launchers import launcher_of
+from iak.jobs.progress import console
+from iak.jobs.tables import number, show_facts, show_table
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launcher

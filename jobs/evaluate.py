@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from iak.jobs._progress import console
-from iak.jobs._skipped import not_ripe
-from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
+from iak.jobs.progress import console
+from iak.jobs.skipped import not_ripe
+from iak.jobs.tables import largest, number, show_facts, show_table
 from iak.pipeline.data import unseen
 from iak.pipeline.report.gate_words import gate_word, served_word
 from iak.pipeline.runs.evaluate import Evaluation, evaluate

@@ -1,7 +1,7 @@
 """`iak explain`: show what the base predicts for rows, and what their kernels add to it."""
 
-from iak.jobs._tables import number, show_table
 from iak.jobs.console_report import console_report
+from iak.jobs.tables import number, show_table
 from iak.pipeline.files import put_output
 from iak.pipeline.runs.explain_rows import explain_rows
 from iak.pipeline.runs.load import load_catalog

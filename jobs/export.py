@@ -1,7 +1,7 @@
 """`iak export`: write base and kernels as a folder that torch and NumPy alone can predict with."""
 
-from iak.jobs._progress import announce, console
-from iak.jobs._tables import show_facts
+from iak.jobs.progress import announce, console
+from iak.jobs.tables import show_facts
 from iak.pipeline.runs.export import export
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.export import ExportSpec

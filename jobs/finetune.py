@@ -5,11 +5,11 @@ from statistics import median
 
 from rich.markup import escape
 
-from iak.jobs._progress import console
-from iak.jobs._skipped import not_ripe
-from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
+from iak.jobs.progress import console
+from iak.jobs.skipped import not_ripe
+from iak.jobs.tables import largest, number, show_facts, show_table
 from iak.pipeline.errors import SOME_FAILED, SOME_HELD
 from iak.pipeline.first_few import first_few
 from iak.pipeline.report.wording import said_once

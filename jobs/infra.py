@@ -1,7 +1,7 @@
 """`iak infra render`: write the files that run the nights on Kubernetes, Airflow or systemd."""
 
-from iak.jobs._progress import console
-from iak.jobs._tables import show_facts
+from iak.jobs.progress import console
+from iak.jobs.tables import show_facts
 from iak.pipeline.deploy.render import FIRST_STEPS, render
 from iak.pipeline.files import put_output
 from iak.pipeline.runs.load import load_nightly

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from iak.jobs._progress import announce, console
-from iak.jobs._tables import show_facts
+from iak.jobs.progress import announce, console
+from iak.jobs.tables import show_facts
 from iak.pipeline.data.guess_catalog import CatalogGuess, guess_catalog
 from iak.pipeline.data.guess_features import HISTORY, FeatureGuess
 from iak.pipeline.data.guess_fresh import FreshGuess

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from iak.jobs._progress import console
+from iak.jobs.progress import console
 from iak.jobs.submitted import BEGIN, END
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.first_few import first_few

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from iak.jobs._progress import console
-from iak.jobs._tables import show_table
 from iak.jobs.job_server import Job, connect, exit_code, follow, job_named, jobs_of
+from iak.jobs.progress import console
 from iak.jobs.submitted import without_documents
+from iak.jobs.tables import show_table
 from iak.pipeline.errors import NOTHING_TO_DO
 from iak.pipeline.files import put_output
 from iak.schemas.job_server import JobsListSpec, JobsLogsSpec, JobsSpec, JobsStopSpec

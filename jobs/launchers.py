@@ -1,6 +1,6 @@
 """Choose what starts a job's workers: Ray on a cluster, processes on this machine."""
 
-from iak.jobs._worker_server import is_under_ray
+from iak.jobs.worker_server import is_under_ray
 from iak.pipeline.launcher import Launcher
 from iak.schemas.job import WorkersSpec
 

@@ -1,6 +1,6 @@
 """Run a function on processes of this machine, which all start again when one of them dies.
 
-Workers are forked from a server that has imported their libraries (`_worker_server.py`). They
+Workers are forked from a server that has imported their libraries (`worker_server.py`). They
 compute in a process group of their own, gloo on CPUs and NCCL on GPUs.
 """
 
@@ -18,10 +18,10 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from iak.jobs._attempt import attempt_on, attempts_at, failure_message, result_of
-from iak.jobs._failures import is_refused
-from iak.jobs._heartbeat import BEAT_S, Heartbeats, begin_heartbeat
-from iak.jobs._worker_server import worker_server
+from iak.jobs.attempt import attempt_on, attempts_at, failure_message, result_of
+from iak.jobs.failures import is_refused
+from iak.jobs.heartbeat import BEAT_S, Heartbeats, begin_heartbeat
+from iak.jobs.worker_server import worker_server
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launch, Result, Work, backend_of_machine

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from iak.jobs._progress import console
-from iak.jobs._tables import number, show_facts, show_table
-from iak.jobs._worker_server import prepare_workers
 from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
+from iak.jobs.progress import console
 from iak.jobs.schedule import backfill, watch
+from iak.jobs.tables import number, show_facts, show_table
+from iak.jobs.worker_server import prepare_workers
 from iak.pipeline.errors import OK, BadRequest, PipelineError
 from iak.pipeline.files import put_output
 from iak.pipeline.nightly.identity import with_overrides

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.markup import escape
 
-from iak.jobs._progress import console, print_event
-from iak.jobs._tables import show_facts, show_table
 from iak.jobs.clusters import load_cluster, shipped_clusters, with_constants, with_devices
+from iak.jobs.progress import console, print_event
+from iak.jobs.tables import show_facts, show_table
 from iak.pipeline.base.defaults import batch_rows_for
 from iak.pipeline.base.published_base import PublishedBase, shapes_of
 from iak.pipeline.data.vocabulary_size import LARGE, hashing_advice, size_message
@@ -369,7 +369,7 @@ def _write(spec: PlanSpec, work: Workload, answers: Sequence[Assessment]) -> Non
         }
         _to_file(spec.json_out, json.dumps(document, indent=1))
     if spec.picture:
-        from iak.jobs._figures_plan import draw_plan
+        from iak.jobs.figures_plan import draw_plan
 
         draw_plan(answers[0].estimate, spec.picture)
         console.print(f"picture: {spec.picture}", highlight=False)

@@ -3,10 +3,10 @@
 import os
 import sys
 
-from iak.jobs._progress import console
-from iak.jobs._tables import show_facts
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
+from iak.jobs.progress import console
+from iak.jobs.tables import show_facts
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.predict import PredictResult, predict, predict_stream
 from iak.schemas.log import Catalog

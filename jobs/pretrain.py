@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from iak.jobs._progress import console
-from iak.jobs._skipped import not_ripe
-from iak.jobs._tables import number, precision_costs, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.launchers import launcher_of
+from iak.jobs.progress import console
+from iak.jobs.skipped import not_ripe
+from iak.jobs.tables import number, precision_costs, show_facts, show_table
 from iak.pipeline.data import unseen
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.pretrain import pretrain_base

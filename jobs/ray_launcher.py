@@ -25,18 +25,18 @@ from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import distributed as dist
 
-from iak.jobs._attempt import attempt_on, attempts_at, failure_message, result_of
-from iak.jobs._elastic import sized_by_what_is_free
-from iak.jobs._failures import is_refused
-from iak.jobs._machines import (
+from iak.jobs.attempt import attempt_on, attempts_at, failure_message, result_of
+from iak.jobs.elastic import sized_by_what_is_free
+from iak.jobs.failures import is_refused
+from iak.jobs.machines import (
     DriverMachine,
     files_here,
     for_workers,
     launch_here,
     reached_by_workers,
 )
-from iak.jobs._progress import announce
-from iak.jobs._session import private_folder
+from iak.jobs.progress import announce
+from iak.jobs.session import private_folder
 from iak.pipeline.errors import DoesNotFit, PipelineError
 from iak.pipeline.events import Report
 from iak.pipeline.fork_server import WORKER_ENVIRONMENT

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iak.jobs._progress import announce, console
-from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.progress import announce, console
+from iak.jobs.tables import number, show_facts, show_table
 from iak.pipeline.errors import NOTHING_TO_DO, OK, SOME_HELD, BadRequest, Corrupt
 from iak.pipeline.files import put_output
 from iak.pipeline.registry.commits import (
@@ -160,7 +160,7 @@ def show(spec: RegistryShowSpec) -> tuple[int, RegistryAnswer]:
 
 
 def _show_history(spec: RegistryShowSpec) -> tuple[int, HistoryAnswer]:
-    from iak.jobs._chains import chain_row, show_chains  # loads SciPy, which takes a second
+    from iak.jobs.chains import chain_row, show_chains  # loads SciPy, which takes a second
 
     history = list(read_history(open_store(spec.registry)))
     chains = list(history[-1].chains.values()) if history else []
@@ -190,7 +190,7 @@ def _show_history(spec: RegistryShowSpec) -> tuple[int, HistoryAnswer]:
 
 def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, DomainAnswer]:
     """Print a domain's evidence, and the bundles it had, newest first, alias by alias."""
-    from iak.jobs._chains import chain_row, show_chain  # loads SciPy, which takes a second
+    from iak.jobs.chains import chain_row, show_chain  # loads SciPy, which takes a second
 
     store = open_store(spec.registry)
     head = read_head(store)

@@ -19,9 +19,9 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 from starlette.applications import Starlette
 
-from iak.jobs._progress import announce, console
-from iak.jobs._replica_metrics import ReplicaMetrics
+from iak.jobs.progress import announce, console
 from iak.jobs.ray_launcher import ray_cluster
+from iak.jobs.replica_metrics import ReplicaMetrics
 from iak.jobs.serve import TOKEN
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.process import keep_freed_memory

@@ -1,6 +1,6 @@
 """`iak report RUN`: write the page of a night or an evaluation from its folder."""
 
-from iak.jobs._progress import console
+from iak.jobs.progress import console
 from iak.pipeline.errors import OK
 from iak.pipeline.runs.report import write_report
 from iak.schemas.job import ReportSpec

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from iak.jobs._progress import console
-from iak.jobs._tables import show_table
+from iak.jobs.progress import console
+from iak.jobs.tables import show_table
 from iak.pipeline.errors import (
     NOTHING_TO_DO,
     OK,

@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import ExitStack
 
-from iak.jobs._progress import announce, console
+from iak.jobs.progress import announce, console
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.serve import Serving, serving

@@ -1,7 +1,7 @@
 """`iak shadow`: show how predictions would change if the candidate served."""
 
-from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
+from iak.jobs.tables import largest, number, show_facts, show_table
 from iak.pipeline.errors import OK, SOME_HELD
 from iak.pipeline.files import put_output
 from iak.pipeline.runs.load import load_catalog

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iak.jobs._progress import console
-from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.progress import console
+from iak.jobs.tables import number, show_facts, show_table
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_output
 from iak.pipeline.runs.record import RECORD, check_unchanged

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iak.jobs._packed import digest_of, pack, summary
-from iak.jobs._progress import console
 from iak.jobs.job_server import (
     CODE,
     COMMAND,
@@ -27,6 +25,8 @@ from iak.jobs.job_server import (
     send_when_ready,
     submission_prefix,
 )
+from iak.jobs.packing import digest_of, pack, summary
+from iak.jobs.progress import console
 from iak.jobs.submitted import documents_in
 from iak.jobs.verbs import VERBS, split_verb
 from iak.pipeline.bench.records import benchmark_record_of

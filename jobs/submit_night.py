@@ -2,7 +2,7 @@
 
 import os
 
-from iak.jobs._progress import console
+from iak.jobs.progress import console
 from iak.jobs.submit import Submission, checkout, submit
 from iak.pipeline.deploy.paths import refuse_catalog_elsewhere, refuse_relative_paths
 from iak.pipeline.runs.load import catalog_path

@@ -4,8 +4,8 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from iak.jobs._progress import console
-from iak.jobs._tables import show_facts
+from iak.jobs.progress import console
+from iak.jobs.tables import show_facts
 from iak.pipeline.planted.files import SynthResult, generate
 from iak.pipeline.planted.population import build_knobs
 from iak.schemas.synth import SynthJobSpec

@@ -22,20 +22,11 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
-def private_names(path: str, source: str) -> list[str]:
-    """Return the private names of this project that a file uses.
-
-    A module of jobs/ begins with an underscore where it is no verb. The unit tests of jobs/ import
-    such modules too.
-    """
+def private_names(source: str) -> list[str]:
+    """Return the private names of this project that a file uses."""
     tree = ast.parse(source)
     names = dict(imported(tree))
-    rooms = "iak.jobs._" if "tests/unit/jobs/" in path else "iak."
-    wrong = [
-        whole
-        for whole in names.values()
-        if any(map(is_private, whole.removeprefix(rooms).split(".")))
-    ]
+    wrong = [whole for whole in names.values() if any(map(is_private, whole.split(".")))]
     attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     return wrong + [
         f"{names[node.value.id]}.{node.attr}"
@@ -52,9 +43,7 @@ def test_no_file_uses_a_private_name(folder):
         if not path.is_relative_to(ROOT / "infra" / "package")
     ]
     assert len(files) > 20
-    wrong = {
-        str(path): names for path in files if (names := private_names(str(path), path.read_text()))
-    }
+    wrong = {str(path): names for path in files if (names := private_names(path.read_text()))}
     assert wrong == {}
 
 
@@ -63,16 +52,12 @@ def test_no_file_uses_a_private_name(folder):
     [
         ("from iak.pipeline.files import _swap", ["iak.pipeline.files._swap"]),
         ("from iak.pipeline import files as f\nf._swap()", ["iak.pipeline.files._swap"]),
-        ("from iak.jobs._spec import read\nread()", []),
-        ("from iak.jobs import _spec\n_spec._types()", ["iak.jobs._spec._types"]),
+        ("from iak.jobs.spec import read\nread()", []),
+        ("from iak.jobs import spec\nspec._types()", ["iak.jobs.spec._types"]),
+        ("from iak.jobs._tables import number", ["iak.jobs._tables.number"]),
         ("from iak.jobs.__main__ import main\nmain._x", ["iak.jobs.__main__.main._x"]),
         ("import os\nos._exit(0)", []),
     ],
 )  # fmt: skip
 def test_private_names_are_seen_in_imports_and_behind_modules(source, wrong):
-    assert private_names("tests/unit/jobs/test_spec.py", source) == wrong
-
-
-def test_outside_the_tests_of_jobs_their_private_modules_are_private():
-    source = "from iak.jobs._tables import number"
-    assert private_names("tests/unit/runs/test_night.py", source) == ["iak.jobs._tables.number"]
+    assert private_names(source) == wrong

@@ -1,7 +1,7 @@
 """What `iak adopt` shows: the logits' quality over all rows and in the largest domains."""
 
 from iak.jobs import adopt
-from iak.jobs._progress import console
+from iak.jobs.progress import console
 from iak.pipeline.runs.adopt import adopt_base
 from iak.schemas.job import AdoptSpec
 from iak.schemas.manifest import PrecisionEntry, TableEntry

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs._attempt import RESULT, attempt_on, attempts_at, failure_message, result_of
+from iak.jobs.attempt import RESULT, attempt_on, attempts_at, failure_message, result_of
 from iak.pipeline.errors import BadLog
 from iak.pipeline.events import StoresUsed
 from iak.pipeline.launcher import Launch

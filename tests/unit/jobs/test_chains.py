@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from iak.jobs._chains import MAX_CHAINS, chain_row, show_chain, show_chains
+from iak.jobs.chains import MAX_CHAINS, chain_row, show_chain, show_chains
 from tests.unit.registry.test_chains import chain
 
 

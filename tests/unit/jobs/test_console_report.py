@@ -3,8 +3,8 @@
 import pytest
 from rich.console import Console
 
-from iak.jobs import _progress, _tables
 from iak.jobs import console_report as report_module
+from iak.jobs import progress, tables
 from iak.jobs.console_report import console_report
 from iak.pipeline.events import (
     LogListed,
@@ -25,7 +25,7 @@ from iak.pipeline.events import (
 def said(monkeypatch):
     """What is written to a console without a terminal."""
     console = Console(record=True, width=160, force_terminal=False, highlight=False)
-    for module in (_progress, report_module, _tables):
+    for module in (progress, report_module, tables):
         monkeypatch.setattr(module, "console", console)
     return lambda: console.export_text(clear=False)
 
@@ -35,9 +35,9 @@ def test_a_phase_is_said_when_it_begins_and_forgotten_when_it_ends(said):
         report(PhaseStarted("list", "listing files", "9 files"))
         assert "listing files (9 files) ..." in said()
         report(PhaseAdvanced("5 of 9 files"))
-        assert [made.detail for made in _progress.announcements] == ["5 of 9 files"]
+        assert [made.detail for made in progress.announcements] == ["5 of 9 files"]
         report(PhaseEnded("list"))
-        assert _progress.announcements == []
+        assert progress.announcements == []
 
 
 def test_phases_inside_each_other_end_from_the_inside(said):
@@ -45,8 +45,8 @@ def test_phases_inside_each_other_end_from_the_inside(said):
         report(PhaseStarted("outer", "reading"))
         report(PhaseStarted("inner", "hashing"))
         report(PhaseEnded("inner"))
-        assert [made.what for made in _progress.announcements] == ["reading"]
-    assert _progress.announcements == []
+        assert [made.what for made in progress.announcements] == ["reading"]
+    assert progress.announcements == []
     assert said().index("reading") < said().index("hashing")
 
 
@@ -90,7 +90,7 @@ def test_an_error_closes_what_is_shown(said):
 
     with pytest.raises(KeyError):
         broken()
-    assert _progress.announcements == []
+    assert progress.announcements == []
     assert "listing" in said()
 
 

@@ -10,8 +10,8 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, 
 from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.config import ScalingConfig
 
-from iak.jobs import _elastic
-from iak.jobs._elastic import (
+from iak.jobs import elastic
+from iak.jobs.elastic import (
     FreeResourcesPolicy,
     sized_by_what_is_free,
     workers_that_fit,
@@ -24,7 +24,7 @@ CPUS = {"node": {"CPU": 4.0}}
 
 def policy_of(monkeypatch, *, fewest, most, free):
     policy = FreeResourcesPolicy(ScalingConfig(num_workers=(fewest, most)))
-    monkeypatch.setattr(_elastic.ray, "available_resources", lambda: {"CPU": float(free)})
+    monkeypatch.setattr(elastic.ray, "available_resources", lambda: {"CPU": float(free)})
     monkeypatch.setattr(policy, "_maybe_send_resource_request", lambda: None)
     monkeypatch.setattr(policy, "_get_reserved_resources", lambda: CPUS)
     return policy
@@ -78,7 +78,7 @@ def test_a_group_that_lost_a_machine_has_what_it_holds_on_the_others(monkeypatch
 def test_a_group_that_nobody_saw_running_is_sized_as_ray_would_after_a_while(monkeypatch):
     policy = policy_of(monkeypatch, fewest=1, most=3, free=0)
     assert not isinstance(policy.make_decision_for_non_running_worker_group(), ResizeDecision)
-    monkeypatch.setattr(_elastic, "PATIENCE_S", -1.0)
+    monkeypatch.setattr(elastic, "PATIENCE_S", -1.0)
     assert policy.make_decision_for_non_running_worker_group().num_workers == 3
 
 

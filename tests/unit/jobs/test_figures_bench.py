@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from matplotlib.figure import Figure
 
-from iak.jobs._figures_bench import picture_of
+from iak.jobs.figures_bench import picture_of
 from iak.schemas.record import BenchmarkRecord
 from iak.schemas.scaling_result import SharesLine
 from iak.schemas.sharding_result import LayoutLine

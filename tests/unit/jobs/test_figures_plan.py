@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from iak.jobs._figures_plan import draw_plan
+from iak.jobs.figures_plan import draw_plan
 from tests.unit.planning.test_estimate import GIB, estimated
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from matplotlib.figure import Figure
 
-from iak.jobs._figures_profile import draw_profile
+from iak.jobs.figures_profile import draw_profile
 from iak.pipeline.data.profile import Drift, Labels, Profile, SplitProfile
 from tests.builders import small_catalog
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from iak.jobs._heartbeat import BEAT_S, Heartbeats, begin_heartbeat
+from iak.jobs.heartbeat import BEAT_S, Heartbeats, begin_heartbeat
 
 
 class Heart:

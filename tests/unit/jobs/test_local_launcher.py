@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import local_launcher
-from iak.jobs._heartbeat import Heartbeats
+from iak.jobs.heartbeat import Heartbeats
 from iak.jobs.local_launcher import LocalLauncher
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
 from iak.pipeline.events import StoresUsed

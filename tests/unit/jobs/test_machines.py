@@ -5,8 +5,8 @@ from types import NoneType, SimpleNamespace
 import pytest
 import ray
 
-from iak.jobs import _machines
-from iak.jobs._machines import (
+from iak.jobs import machines
+from iak.jobs.machines import (
     DriverMachine,
     files_here,
     for_workers,
@@ -45,7 +45,7 @@ def _ray(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "kill", lambda _: None)
     context = SimpleNamespace(get_node_id=lambda: "driver's")
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(_machines, "get_context", lambda: SimpleNamespace(get_local_rank=lambda: 1))
+    monkeypatch.setattr(machines, "get_context", lambda: SimpleNamespace(get_local_rank=lambda: 1))
 
 
 def alive(monkeypatch, *are_alive):

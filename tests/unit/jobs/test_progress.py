@@ -6,8 +6,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from iak.jobs import _progress
-from iak.jobs._progress import WorkersBar, announce, update_detail
+from iak.jobs import progress
+from iak.jobs.progress import WorkersBar, announce, update_detail
 from iak.pipeline.progress import following
 
 
@@ -15,9 +15,9 @@ from iak.pipeline.progress import following
 def said(monkeypatch):
     """A console without a terminal, and what was written to it; waiting is short."""
     console = Console(record=True, width=100, force_terminal=False, highlight=False)
-    monkeypatch.setattr(_progress, "console", console)
-    monkeypatch.setattr(_progress, "_LINE_EVERY_S", 0.01)
-    monkeypatch.setattr(_progress, "_POLL_S", 0.01)
+    monkeypatch.setattr(progress, "console", console)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.01)
+    monkeypatch.setattr(progress, "_POLL_S", 0.01)
     return lambda: console.export_text(clear=False)
 
 
@@ -64,7 +64,7 @@ def test_an_error_ends_the_announcement(said):
     with pytest.raises(KeyError), announce("reading"):
         raise KeyError
     assert "reading" in said()
-    assert not _progress.announcements
+    assert not progress.announcements
 
 
 def test_workers_that_say_nothing_are_still_spoken_for(said, tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from iak.jobs import _replica_metrics
-from iak.jobs._replica_metrics import ReplicaMetrics
+from iak.jobs import replica_metrics
+from iak.jobs.replica_metrics import ReplicaMetrics
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def told(monkeypatch):
             assert tuple(tags) == self.tag_keys
             values[self.name, tuple(tags.values())] = value
 
-    monkeypatch.setattr(_replica_metrics, "Gauge", Gauge)
+    monkeypatch.setattr(replica_metrics, "Gauge", Gauge)
     return values, made
 
 

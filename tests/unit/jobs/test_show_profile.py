@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from rich.console import Console
 
-from iak.jobs import _show_profile, _tables
-from iak.jobs._show_profile import show_profile
+from iak.jobs import show_profile as profile_module
+from iak.jobs import tables
+from iak.jobs.show_profile import show_profile
 from iak.pipeline.data.drift import Drift, NewIds
 from iak.pipeline.data.profile import Labels, Profile, SplitProfile
 
@@ -46,7 +47,7 @@ PROFILE = Profile(
 @pytest.fixture
 def shown(monkeypatch):
     console = Console(record=True, width=200, force_terminal=False, highlight=False)
-    for module in (_show_profile, _tables):
+    for module in (profile_module, tables):
         monkeypatch.setattr(module, "console", console)
 
     def show(**changes):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iak.jobs._skipped import not_ripe
+from iak.jobs.skipped import not_ripe
 
 MASKED = {"warn: not ripe by 2026-10-02 in order": 25}
 

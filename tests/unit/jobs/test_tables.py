@@ -7,15 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from iak.jobs import _tables
-from iak.jobs._tables import largest, number, show_facts, show_table
+from iak.jobs import tables
+from iak.jobs.tables import largest, number, show_facts, show_table
 
 
 @pytest.fixture
 def said(monkeypatch):
     """A console that writes to memory, 60 characters wide, and what it has written."""
     file = io.StringIO()
-    monkeypatch.setattr(_tables, "console", Console(file=file, width=60, highlight=False))
+    monkeypatch.setattr(tables, "console", Console(file=file, width=60, highlight=False))
     return file
 
 
@@ -37,7 +37,7 @@ def test_a_table_in_a_file_is_as_wide_as_its_cells_and_the_console_as_before(sai
     word = "w" * width
     show_table("t", ("name", "rows"), [(word, "12345")])
     assert any(word in line and "12345" in line for line in said.getvalue().splitlines())
-    assert _tables.console.width == 60
+    assert tables.console.width == 60
 
 
 def test_a_table_wider_than_a_line_is_folded(said):

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 import pytest
 import ray
 
-from iak.jobs import _worker_server
-from iak.jobs._worker_server import is_under_ray, prepare_workers
+from iak.jobs import worker_server
+from iak.jobs.worker_server import is_under_ray, prepare_workers
 from iak.schemas.job import WorkersSpec
 
 
@@ -21,7 +21,7 @@ def _no_cluster(monkeypatch):
 def started(monkeypatch):
     """What the fork server was asked to import, at each call."""
     asked = []
-    monkeypatch.setattr(_worker_server, "fork_server", asked.append)
+    monkeypatch.setattr(worker_server, "fork_server", asked.append)
     return asked
 
 
@@ -48,9 +48,7 @@ def test_ray_starts_workers_whose_number_may_change_and_those_of_a_process_that_
 
 
 def test_the_server_starts_before_anything_large_is_imported():
-    code = (
-        "import sys, iak.jobs._worker_server; print({'torch', 'ray', 'pyarrow'} & {*sys.modules})"
-    )
+    code = "import sys, iak.jobs.worker_server; print({'torch', 'ray', 'pyarrow'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.tables import number, show_facts, show_table
 from iak.pipeline.publish.chain import log_evidence
 from iak.pipeline.report.evidence_words import EVIDENCE, evidence_words
 from iak.schemas.chain import ChainState

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from iak.jobs._progress import console
-from iak.jobs._tables import show_facts, show_table
+from iak.jobs.progress import console
+from iak.jobs.tables import show_facts, show_table
 from iak.pipeline.data.drift import Drift, NewIds
 from iak.pipeline.data.profile import (
     MIN_NEGATIVES,

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from iak.jobs._progress import console
+from iak.jobs.progress import console
 from iak.schemas.manifest import BaseManifest
 
 _MAX_WIDTH = 200

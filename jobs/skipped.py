@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from iak.jobs._tables import show_table
+from iak.jobs.tables import show_table
 from iak.pipeline.events import LogPartlyRead, NotRead
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.jobs._spec import dotted, near_settings, refuse_other_than_text, refuse_unknown
+from iak.jobs.setting_names import dotted, near_settings, refuse_other_than_text, refuse_unknown
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import known_settings
 from iak.schemas.export import ExportSpec

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iak.jobs import _packed
+from iak.jobs import packing
 from iak.pipeline.errors import BadRequest
 
 
@@ -23,7 +23,7 @@ def checkout(tmp_path):
 
 def sent(checkout, place, *include):
     place.mkdir()
-    packed = _packed.pack(checkout, include, place)
+    packed = packing.pack(checkout, include, place)
     files = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
     assert len(files) == sum(len(paths) for paths in packed.values())
     return files
@@ -68,8 +68,8 @@ def test_a_link_out_of_the_checkout_is_not_followed(checkout, tmp_path):
 
 def test_what_is_sent_is_told_in_a_line(checkout, tmp_path):
     (tmp_path / "sent").mkdir()
-    packed = _packed.pack(checkout, ("deploy",), tmp_path / "sent")
-    told = _packed.summary(packed, checkout)
+    packed = packing.pack(checkout, ("deploy",), tmp_path / "sent")
+    told = packing.summary(packed, checkout)
     assert told.startswith("sending 7 files")
     assert "pipeline (1)" in told
     assert "deploy (1)" in told

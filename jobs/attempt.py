@@ -1,7 +1,7 @@
 """Do one worker's part of an attempt at a run, under Ray or in a process of this machine.
 
 Workers append their progress to `progress.jsonl` in the run folder, which the command reports as it
-grows. Worker 0 leaves the result. `_failures.py` decides whether an error on a worker ends the run.
+grows. Worker 0 leaves the result. `failures.py` decides whether an error on a worker ends the run.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from iak.jobs._failures import (
+from iak.jobs.failures import (
     announce_restart,
     cause_of_failure,
     forget_failures,
