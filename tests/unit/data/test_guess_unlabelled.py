@@ -7,6 +7,8 @@ import pyarrow as pa
 import pytest
 
 from iak.pipeline.data.guess_catalog import guess_catalog
+from iak.pipeline.data.guess_labels import guess_labels
+from iak.pipeline.data.guess_unlabelled import has_no_label, without_part
 from iak.pipeline.data.log_sample import read_sample
 from tests.unit.data.shop import DAY, START, shop, write
 
@@ -74,3 +76,13 @@ def test_a_test_part_with_labels_is_tested_on(tmp_path):
     guess = guessed(written(tmp_path, {}))
     assert guess.splits["test"].where == {"split": ("test",)}
     assert not [note for note in guess.notes if "has a label" in note]
+
+
+@pytest.mark.parametrize(("test", "has_none"), [(LABELS, True), (NULLS, True), ({}, False)])
+def test_a_part_has_no_label_where_each_label_of_the_others_is_missing(test, has_none, tmp_path):
+    sample = read_sample(str(written(tmp_path, test)), rows=20_000)
+    part = without_part(sample, "split", {"train": ("train",), "test": ("test",)})
+    assert has_no_label(sample, part, guess_labels(part.others.rows)) == has_none
+    assert (len(part.others.rows), part.others.snapshot.rows) == (2_000, 2_000)
+    assert (part.others.uneven, part.share) == ({}, 1.0)
+    assert not has_no_label(sample, part, ()), "without labels nothing can be said"
