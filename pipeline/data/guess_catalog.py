@@ -24,7 +24,7 @@ from iak.pipeline.data.guess_labels import (
 )
 from iak.pipeline.data.guess_notes import notes_on
 from iak.pipeline.data.guess_numbers import guess_counts, guess_feedback, guess_grade, shown_counts
-from iak.pipeline.data.guess_order import guess_order
+from iak.pipeline.data.guess_order import OrderGuess, guess_order
 from iak.pipeline.data.guess_splits import (
     Parts,
     SplitCut,
@@ -135,19 +135,13 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     labels, constant = _labels(sample, _no_label(sample, columns, time))
     if not labels:
         raise BadLog(explain_no_label(sample))
-    uneven = set(sample.uneven)
-    taken = _no_label(sample, columns, time) - uneven
+    taken = _no_label(sample, columns, time) - {*sample.uneven}
     taken |= {g.column for g in labels} | {g.column for g in constant}
-    row_id = _row_id(rows, taken | uneven)
-    taken |= {row_id.column} if row_id else set()
-    user = _user(rows, taken | uneven)
-    apart = _apart(
-        whole, columns, date_key, taken | {*whole.rows.schema.names} - {*rows.schema.names}
-    )
-    slice_by = _one_slice(rows, taken | uneven, user, apart)
+    ids = _identities(whole, sample, columns, date_key, taken)
+    user, apart, slice_by = ids.user, ids.apart, ids.slice_by
+    taken |= {ids.row_id.column} if ids.row_id else set()
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
-    requests = {slice_by.column} if slice_by else set()
-    taken |= {leak.column for leak in leaks} | requests - ({user.column} if user else set())
+    taken |= {leak.column for leak in leaks} | ids.requests
     parts = unlabelled.parts(columns[unlabelled.column]) if unlabelled else columns
     is_dated = date_key or time or parts
     order = None if is_dated else guess_order(sample, skipped=taken - {*sample.partition_keys})
@@ -157,10 +151,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     numbers = order.numbers if order else None
     dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time, numbers)
     features, left_out = _features(sample, taken - {*keys}, dated | counted)
-    cut, splits_why = cut_splits(sample, date_key, time, parts, order)
-    if unlabelled:
-        cut = unlabelled.narrowed(cut, days_of(sample, date_key, time))
-        splits_why += f"; rows with {unlabelled.condition} have no label"
+    cut, splits_why = _cut(sample, unlabelled, parts, date_key, time, order)
     cut = validated_on_others(cut) if user and user.column in apart else cut
     judged = cut["gate"].share * _rarer_share(labels[0])
     domain, domain_keys = _domain(sample, keys, features, judged, user)
@@ -177,7 +168,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         date_key=date_key,
         time_keys=_time_keys(sample, date_key, period_key),
         time=time,
-        row_id=row_id,
+        row_id=ids.row_id,
         slice_by=slice_by,
         user=user,
         fresh=guess_fresh(
@@ -207,8 +198,72 @@ def _unlabelled(sample: LogSample, columns: Mapping[str, Parts]) -> UnlabelledPa
     return None
 
 
-def _only_in(whole: LogSample, sample: LogSample) -> set[str]:
-    return {*whole.rows.schema.names} - {*sample.rows.schema.names}
+def _cut(
+    sample: LogSample,
+    unlabelled: UnlabelledPart | None,
+    parts: Mapping[str, Parts],
+    date_key: Guess | None,
+    time: TimeGuess | None,
+    order: OrderGuess | None,
+) -> tuple[dict[str, SplitCut], str]:
+    """Return the splits of the labelled rows, and why they are cut so.
+
+    Args:
+        sample: sampled rows without those of a part that has no labels.
+        unlabelled: that part; None where every part has labels.
+        parts: columns that say of which part a labelled row is.
+        date_key: the partition key whose values are dates.
+        time: the column of the event's time.
+        order: days or weeks that are numbered.
+    """
+    cut, why = cut_splits(sample, date_key, time, parts, order)
+    if unlabelled is None:
+        return cut, why
+    narrowed = unlabelled.narrowed(cut, days_of(sample, date_key, time))
+    return narrowed, f"{why}; rows with {unlabelled.condition} have no label"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Identities:
+    """Columns that name a row, its user and its request."""
+
+    row_id: Guess | None
+    user: Guess | None
+    apart: frozenset[str]
+    """Ids that other parts of the log do not have."""
+    slice_by: Guess | None
+
+    @property
+    def requests(self) -> set[str]:
+        """Return the column of requests, if it is not the user's."""
+        users = {self.user.column} if self.user else set()
+        return ({self.slice_by.column} if self.slice_by else set()) - users
+
+
+def _identities(
+    whole: LogSample,
+    sample: LogSample,
+    columns: Mapping[str, Parts],
+    date_key: Guess | None,
+    taken: set[str],
+) -> _Identities:
+    """Return the columns that name a row, its user and its request.
+
+    Args:
+        whole: sampled rows of the whole log.
+        sample: those without a part that has no labels.
+        columns: columns that say of which part a row is.
+        date_key: the partition key whose values are dates.
+        taken: columns of other uses.
+    """
+    uneven = {*sample.uneven}
+    row_id = _row_id(sample.rows, taken | uneven)
+    taken = taken | ({row_id.column} if row_id else set())
+    user = _user(sample.rows, taken | uneven)
+    only_in_whole = {*whole.rows.schema.names} - {*sample.rows.schema.names}
+    apart = _apart(whole, columns, date_key, taken | only_in_whole)
+    slice_by = _one_slice(sample.rows, taken | uneven, user, apart)
+    return _Identities(row_id=row_id, user=user, apart=apart, slice_by=slice_by)
 
 
 def _no_label(sample: LogSample, columns: Mapping[str, Parts], time: TimeGuess | None) -> set[str]:
