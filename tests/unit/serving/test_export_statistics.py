@@ -23,8 +23,8 @@ from iak.pipeline.serving import runtime
 from iak.pipeline.serving.export_statistics import write_statistics
 from iak.schemas.log import SplitSpec
 from iak.schemas.manifest import StatisticsEntry
-from tests.builders import DAYS
-from tests.unit.base.test_published_base import MODELS, fitted, publish
+from tests.builders import DAYS, encoding_after
+from tests.unit.base.test_published_base import MODELS, publish
 from tests.unit.fresh.small import LAST, dated_catalog, drawn, raw_of, state_of, undated_catalog
 from tests.unit.serving.shop import shop_catalog, write_base, write_bundles, write_shop
 from tests.unit.serving.test_export import answers, assert_same, exported, scorer
@@ -233,7 +233,12 @@ def base_with_statistics(folder, catalog, rows, last):
     fresh = fit_base_statistics(
         state_of([rows], counted, last), counted, [(raw.rows, raw.identity)]
     )
-    publish(folder, catalog, replace(fitted(rows, catalog), fresh=fresh), MODELS["crosses"])
+    publish(
+        folder,
+        catalog,
+        replace(encoding_after(None, rows, catalog), fresh=fresh),
+        MODELS["crosses"],
+    )
     fresh.write(folder / ENCODING)
     return open_base(folder)
 
