@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,15 +128,15 @@ def cost_of(command: Sequence[str]) -> Cost:
     Raises:
         RuntimeError: it failed. Exit code 4, for kernels that the gate held, is a success.
     """
-    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    others = _children()
     cpu_before, started, peak = _cpu_of_children(), time.monotonic(), 0
-    with tempfile.TemporaryFile("w+") as said:
+    with _adopting_orphans(), tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
         while process.poll() is None:
-            peak = max(peak, sum(map(_pss_of, psutil.Process().children(recursive=True))))
+            peak = max(peak, sum(map(_pss_of, _children() - others)))
             time.sleep(_SAMPLED_S)
         seconds = time.monotonic() - started
-        stop_the_rest()
+        stop_the_rest(others)
         if process.returncode not in (0, 4):
             said.seek(0)
             end = said.read()[-2_000:]
@@ -147,14 +148,34 @@ def cost_of(command: Sequence[str]) -> Cost:
     )
 
 
-def stop_the_rest() -> None:
-    """Wait for the processes that a command left behind, and stop those that do not end."""
+@contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Make processes below this one, whose parents end, its children."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def stop_the_rest(others: Collection[psutil.Process]) -> None:
+    """Wait for the processes that a command left behind, and stop those that do not end.
+
+    Args:
+        others: processes below this one that are not of the command.
+    """
     until = time.monotonic() + _LEFT_S
-    while left := psutil.Process().children(recursive=True):
+    while left := _children() - {*others}:
         if time.monotonic() > until:
             for process in left:
                 process.send_signal(signal.SIGKILL)
         psutil.wait_procs(left, timeout=_SAMPLED_S)  # also reaps them, so that their CPU counts
+
+
+def _children() -> set[psutil.Process]:
+    """Return all processes below this one."""
+    return {*psutil.Process().children(recursive=True)}
 
 
 def _cpu_of_children() -> float:
