@@ -180,7 +180,9 @@ def _by_class(
 def _tasks(
     column: str, counts: Counter[str], by_class: Mapping[str, list[str]]
 ) -> tuple[LabelGuess, ...]:
-    listing = ", ".join(event for event, _ in counts.most_common())
+    why = f"a row is one event: {', '.join(event for event, _ in counts.most_common())}"
+    if unknown := [event for event, _ in counts.most_common() if _class_of(event) is None]:
+        why += f"; nothing is known of {', '.join(unknown)}, which is 0"
     answers = {event for events in by_class.values() for event in events}
     # Only where rows are either shown or clicked are they impressions.
     is_click = list(by_class) == ["click"] and all(
@@ -192,7 +194,7 @@ def _tasks(
             kind="click" if is_click else "binary",
             positives=sum(counts[event] for event in events),
             rows=counts.total(),
-            why=f"a row is one event: {listing}",
+            why=why,
             positive=tuple(events),
             reading="rows of other events are 0, and an empty one has no label",
             name=None if is_click else (events[0] if len(events) == 1 else own),
