@@ -79,13 +79,13 @@ def at_cap(tuning: TuningRunResult, spec: FinetuneSpec) -> str:
     stopped, kernels = tuning.stopped_at_cap, len(tuning.kernels)
     if not stopped:
         return f"none of {kernels}"
-    told = f"{len(stopped)} of {kernels} ({first_few(stopped)})"
+    sentence = f"{len(stopped)} of {kernels} ({first_few(stopped)})"
     if spec.pooled.decay_share and spec.domain.decay_share:
-        return f"{told}; usual where rates fall to zero"
-    told += "; pooled.max_epochs, domain.max_epochs give more"
+        return f"{sentence}; usual where rates fall to zero"
+    sentence += "; pooled.max_epochs, domain.max_epochs give more"
     if tuning.live:  # levels.py: a level that starts from live kernels has its own cap
-        told += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
-    return told
+        sentence += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
+    return sentence
 
 
 def counted_facts(snapshot: LogSnapshot) -> dict[str, str]:

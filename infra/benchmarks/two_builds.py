@@ -3,10 +3,11 @@
     python -m infra.benchmarks two_builds BEFORE AFTER DATA_ROOT RUNS OUT [--repeats 3]
 
 BEFORE and AFTER are folders of checkouts, DATA_ROOT holds the public logs, RUNS takes the run
-folders, OUT takes two_builds.json and two_builds.md, the table in README.md beside this file. The
-commands of the two take turns. Each run is a command of its own with all processes that it starts,
-Ray's too. Its memory is the largest sum over these processes, a few times a second; a page that
-some of them share counts in part for each of them (Pss).
+folders, OUT takes two_builds.json and two_builds.md, a table of medians. The builds take turns.
+
+Each run is a command of its own with all processes that it starts, Ray's too. Its memory is the
+largest sum over these processes, a few times a second; a page that some of them share counts in
+part for each of them (Pss).
 """
 
 import argparse
@@ -114,8 +115,9 @@ def command_of(checkout: Path, words: Sequence[str]) -> list[str]:
     package = "iak.jobs.cli" if _package_folder(checkout).is_dir() else "jobs.cli"
     start = f"import sys; from {package} import main; sys.exit(main())"
     paths = f"PYTHONPATH={_package_folder(checkout)}:{checkout}"
-    # Without -P, Python would import from the folder in which this script runs first.
-    return ["env", paths, "OMP_NUM_THREADS=1", sys.executable, "-P", "-c", start, *words]
+    # Ray's workers import from the folder in which the command runs, before PYTHONPATH.
+    inside = ["env", "--chdir", str(checkout), paths, "OMP_NUM_THREADS=1"]
+    return [*inside, sys.executable, "-P", "-c", start, *words]
 
 
 def _package_folder(checkout: Path) -> Path:

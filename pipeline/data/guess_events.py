@@ -182,7 +182,7 @@ def _tasks(
 ) -> tuple[LabelGuess, ...]:
     why = f"a row is one event: {', '.join(event for event, _ in counts.most_common())}"
     if unknown := [event for event, _ in counts.most_common() if _class_of(event) is None]:
-        why += f"; nothing is known of {', '.join(unknown)}, which is 0"
+        why += f"; 0 too, since their meaning is not known: {', '.join(unknown)}"
     answers = {event for events in by_class.values() for event in events}
     # Only where rows are either shown or clicked are they impressions.
     is_click = list(by_class) == ["click"] and all(

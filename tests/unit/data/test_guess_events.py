@@ -61,7 +61,7 @@ def test_rows_of_events_have_no_conversion_and_a_click_only_beside_impressions()
 def test_an_event_of_unknown_meaning_is_named():
     (like, buy) = guess_events(drawn("item_view", "item_like", "offer_make", "buy_comp"))
     for guess in (like, buy):
-        assert guess.why.endswith("buy_comp; nothing is known of offer_make, which is 0")
+        assert guess.why.endswith("buy_comp; 0 too, since their meaning is not known: offer_make")
     (cart,) = guess_events(drawn("view", "cart"))
     assert cart.why == "a row is one event: view, cart"
 
