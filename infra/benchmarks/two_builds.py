@@ -13,7 +13,6 @@ part for each of them (Pss).
 import argparse
 import ctypes
 import json
-import resource
 import shutil
 import signal
 import statistics
@@ -46,7 +45,7 @@ class Cost:
 
     seconds: float
     cpu_s: float
-    """Of the machine's processors, user and system."""
+    """User and system, of each process when it was last looked at."""
     peak_mib: float
 
 
@@ -131,11 +130,12 @@ def cost_of(command: Sequence[str]) -> Cost:
         RuntimeError: it failed. Exit code 4, for kernels that the gate held, is a success.
     """
     others = _children()
-    cpu_before, started, peak = _cpu_of_children(), time.monotonic(), 0
+    started, peak = time.monotonic(), 0
+    cpu_s: dict[psutil.Process, float] = {}
     with _adopting_orphans(), tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
         while process.poll() is None:
-            peak = max(peak, sum(map(_pss_of, _children() - others)))
+            peak = max(peak, sum(_pss_of(child, cpu_s) for child in _children() - others))
             time.sleep(_SAMPLED_S)
         seconds = time.monotonic() - started
         stop_the_rest(others)
@@ -145,7 +145,7 @@ def cost_of(command: Sequence[str]) -> Cost:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {end}")
     return Cost(
         seconds=round(seconds, 2),
-        cpu_s=round(_cpu_of_children() - cpu_before, 2),
+        cpu_s=round(sum(cpu_s.values()), 2),
         peak_mib=round(peak / _MIB, 1),
     )
 
@@ -172,7 +172,7 @@ def stop_the_rest(others: Collection[psutil.Process]) -> None:
         if time.monotonic() > until:
             for process in left:
                 process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(left, timeout=_SAMPLED_S)  # also reaps them, so that their CPU counts
+        psutil.wait_procs(left, timeout=_SAMPLED_S)  # also reaps them
 
 
 def _children() -> set[psutil.Process]:
@@ -180,15 +180,18 @@ def _children() -> set[psutil.Process]:
     return {*psutil.Process().children(recursive=True)}
 
 
-def _cpu_of_children() -> float:
-    """Return the seconds of CPU of all children that have ended, and of theirs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _pss_of(process: psutil.Process, cpu_s: dict[psutil.Process, float]) -> int:
+    """Return a process's memory in bytes, 0 for one that has ended, and note its CPU so far.
 
+    Linux would tell the CPU of ended children too, but not of those that Ray's daemon starts.
 
-def _pss_of(process: psutil.Process) -> int:
-    """Return a process's memory in bytes; 0 for one that has ended."""
+    Args:
+        process: process of the command.
+        cpu_s: process -> seconds of CPU when it was last looked at; it is changed.
+    """
     try:
+        times = process.cpu_times()
+        cpu_s[process] = times.user + times.system
         pss: int = process.memory_full_info().pss
     except psutil.Error:
         return 0

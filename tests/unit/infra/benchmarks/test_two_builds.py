@@ -34,7 +34,7 @@ def test_memory_is_that_of_all_processes_and_orphans_are_waited_for():
 
 
 def test_cpu_counts_processes_that_the_command_waited_for():
-    burns = "sum(range(3 * 10**7))"
+    burns = "sum(range(2 * 10**8))"
     alone = cost_of(python(burns))
     code = f"""
         import subprocess, sys
