@@ -6,7 +6,7 @@ BEFORE and AFTER are folders of checkouts, DATA_ROOT holds the public logs, RUNS
 folders, OUT takes two_builds.json and two_builds.md, a table of medians. The builds take turns.
 
 Each run is a command of its own with all processes that it starts, Ray's too. Its memory is the
-largest sum over these processes, a few times a second; a page that some of them share counts in
+largest sum over these processes, once a second; a page that some of them share counts in
 part for each of them (Pss).
 """
 
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from iak.pipeline.runs.record import machine
 
 LOG = "frappe"
 """The small log."""
-_SAMPLED_S = 0.25
+_SAMPLED_S = 1.0
 _LEFT_S = 20.0
 """Seconds after which processes that a command left behind are stopped."""
 _SET_CHILD_SUBREAPER = 36
@@ -136,7 +136,8 @@ def cost_of(command: Sequence[str]) -> Cost:
         process = subprocess.Popen(command, stdout=said, stderr=said)
         while process.poll() is None:
             peak = max(peak, sum(_pss_of(child, cpu_s) for child in _children() - others))
-            time.sleep(_SAMPLED_S)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SAMPLED_S)
         seconds = time.monotonic() - started
         stop_the_rest(others)
         if process.returncode not in (0, 4):

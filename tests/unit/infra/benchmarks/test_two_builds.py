@@ -10,7 +10,7 @@ import pytest
 from infra.benchmarks.two_builds import Cost, command_of, commit_of, cost_of, table
 
 MIB = 2**20
-HOLDS = "import time; held = bytearray(b'1' * {mib} * 2**20); time.sleep(1.5)"
+HOLDS = "import time; held = bytearray(b'1' * {mib} * 2**20); time.sleep(3)"
 
 
 def python(code):
