@@ -29,6 +29,7 @@ from iak.schemas.job import InitSpec
 from iak.schemas.log import Catalog
 
 _NAME_LENGTH = 64
+_AS_DAYS = "each number counts as a day, and 0 stands as 1970-01-01"
 
 
 def main(spec: InitSpec) -> int:
@@ -125,6 +126,8 @@ def _log(sample: LogSample, guess: CatalogGuess, name: str, path: str) -> Iterat
         yield _pair("folder_names", sample.folder_names, "folders or files are values without keys")
     if guess.date_key:
         yield _pair("date_key", guess.date_key.column, guess.date_key.why)
+    if guess.date_unit:
+        yield _pair("date_unit", guess.date_unit, _AS_DAYS)
     if guess.time_keys:
         yield _pair("time_keys", guess.time_keys, "their names are parts of a time")
     if guess.time:
@@ -153,7 +156,7 @@ def _time(guess: CatalogGuess) -> Iterator[str]:
     if time.format:
         yield _pair("event_time_format", time.format, "every sampled value reads so")
     if time.unit not in ("s", "timestamp", "written"):
-        yield _pair("event_time_unit", time.unit, "their size")
+        yield _pair("event_time_unit", time.unit, _AS_DAYS if time.unit == "d" else "their size")
     yield _pair("time_zone", time.time_zone, time.zone_why)
 
 

@@ -208,6 +208,8 @@ class ExportedStatistics(Spec):
     """The statistics, in the order in which encoders read them."""
     date_key: str | None
     """Column of a row's day; a row without it reads what is newest."""
+    date_unit: Annotated[Literal["d"] | None, Field(exclude_if=lambda value: value is None)] = None
+    """What numbers in that column count; see the catalogue's key of this name."""
     event_time: str | None
     """Column of a row's time, where no column has its day."""
     event_time_unit: TimeUnit

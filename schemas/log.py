@@ -40,7 +40,7 @@ from iak.schemas.given_base import GivenBaseSpec, ModuleBaseSpec
 from iak.schemas.numbers import Number, Share, Whole
 from iak.schemas.task import DomainSpec, TaskSpec
 
-TimeUnit = Literal["s", "ms", "us", "ns"]
+TimeUnit = Literal["d", "s", "ms", "us", "ns"]
 FolderNames = Literal["key=value", "value"]
 """How the folders of a log are named."""
 ISO = "iso"
@@ -143,11 +143,14 @@ class LogSpec(Spec):
     innermost key is also the name of a file that lies where its folder would: the value of
     `train.parquet`, and of `train-00000-of-00004.parquet`, is `train`."""
     date_key: Column | None = None
-    """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight. An hour
-    (`2026020307`) belongs to its day. A month (`2026-02`, `202602`) or a week (`2026-W08`) stands
+    """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight, also
+    after a name (`events_20261005`). An hour (`2026020307`) belongs to its day. A month (`2026-02`, `202602`) or a week (`2026-W08`) stands
     for its last day, so it counts when it is over. Windows count days then too: `days = [-45, -1]`
     has the last two months. Where an `event_time` tells the day, leave `date_key` out and name the
     key of the months in `time_keys`."""
+    date_unit: Annotated[Literal["d"] | None, Field(exclude_if=lambda value: value is None)] = None
+    """`d` where `date_key` holds numbers of days instead of dates, since 1970-01-01 or since the
+    log's own start, which then stands there: `3` and `day_3` are 1970-01-04."""
     time_keys: Annotated[tuple[Column, ...], Field(exclude_if=lambda value: not value)] = ()
     """Partition keys besides `date_key` that tell when rows were, such as `hour`. A night takes
     folders that differ in these alone for one partition."""
@@ -155,7 +158,8 @@ class LogSpec(Spec):
     """Column with the time of the event: Unix time as a number, or an Arrow timestamp. A timestamp
     with a zone is an instant; one without is wall clock in `time_zone`."""
     event_time_unit: TimeUnit = "s"
-    """Unit of an `event_time` that is a number; an Arrow timestamp carries its own."""
+    """Unit of an `event_time` that is a number; an Arrow timestamp carries its own. `d` is a number
+    of days, of which all rows of a day have the same."""
     event_time_format: Annotated[
         str | None, AfterValidator(time_format), Field(exclude_if=lambda value: value is None)
     ] = None
@@ -191,6 +195,11 @@ class LogSpec(Spec):
             raise ValueError("give event_time_unit or event_time_format, not both")
         if self.event_time_format and not self.event_time:
             raise ValueError("event_time_format says how event_time is written; name its column")
+        if self.event_time_unit == "d" and self.time_zone != "UTC":
+            raise ValueError(
+                f'event_time_unit = "d" counts days, which are the same in each zone; leave '
+                f"time_zone = {self.time_zone!r} out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -209,6 +218,8 @@ class LogSpec(Spec):
                 f"date_key '{self.date_key}' is not among partition_keys {self.partition_keys}; "
                 "add it there, or cut dates from event_time"
             )
+        if self.date_unit and not self.date_key:
+            raise ValueError("date_unit says what date_key counts; name its partition key")
         for key in self.time_keys:
             if key not in self.partition_keys or key == self.date_key:
                 raise ValueError(

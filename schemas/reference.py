@@ -68,6 +68,7 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (LogSpec, "truth"): '"truth"',
     (LogSpec, "partition_keys"): '["region", "dt"]',
     (LogSpec, "date_key"): '"dt"',
+    (LogSpec, "date_unit"): '"d"',
     (LogSpec, "folder_names"): '"value"',
     (LogSpec, "time_keys"): '["hour"]',
     (LogSpec, "event_time"): '"event_time"',

@@ -39,7 +39,7 @@ from iak.pipeline.data.parquet import LastGroup, selected_columns
 from iak.pipeline.data.partition_days import days_of_rows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.reader import Reader
-from iak.pipeline.data.splits import event_seconds, parse_date
+from iak.pipeline.data.splits import day_of, event_seconds
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
@@ -364,16 +364,15 @@ def days_of(rows: SplitRows, reader: Reader) -> Tensor:
     parts = [torch.zeros(0, dtype=torch.int64)]
     for read in rows.pieces:
         piece = read.piece
-        day = parse_date(
-            selection.snapshot.files[piece.file].exact_partition.get(log.date_key or "")
-        )
+        known = selection.snapshot.files[piece.file].exact_partition
+        day = day_of(known.get(log.date_key or ""), log)
         if day is not None:  # the path names the day of all rows of the file
             parts.append(torch.full((piece.rows,), day.toordinal() - _EPOCH))
             continue
         columns = selected_columns(selection, piece.file, piece.group, (dated,), reader.catalog)
         ordinals = days_of_rows(columns.slice(piece.start, piece.rows), reader.catalog)
-        known = ordinals.fill_null(_EPOCH).to_numpy() - _EPOCH
-        parts.append(torch.from_numpy(known.astype(np.int64)))
+        days = ordinals.fill_null(_EPOCH).to_numpy() - _EPOCH
+        parts.append(torch.from_numpy(days.astype(np.int64)))
     return torch.cat(parts)
 
 

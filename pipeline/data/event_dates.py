@@ -71,9 +71,9 @@ def _folder_dates(
     values = logs.partition_values(
         uri, log.partition_keys, key, folder_names=log.folder_names, version=version
     )
-    if problem := splits.short_days(values):
+    if not log.date_unit and (problem := splits.short_days(values)):
         raise BadLog(f"partition {key}: {problem}")
-    known = {name: day for name in values if (day := splits.parse_date(name))}
+    known = {name: day for name in values if (day := splits.day_of(name, log))}
 
     def rows_of(days: Container[date]) -> Mapping[date, int]:
         counts: Counter[date] = Counter()
@@ -91,7 +91,7 @@ def _folder_dates(
         rows_of=rows_of,
         today=today,
         unread=unread,
-        period=splits.period_of(known),
+        period="day" if log.date_unit else splits.period_of(known),
     )
 
 
@@ -145,7 +145,7 @@ def _refuse_mixed_units(by_file: DaysByFile, catalog: Catalog) -> None:
     Raises:
         BadLog: the message names a file of either kind.
     """
-    if catalog.log.event_time_unit == "s":  # there is no coarser unit
+    if catalog.log.event_time_unit == "d":  # there is no coarser unit
         return
     dated = {path: days for path, days in by_file.items() if days}
     old = [path for path, days in dated.items() if max(days) < _FIRST_PLAUSIBLE]
@@ -204,7 +204,7 @@ def _days_of_unreadable(
 def _days_of(snapshot: Snapshot, file: LogFile, catalog: Catalog) -> dict[date, int]:
     counts: Counter[date] = Counter()
     for seconds in _event_seconds(snapshot, file, catalog):
-        counts.update(splits.days_of(seconds, catalog.log.time_zone))
+        counts.update(splits.days_of(seconds, catalog.log))
     return dict(counts)
 
 
@@ -235,7 +235,7 @@ def refuse_time_unit(snapshot: Snapshot, catalog: Catalog) -> None:
         return
     step = -(-len(snapshot.files) // _UNIT_FILES) or 1
     for file in snapshot.files[::step]:
-        day = splits.parse_date(splits.partition_of(file, log.date_key))
+        day = splits.day_of(splits.partition_of(file, log.date_key), log)
         seconds = next(_event_seconds(snapshot, file, catalog), None)
         known = seconds[np.isfinite(seconds)] if seconds is not None else ()
         if day is None or not len(known):

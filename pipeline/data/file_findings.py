@@ -14,7 +14,7 @@ from iak.pipeline.data.file_problems import by_reason, file_problems, null_words
 from iak.pipeline.data.notice import EXAMPLES, refusal
 from iak.pipeline.data.snapshot import Snapshot, Unreadable
 from iak.pipeline.errors import PipelineError
-from iak.schemas.log import Catalog
+from iak.schemas.log import Catalog, LogSpec
 
 
 def name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             f"no Parquet file {'of the log: ' if ignored else ''}{extent}", snapshot.uri, 0
         )
     if catalog.log.date_key:
-        yield from _undated_files(snapshot, catalog.log.date_key)
+        yield from _undated_files(snapshot, catalog.log.date_key, catalog.log)
     empty = [f.path for f in snapshot.files if not f.rows]
     if empty:
         yield Finding(
@@ -117,26 +117,27 @@ def _unreadable_files(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]
         )
 
 
-def _undated_files(snapshot: Snapshot, date_key: str) -> Iterator[Finding]:
+def _undated_files(snapshot: Snapshot, date_key: str, log: LogSpec) -> Iterator[Finding]:
     """Yield the files whose folder names no date, as one finding."""
     undated = [
         f
         for f in snapshot.files
-        if date_key not in f.inside and splits.parse_date(splits.partition_of(f, date_key)) is None
+        if date_key not in f.inside and splits.day_of(splits.partition_of(f, date_key), log) is None
     ]
     if not undated:
         return
     days = dict.fromkeys(splits.partition_of(f, date_key) or "null" for f in undated)
     more = f", and {len(days) - 1} more such values" if len(days) > 1 else ""
+    kind, form = ("number of a day", "by numbers") if log.date_unit else ("date", "YYYY-MM-DD")
     rows = sum(f.rows for f in undated)
     yield Finding(
         level="quarantine",
-        what=f"partition {date_key}={next(iter(days))} is not a date{more}",
+        what=f"partition {date_key}={next(iter(days))} is not a {kind}{more}",
         column=date_key,
         count=rows,
         share=rows / max(_count_rows(snapshot), 1),
         examples=tuple(f.path for f in undated[:EXAMPLES]),
-        remedy="Name the folders YYYY-MM-DD; no dated split selects their rows",
+        remedy=f"Name the folders {form}; no dated split selects their rows",
     )
 
 

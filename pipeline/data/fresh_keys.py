@@ -139,7 +139,7 @@ def _days(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.int32]:
     log = catalog.log
     if log.date_key:
         names = rows.column(log.date_key).dictionary_encode()
-        parsed = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
+        parsed = [splits.day_of(name, log) for name in names.dictionary.to_pylist()]
         days = [day.toordinal() - _EPOCH if day else NO_DAY for day in parsed]
         return np.array([*days, NO_DAY], np.int32)[hashing.dictionary_indices(names)]
     seconds = splits.event_seconds(rows.column(log.event_time), log)

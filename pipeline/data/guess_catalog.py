@@ -109,6 +109,8 @@ class CatalogGuess:
     splits: Mapping[str, SplitCut]
     splits_why: str
     date_key: Guess | None = None
+    date_unit: str | None = None
+    """What the date key counts; None where its values are dates."""
     time_keys: tuple[str, ...] = ()
     time: TimeGuess | None = None
     row_id: Guess | None = None
@@ -143,7 +145,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ids.requests
     parts = unlabelled.parts(columns[unlabelled.column]) if unlabelled else columns
-    is_dated = date_key or time or parts
+    is_dated = date_key or time
     order = None if is_dated else guess_order(sample, skipped=taken - {*sample.partition_keys})
     counted = {order.column: order.why} if order else {}
     taken |= counted.keys()
@@ -155,6 +157,9 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     cut = validated_on_others(cut) if user and user.column in apart else cut
     judged = cut["gate"].share * _rarer_share(labels[0])
     domain, domain_keys = _domain(sample, keys, features, judged, user)
+    is_counted = order is not None and order.days is not None
+    if order and is_counted:
+        date_key, time = _counted_days(order)
     return CatalogGuess(
         partition_keys=sample.partition_keys,
         tasks=labels,
@@ -166,6 +171,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         splits=cut,
         splits_why=splits_why,
         date_key=date_key,
+        date_unit="d" if date_key and is_counted else None,
         time_keys=_time_keys(sample, date_key, period_key),
         time=time,
         row_id=ids.row_id,
@@ -178,9 +184,23 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         left_out=left_out,
         notes=(*([unlabelled.note] if unlabelled else []), *notes_on(
             sample, labels, leaks, user, columns, domain_keys, features,
-            is_dated=bool(is_dated or order),
+            is_dated=bool(date_key or time or parts or order),
         )),
     )  # fmt: skip
+
+
+def _counted_days(order: OrderGuess) -> tuple[Guess | None, TimeGuess | None]:
+    """Return the key of folders or the column that counts days, as the one of dates or of times."""
+    if order.is_folder:
+        return Guess(column=order.column, why=order.why), None
+    return None, TimeGuess(
+        column=order.column,
+        unit="d",
+        time_zone="UTC",
+        why=order.why,
+        zone_why="numbers of days have no zone",
+        is_elapsed=True,
+    )
 
 
 def _unlabelled(sample: LogSample, columns: Mapping[str, Parts]) -> UnlabelledPart | None:
@@ -219,7 +239,7 @@ def _cut(
     cut, why = cut_splits(sample, date_key, time, parts, order)
     if unlabelled is None:
         return cut, why
-    narrowed = unlabelled.narrowed(cut, days_of(sample, date_key, time))
+    narrowed = unlabelled.narrowed(cut, days_of(sample, date_key, time, order))
     return narrowed, f"{why}; rows with {unlabelled.condition} have no label"
 
 

@@ -39,6 +39,8 @@ _PERIODS = {
 """Last word before the number of a period -> its key, which no column of the files should have."""
 _NUMBERED = re.compile(r"(?P<before>(?:.*[^a-z])?(?P<word>[a-z]+)[_-]?)\d{1,4}")
 """A name, in lower case, that ends in the number of a period: `day_0`, `part_day_12`, `d1`."""
+_BEFORE_DATE = re.compile(r"[^\W\d_].*?[_-](?=\d)")
+"""The name before a date, as `events_`."""
 _FEWEST_PERIODS = 3
 """Fewest numbers of periods."""
 
@@ -132,9 +134,17 @@ def _folders_of_date(names: Sequence[tuple[str, ...]]) -> int:
     """Return how many levels from here on make a date of each file; 0 where none do."""
     for count in (1, 3, 2):
         values = {path[:count] for path in names}
-        if len(values) > 1 and all(len(value) == count and _is_date(value) for value in values):
+        # Days of two tables have two names before them.
+        before = {_name_before(value[0]) for value in values}
+        is_one = len(values) > 1 == len(before)
+        if is_one and all(len(value) == count and _is_date(value) for value in values):
             return count
     return 0
+
+
+def _name_before(date: str) -> str:
+    found = _BEFORE_DATE.match(date)
+    return found[0] if found else ""
 
 
 def _is_date(parts: tuple[str, ...]) -> bool:

@@ -2,18 +2,22 @@
 
 Rows of a log stand in the order of their time, so such a number never falls from row to row. Where
 rows were shuffled, only a day that can be neither of the week nor of the month counts: it begins at
-0 and goes beyond 6, or goes beyond 31. Splits follow the number: the last ones are tested on.
+0 and goes beyond 6, or goes beyond 31. Splits follow the number: the last ones are tested on. A
+number that may be that of a day since 1970 is read as one, so that rows have days: labels of
+earlier days are then known on later ones.
 """
 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iak.pipeline.data import splits
 from iak.pipeline.data.guess_events import has_no_name
 from iak.pipeline.data.guess_labels import words_of
 from iak.pipeline.data.log_sample import Floats, LogSample, kind_of
@@ -30,6 +34,8 @@ _FEWEST, _MOST = 3, 400
 """Fewest and most periods."""
 _FEWEST_UNNAMED = 7
 """Fewest periods of a column without a name."""
+_LAST_DAY = 24_837
+"""2037-12-31: numbers up to it may be days since 1970, or since the log's start."""
 _ROWS_OF_A_PERIOD = 20
 """Fewest mean rows of a period."""
 _RUN = 0.5
@@ -38,14 +44,23 @@ _RUN = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderGuess:
-    """A column that counts periods."""
+    """A column or a key of folders that counts periods."""
 
     column: str
+    is_folder: bool
     rows_by_value: dict[str, int]
     """Period as text -> its sampled rows, the first period first."""
     numbers: Floats
     """Number of each sampled row's period."""
     why: str
+
+    @property
+    def days(self) -> dict[str, date] | None:
+        """Return the day that each period stands for; None where a catalogue cannot say it."""
+        days = {text: splits.numbered_day(text) for text in self.rows_by_value}
+        known = {text: day for text, day in days.items() if day}
+        is_possible = len(known) == len(days) and self.numbers.max() <= _LAST_DAY
+        return known if is_possible else None
 
 
 def guess_order(sample: LogSample, *, skipped: Collection[str] = ()) -> OrderGuess | None:
@@ -94,7 +109,11 @@ def _order_of(sample: LogSample, name: str) -> OrderGuess | None:
     }
     why = f"it counts {len(values)} periods from {values[0]} to {values[-1]}: {where}"
     return OrderGuess(
-        column=name, rows_by_value=by_value, numbers=numbers.astype(np.float64), why=why
+        column=name,
+        is_folder=is_folder,
+        rows_by_value=by_value,
+        numbers=numbers.astype(np.float64),
+        why=why,
     )
 
 

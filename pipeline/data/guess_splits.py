@@ -119,9 +119,12 @@ def split_column(columns: Mapping[str, Parts]) -> str:
     return next(iter(whole or columns))
 
 
-def days_of(sample: LogSample, date_key: Guess | None, time: TimeGuess | None) -> tuple[date, ...]:
+def days_of(
+    sample: LogSample, date_key: Guess | None, time: TimeGuess | None, order: OrderGuess | None
+) -> tuple[date, ...]:
     """Return the first and the last day that splits are cut by; empty where none has a day."""
     days = [*(_rows_by_day(sample, date_key, None) or _rows_by_day(sample, None, time))]
+    days = days or [*((order.days if order else None) or {}).values()]
     return (days[0], days[-1]) if days else ()
 
 
@@ -191,8 +194,11 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, SplitCut], str]:
 
 
 def _by_order(order: OrderGuess) -> tuple[dict[str, SplitCut], str]:
-    """Cut numbered periods as days are cut, by naming the numbers of each split."""
+    """Cut numbered periods as days are cut; name the numbers of each split where none is a day."""
     values = list(order.rows_by_value)
+    if order.days:
+        cuts, _ = _by_days({order.days[text]: rows for text, rows in order.rows_by_value.items()})
+        return cuts, f"{order.column}: {order.why}"
     days = {date.fromordinal(n): rows for n, rows in enumerate(order.rows_by_value.values(), 1)}
     cuts, _ = _by_days(days)
     named: dict[str, SplitCut] = {}

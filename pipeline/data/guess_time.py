@@ -94,7 +94,7 @@ class TimeGuess:
 
     column: str
     unit: str
-    """`timestamp`, `written`, or what a number counts: s, ms, us, ns."""
+    """`timestamp`, `written`, or what a number counts: d, s, ms, us, ns."""
     time_zone: str
     why: str
     zone_why: str
@@ -105,6 +105,9 @@ class TimeGuess:
 
     def seconds_of(self, rows: pa.Table) -> Floats:
         """Return the time of each row in Unix seconds; NaN where there is none."""
+        if self.unit == "d":
+            days = amounts(rows.column(self.column))
+            return np.full(len(rows), np.nan) if days is None else days * DAY_S
         read = elapsed_of if self.is_elapsed else times_of
         times = read(rows.column(self.column))
         return times.seconds if times else np.full(len(rows), np.nan)

@@ -63,8 +63,8 @@ def select_each(
     """
     groups: dict[str, list[Group]] = {split.name: [] for split in chosen}
     for index, file in enumerate(snapshot.files):
-        date_key = catalog.log.date_key
-        admitted = [s for s in chosen if splits.admits(s, file.exact_partition, date_key=date_key)]
+        known = file.exact_partition
+        admitted = [s for s in chosen if splits.admits(s, known, log=catalog.log)]
         columns = [splits.columns_read(s, catalog, inside=file.inside) for s in admitted]
         by_rows = [s for s, own in zip(admitted, columns, strict=True) if own or s.is_sliced]
         deciding = tuple(dict.fromkeys(chain.from_iterable(columns)))

@@ -155,7 +155,7 @@ def _listed(catalog: Catalog, data_root: str, window: Split) -> Snapshot:
         uri,
         catalog,
         version=logs.table_version(uri, catalog.log.version),
-        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
+        admits=lambda values: splits.admits(window, values, log=catalog.log),
     )
 
 
@@ -200,7 +200,7 @@ def _partitions(
         counts[key] += count
     # No row of an unreadable file is counted, so only its folder can tell its day.
     for file in snapshot.unreadable:
-        named = splits.parse_date(dict(file.partition).get(catalog.log.date_key or ""))
+        named = splits.day_of(dict(file.partition).get(catalog.log.date_key or ""), catalog.log)
         if named is not None:
             files_of[named, partition_of(file, catalog)].add(file)
     folders = _Folders(snapshot, catalog, marker)
@@ -288,7 +288,7 @@ def _count(selection: Selection, catalog: Catalog, *, keys: Sequence[str]) -> di
     log = catalog.log
     for index, group, rows in selection.groups:
         exact = selection.snapshot.files[index].exact_partition
-        day = splits.parse_date(exact.get(log.date_key or ""))
+        day = splits.day_of(exact.get(log.date_key or ""), log)
         if day is not None and set(keys) <= set(exact):
             counts[index, day, tuple(exact[key] for key in keys)] += rows
             continue
@@ -319,7 +319,7 @@ def days_of_rows(columns: pa.RecordBatch, catalog: Catalog) -> pa.Array:
     log = catalog.log
     if log.date_key:
         names = columns.column(log.date_key).dictionary_encode()
-        days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
+        days = [splits.day_of(name, log) for name in names.dictionary.to_pylist()]
         ordinals = pa.array([day and day.toordinal() for day in days], pa.int64())
         return ordinals.take(names.indices)
     # The day is the one of the wall clock in the log's zone, not of UTC.

@@ -295,7 +295,7 @@ def _days(rows: pa.RecordBatch, catalog: Catalog) -> pa.Array | None:
     log = catalog.log
     if log.date_key:
         coded = rows.column(log.date_key).dictionary_encode()
-        words = [splits.parse_date(word) for word in coded.dictionary.to_pylist()]
+        words = [splits.day_of(word, log) for word in coded.dictionary.to_pylist()]
         texts = pa.array([str(day) if day else UNKNOWN_DAY for day in words])
         return texts.take(coded.indices).fill_null(UNKNOWN_DAY)
     if not log.event_time or log.event_time not in rows.schema.names:

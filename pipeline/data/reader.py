@@ -166,6 +166,7 @@ class Reader:
             include={
                 "partition_keys",
                 "date_key",
+                "date_unit",
                 "event_time",
                 "event_time_unit",
                 "event_time_format",

@@ -72,6 +72,6 @@ def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.flo
         seconds = splits.event_seconds(rows.column(log.event_time), log)
         return np.where(np.isfinite(seconds), seconds, np.inf)
     names = rows.column(log.date_key).dictionary_encode()
-    days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
+    days = [splits.day_of(name, log) for name in names.dictionary.to_pylist()]
     ends = [splits.window_seconds(d, d, log.time_zone)[1] if d else np.inf for d in days]
     return np.array([*ends, np.inf])[hashing.dictionary_indices(names)]

@@ -108,7 +108,7 @@ def find_skipped(
     def rows_by_day(file: LogFile | Unreadable) -> Mapping[date | None, int]:
         rows = estimate(file)
         if log.date_key:
-            return {splits.parse_date(dict(file.partition).get(log.date_key)): rows}
+            return {splits.day_of(dict(file.partition).get(log.date_key), log): rows}
         days = days_of(file.path)
         return {None: rows} if days is None else dict(days.items())
 
@@ -214,7 +214,7 @@ def _in_window(
     is_outside = isinstance(file, Unreadable) and file.reason.startswith(OUTSIDE)
     if is_outside:  # its folder names no values, so no split would read it
         return {}
-    if not splits.admits(split, partition, date_key=log.date_key):
+    if not splits.admits(split, partition, log=log):
         return {}
     return {
         day: rows

@@ -29,8 +29,13 @@ from iak.schemas.log import Catalog, LogSpec, SplitSpec, TimeUnit
 
 SLICE_SALT = 0x51_1CE
 """Makes the hash that cuts slices independent of the other hashes of an id."""
-PER_SECOND: Mapping[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_DAY_S = 86_400
+PER_SECOND: Mapping[TimeUnit, float] = {
+    "d": 1 / _DAY_S, "s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9,
+}  # fmt: skip
+_UNIT_NAMES = {
+    "d": "days", "s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds",
+}  # fmt: skip
 _PLAUSIBLE_S = (631_152_000.0, 4_102_444_800.0)
 """1990 and 2100, in Unix seconds: events of a log happened between them."""
 Period = Literal["day", "week", "month"]
@@ -43,6 +48,10 @@ _WEEK = re.compile(r"\d{4}-?W\d{2}")
 """A week, as 2026-W08."""
 _HOUR = re.compile(r"(\d{8}|\d{4}-\d{2}-\d{2}-)(?:[01]\d|2[0-3])")
 """An hour of a day, as 2026020307 or 2026-02-03-07."""
+_NAMED_DAY = re.compile(r"[^\W\d_].*[_-](\d{8}|\d{4}-\d{2}-\d{2})")
+"""A day after a name, as events_20261001."""
+_DAY_NUMBER = re.compile(r"(?:.*[^\W\d_][_-]?)?(\d{1,5})")
+"""The number of a day, as 3, day_3 or d3."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -115,17 +124,17 @@ def resolve(name: str, spec: SplitSpec, *, dates: Sequence[date]) -> Split:
     return Split(name=name, first=first, last=last, where=dict(spec.where), slice=spec.slice)
 
 
-def admits(split: Split, partition: Partition, *, date_key: str | None) -> bool:
+def admits(split: Split, partition: Partition, *, log: LogSpec) -> bool:
     """Return whether a partition with these known values may hold rows of the split.
 
     Args:
         split: the split.
         partition: values known so far; a key that is absent admits every value.
-        date_key: partition key that holds the date.
+        log: the catalogue's log, whose date key holds the date.
     """
     for key, value in partition.items():
-        if key == date_key and split.first and split.last:
-            day = parse_date(value)
+        if key == log.date_key and split.first and split.last:
+            day = day_of(value, log)
             if day is None or not split.first <= day <= split.last:
                 return False
         if key in split.where and value not in split.where[key]:
@@ -133,15 +142,29 @@ def admits(split: Split, partition: Partition, *, date_key: str | None) -> bool:
     return True
 
 
+def day_of(value: str | None, log: LogSpec) -> date | None:
+    """Return the day of a value of a log's date key; None when it names none."""
+    return numbered_day(value) if log.date_unit else parse_date(value)
+
+
+def numbered_day(value: str | None) -> date | None:
+    """Return the day whose number since 1970-01-01 a value ends in; None when it ends in none."""
+    number = _DAY_NUMBER.fullmatch((value or "").strip())
+    return date(1970, 1, 1) + timedelta(days=int(number[1])) if number else None
+
+
 def parse_date(value: str | None) -> date | None:
     """Return the date of a partition value, None when it names none.
 
     Every ISO 8601 spelling of a date counts. So does a midnight (`2026-10-01 00:00:00`), which
     writers produce for a date column with the type timestamp. Another time of day is not a date.
-    An hour in a name, 2026100105, belongs to its day. A week or a month stands for its last day,
-    when all its rows have happened: a label is then never taken for older than it is.
+    A name may stand before a day: events_20261001. An hour, 2026100105, belongs to its day. A week
+    or a month stands for its last day, when all its rows have happened: a label is then never taken
+    for older than it is.
     """
     text = (value or "").strip()
+    if named := _NAMED_DAY.fullmatch(text):
+        text = named[1]
     if hour := _HOUR.fullmatch(text):
         text = hour[1].removesuffix("-")
     if month := _MONTH.fullmatch(text):
@@ -231,7 +254,7 @@ def mask(
         if column not in log.partition_keys or column in rows.schema.names:
             verdicts.append(_is_in(rows.column(column), values))
     if split.first and split.last and log.date_key in rows.schema.names:
-        verdicts.append(_is_dated(rows.column(log.date_key), split.first, split.last))
+        verdicts.append(_is_dated(rows.column(log.date_key), split.first, split.last, log))
     if split.first and split.last and not log.date_key and log.event_time:
         seconds = event_seconds(rows.column(log.event_time), log)
         low, high = window_seconds(split.first, split.last, log.time_zone)
@@ -242,10 +265,10 @@ def mask(
     return np.logical_and.reduce(verdicts) if verdicts else None
 
 
-def _is_dated(column: pa.DictionaryArray, first: date, last: date) -> Mask:
+def _is_dated(column: pa.DictionaryArray, first: date, last: date, log: LogSpec) -> Mask:
     """Return the rows whose date lies in a window, where the date key is inside the file."""
     # Each distinct value is parsed once. The last entry stands for null.
-    days = [parse_date(word) for word in column.dictionary.to_pylist()]
+    days = [day_of(word, log) for word in column.dictionary.to_pylist()]
     within = [day is not None and first <= day <= last for day in days]
     return np.array([*within, False])[hashing.dictionary_indices(column)]
 
@@ -296,7 +319,9 @@ def seconds_of(
         # A double cannot represent the nanoseconds since 1970 of a day in this century.
         column, unit = pc.divide(column, 1000), "us"
     numbers = column.cast(pa.float64(), safe=False)
-    if unit != "s":
+    if unit == "d":
+        numbers = pc.multiply(numbers, float(_DAY_S))  # 1 / 86,400 is no double
+    elif unit != "s":
         numbers = pc.divide(numbers, PER_SECOND[unit])
     values: npt.NDArray[np.float64] = numbers.fill_null(-np.inf).to_numpy(zero_copy_only=False)
     return values
@@ -384,21 +409,23 @@ def date_of_seconds(seconds: float, time_zone: str) -> date:
         ) from error
 
 
-def days_of(seconds: npt.NDArray[np.float64], time_zone: str) -> dict[date, int]:
-    """Return the number of moments on each calendar date, in that zone.
+def days_of(seconds: npt.NDArray[np.float64], log: LogSpec) -> dict[date, int]:
+    """Return the number of moments on each calendar date, in the log's zone.
 
     Args:
-        seconds: Unix seconds; those that are not finite, or not positive, are left out.
-        time_zone: zone in which dates are cut.
+        seconds: Unix seconds; those that are not finite, or before 1970, are left out. So is 0,
+            which stands for an unknown time; where days are numbered it is the first day.
+        log: the catalogue's log.
 
     Raises:
         BadLog: a moment lies outside the calendar.
     """
-    known = seconds[np.isfinite(seconds) & (seconds > 0)]
+    is_known = seconds >= 0 if log.event_time_unit == "d" else seconds > 0
+    known = seconds[np.isfinite(seconds) & is_known]
     if not len(known):
         return {}
-    date_of_seconds(float(known.max()), time_zone)  # refuses what the calendar does not hold
-    instants = pa.array((known * 1e6).astype(np.int64)).cast(pa.timestamp("us", time_zone))
+    date_of_seconds(float(known.max()), log.time_zone)  # refuses what the calendar does not hold
+    instants = pa.array((known * 1e6).astype(np.int64)).cast(pa.timestamp("us", log.time_zone))
     wall = pc.local_timestamp(instants).cast(pa.int64()).to_numpy()
     days, counts = np.unique(wall // 86_400_000_000, return_counts=True)
     epoch = date(1970, 1, 1).toordinal()

@@ -165,12 +165,12 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
 
 def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:
     """List the files that may hold rows of these splits."""
-    key = catalog.log.date_key
+    log = catalog.log
     return catalog_files(
         uri,
         catalog,
         version=version,
-        admits=lambda partition: any(splits.admits(s, partition, date_key=key) for s in chosen),
+        admits=lambda partition: any(splits.admits(s, partition, log=log) for s in chosen),
     )
 
 
@@ -230,11 +230,15 @@ def _refuse_undated(
         return
     if not days.unread:
         _refuse_undated_rows(uri, catalog, version, counting)
-    key = catalog.log.date_key
+    key, expected = catalog.log.date_key, "YYYY-MM-DD"
+    if catalog.log.date_unit:
+        expected = "NUMBER, as date_unit says"
+    elif all(map(splits.numbered_day, days.unread)):
+        expected += ', or date_unit = "d" where these are numbers of days'
     raise BadLog(
         f"splits {counting} count days, but no folder of '{key}' names a date: "
         f"{', '.join(f'{key}={name}' for name in sorted(days.unread)[:3])}. Expected "
-        f"{key}=YYYY-MM-DD; name another log.date_key, or cut dates from log.event_time"
+        f"{key}={expected}; name another log.date_key, or cut dates from log.event_time"
     )
 
 

@@ -70,7 +70,7 @@ def past_of(view: LogView, kept: KeptContents, use: Use = "kernel") -> Past | No
         catalog,
         # The version that the night reads, even where the table has a newer one by now.
         version=view.snapshot.table.version if view.snapshot.table else None,
-        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
+        admits=lambda values: splits.admits(window, values, log=catalog.log),
     )
     selection = parquet.select(with_contents(snapshot, catalog, kept), window, catalog)
     return Past(selections=(selection,), last=last.toordinal() - _EPOCH)

@@ -38,6 +38,7 @@ def definition_of(catalog: Catalog) -> str:
         mode="json",
         include={
             "date_key",
+            "date_unit",
             "event_time",
             "event_time_unit",
             "event_time_format",

@@ -60,7 +60,7 @@ def check_columns(schema: pa.Schema, catalog: Catalog) -> None:
     """
     keys = catalog.log.partition_keys
     # Rows without folders have their partition keys as columns, so all columns are checked alike.
-    without_folders = {"partition_keys": (), "date_key": None}
+    without_folders = {"partition_keys": (), "date_key": None, "date_unit": None}
     log = catalog.log.model_copy(update=without_folders)
     if problem := contract.schema_problem(schema, catalog.model_copy(update={"log": log})):
         advice = contract.type_advice(problem.expected)

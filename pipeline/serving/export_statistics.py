@@ -68,6 +68,7 @@ def _described(
     return ExportedStatistics(
         reads=tuple(_read(spec, counted) for spec in counted.fresh),
         date_key=log.date_key,
+        date_unit=log.date_unit,
         event_time=log.event_time if has_days(counted) and not log.date_key else None,
         event_time_unit=log.event_time_unit,
         event_time_format=log.event_time_format,

@@ -111,7 +111,7 @@ class LabelLog:
         log = self._catalog.log
 
         def admits(partition: Partition) -> bool:
-            return splits.admits(window, partition, date_key=log.date_key)
+            return splits.admits(window, partition, log=log)
 
         def problem(schema: pa.Schema) -> SchemaProblem | None:
             missing = [name for name in self._columns if name not in schema.names]

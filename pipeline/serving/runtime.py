@@ -70,6 +70,7 @@ DAY_MICROS = 86_400_000_000
 MAX_MICROS = 4_000 * 365 * DAY_MICROS
 """Times further from 1970 are cut to this, which a datetime can represent."""
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+DAY_S = 86_400
 _MASK = 2**64 - 1
 _WHOLE = re.compile(r"-?\d+")
 _BLANKS = r"[ \t\n\f\r]*"
@@ -79,6 +80,8 @@ _QUOTED = re.compile(r"'(.*)'|\"(.*)\"")
 _MONTH = re.compile(r"((?:19|20)\d{2})-?(0[1-9]|1[0-2])")
 _WEEK = re.compile(r"\d{4}-?W\d{2}")
 _HOUR = re.compile(r"(\d{8}|\d{4}-\d{2}-\d{2}-)(?:[01]\d|2[0-3])")
+_NAMED_DAY = re.compile(r"[^\W\d_].*[_-](\d{8}|\d{4}-\d{2}-\d{2})")
+_DAY_NUMBER = re.compile(r"(?:.*[^\W\d_][_-]?)?(\d{1,5})")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 """A number in text, as `pipeline/data/written.py` reads one."""
 _ISO = re.compile(
@@ -895,7 +898,8 @@ class Statistics:
         """Return the day of each row, later than all counts where it has none; or its fold."""
         document = self._document
         if name := document["date_key"]:
-            days = [day_of_date(value) for value in rows[name]]
+            read = day_of_number if document.get("date_unit") else day_of_date
+            days = [read(value) for value in rows[name]]
         elif name := document["event_time"]:
             unit, zone = document["event_time_unit"], document["time_zone"]
             written = document.get("event_time_format")
@@ -1050,9 +1054,12 @@ def _width_of(read: Mapping[str, Any]) -> int:
 def day_of_date(value: Any) -> int | None:  # noqa: ANN401 - a value of a row
     """Return the day of a date key's value since 1970-01-01; None where there is none.
 
-    An hour belongs to its day. A week or a month stands for its last day.
+    A name may stand before a day. An hour belongs to its day. A week or a month stands for its last
+    day.
     """
     text = (value or "").strip()
+    if named := _NAMED_DAY.fullmatch(text):
+        text = named[1]
     if hour := _HOUR.fullmatch(text):
         text = hour[1].removesuffix("-")
     if month := _MONTH.fullmatch(text):
@@ -1070,6 +1077,12 @@ def day_of_date(value: Any) -> int | None:  # noqa: ANN401 - a value of a row
     except ValueError:
         return None
     return moment.toordinal() - EPOCH if moment.time() == time.min else None
+
+
+def day_of_number(value: Any) -> int | None:  # noqa: ANN401 - a value of a row
+    """Return the number of a day that a date key's value ends in; None where it ends in none."""
+    number = _DAY_NUMBER.fullmatch("" if value is None else str(value).strip())
+    return int(number[1]) if number else None
 
 
 def written_time(value: Any, written: str) -> Any:  # noqa: ANN401 - a value of a row
@@ -1099,7 +1112,7 @@ def day_of_time(value: Any, column: str, *, unit: str, zone: str) -> int | None:
     Args:
         value: a number in `unit`, a datetime, or a date; None gives None.
         column: name of its column, for the message.
-        unit: unit of a number: s, ms, us or ns.
+        unit: unit of a number: d, s, ms, us or ns.
         zone: zone in which days are cut. A datetime without a zone is a wall clock in it.
 
     Raises:
@@ -1118,7 +1131,7 @@ def day_of_time(value: Any, column: str, *, unit: str, zone: str) -> int | None:
     if unit == "ns" and isinstance(value, numbers.Integral):
         # A double cannot represent the nanoseconds since 1970 of a day in this century.
         value, unit = math.trunc(Fraction(int(value), 1000)), "us"
-    seconds = float(value) / PER_SECOND[unit]
+    seconds = float(value) * DAY_S if unit == "d" else float(value) / PER_SECOND[unit]
     micros = int(np.clip(seconds * 1e6, -MAX_MICROS, MAX_MICROS))
     if zone != "UTC":
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)

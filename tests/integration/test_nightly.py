@@ -117,16 +117,32 @@ def champions(asked):
     return {p.name: p.bundle for p in head.pointers.get("champion", {}).values()}
 
 
-def test_a_night_on_folders_that_are_values_alone_decides_as_one_on_named_folders(place, tmp_path):
+def as_number(day):
+    return f"day_{(date.fromisoformat(day) - date(1970, 1, 1)).days}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "folder_of"),
+    [
+        ('folder_names = "value"', "{region}/{dt}"),
+        ('folder_names = "value"\ndate_unit = "d"', "{region}/{number}"),
+        ('date_unit = "d"', "region={region}/dt={number}"),
+    ],
+    ids=["values alone", "numbers alone", "numbers"],
+)
+def test_a_night_on_folders_of_other_names_decides_as_on_named_dates(
+    place, tmp_path, setting, folder_of
+):
     named = run(spec(place, tmp_path / "named"), SEVENTH)
-    alone = tmp_path / "log" / "events"
+    other = tmp_path / "log" / "events"
     for folder in (place / "log" / "events").glob("*/*"):
-        values = [name.partition("=")[2] for name in folder.parts[-2:]]
-        shutil.copytree(folder, alone.joinpath(*values))
+        region, day = (name.partition("=")[2] for name in folder.parts[-2:])
+        to = folder_of.format(region=region, dt=day, number=as_number(day))
+        shutil.copytree(folder, other / to)
     text = (place / "catalog.toml").read_text()
     catalog = tmp_path / "catalog.toml"
-    catalog.write_text(text.replace("[log]", '[log]\nfolder_names = "value"', 1))
-    asked = spec(place, tmp_path / "alone", log=tmp_path / "log", catalog=str(catalog))
+    catalog.write_text(text.replace("[log]", f"[log]\n{setting}", 1))
+    asked = spec(place, tmp_path / "other", log=tmp_path / "log", catalog=str(catalog))
     night = run(asked, SEVENTH)
     assert outcomes(night) == outcomes(named)
     assert night.exit_code == named.exit_code

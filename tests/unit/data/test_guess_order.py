@@ -21,19 +21,32 @@ def test_numbered_days_are_followed_by_the_splits_and_are_no_feature(name, tmp_p
     guess = guess_catalog(sampled(tmp_path))
     assert name not in {f.column for f in guess.features} | {*guess.domain_keys}
     assert "it never falls from row to row" in guess.splits_why
-    cut = {split: own.where[name] for split, own in guess.splits.items()}
-    assert cut["test"] == ("54",)
-    assert cut["tune"] == cut["gate"] == ("52", "53")
-    assert cut["pretrain"] == cut["pretrain_valid"] == tuple(map(str, range(45, 52)))
-    assert all(own.days is None for own in guess.splits.values())
+    cut = {split: own.days for split, own in guess.splits.items()}
+    assert cut["test"] == (-1, -1)
+    assert cut["tune"] == cut["gate"] == (-3, -2)
+    assert cut["pretrain"] == cut["pretrain_valid"] == (0, -4)
+    assert not any(own.where for own in guess.splits.values())
     assert sum(own.share for own in guess.splits.values()) == pytest.approx(1)
+    assert (guess.time.column, guess.time.unit, guess.date_key) == (name, "d", None)
+
+
+def test_numbers_that_are_no_days_since_1970_are_named_by_the_splits(tmp_path):
+    weeks = DAYS - 45 + 202_640
+    write(tmp_path, shop(event_time=None, week_no=weeks))
+    guess = guess_catalog(sampled(tmp_path))
+    cut = {split: own.where["week_no"] for split, own in guess.splits.items()}
+    assert cut["test"] == ("202649",)
+    assert cut["tune"] == cut["gate"] == ("202647", "202648")
+    assert cut["pretrain"] == tuple(map(str, range(202_640, 202_647)))
+    assert guess.time is None
 
 
 def test_numbered_folders_are_followed_as_they_are_written(tmp_path):
     for week in range(6):
         write(tmp_path, shop(400, week, event_time=None), folder=f"week={week:02d}")
     guess = guess_catalog(sampled(tmp_path))
-    assert guess.splits["test"].where == {"week": ("05",)}
+    assert guess.splits["test"].days == (-1, -1)
+    assert (guess.date_key.column, guess.date_unit, guess.time) == ("week", "d", None)
     assert guess.domain_keys == ("scene",)
 
 
@@ -44,8 +57,9 @@ def test_files_and_folders_of_numbered_days_are_followed_in_the_order_of_numbers
         write(tmp_path / "folders", table, folder=f"scene_a/D{day}")
     for root, prefix in ((tmp_path / "files", "day_"), (tmp_path / "folders" / "scene_a", "D")):
         guess = guess_catalog(sampled(root))
-        assert guess.splits["test"].where == {"day_number": (f"{prefix}12",)}
-        assert guess.splits["pretrain"].where["day_number"][0] == f"{prefix}8"
+        assert (guess.date_key.column, guess.date_unit) == ("day_number", "d"), prefix
+        assert guess.splits["test"].days == (-1, -1)
+        assert guess.splits["pretrain"].days == (0, -3)
         assert guess.domain_keys == ("scene",)
         why = {left.column: left.why for left in guess.left_out}
         assert why["batch"] == "each of its values lies on one day, so later rows have other values"

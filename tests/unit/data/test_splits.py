@@ -146,7 +146,7 @@ def test_splits_that_the_catalogue_accepts_share_no_row_whatever_the_log(declare
             (region, day, int(position))
             for region in ("ningbo", "hangzhou")
             for day in dates
-            if splits.admits(split, {"region": region, "dt": str(day)}, date_key="dt")
+            if splits.admits(split, {"region": region, "dt": str(day)}, log=small_catalog().log)
             for position in positions
         }
     assert all(not a & b for a, b in combinations(taken.values(), 2))
@@ -163,7 +163,7 @@ def test_days_are_the_same_with_and_without_a_prefix_of_the_partition():
         ({"region": "ningbo", "dt": "someday"}, False),
         ({"region": "ningbo", "dt": None}, False),
     ):
-        assert splits.admits(split, known, date_key="dt") is is_admitted
+        assert splits.admits(split, known, log=small_catalog().log) is is_admitted
 
 
 def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
@@ -205,6 +205,12 @@ def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
         ("2026020307", date(2026, 2, 3)),  # an hour belongs to its day
         ("2026-02-03-23", date(2026, 2, 3)),
         ("2026020324", None),
+        ("events_20260203", date(2026, 2, 3)),
+        ("web-log-2026-02-03", date(2026, 2, 3)),
+        ("events_20261303", None),
+        ("events_202602", None),
+        ("events_2026020307", None),
+        ("_20260203", None),
         ("20260203ab", None),
         ("2026-13", None),
         ("260210", None),
@@ -216,6 +222,54 @@ def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
 )
 def test_a_date_partition_may_be_spelled_as_any_iso_date_or_midnight(value, day):
     assert splits.parse_date(value) == day
+
+
+ZONES = st.sampled_from(
+    ["UTC", "Asia/Shanghai", "America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe"]
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "day"),
+    [
+        ("0", date(1970, 1, 1)),
+        (" 3 ", date(1970, 1, 4)),
+        ("day_03", date(1970, 1, 4)),
+        ("v2_D3", date(1970, 1, 4)),
+        ("20788", date(2026, 12, 1)),
+        ("2026-10-03", None),
+        ("20261003", None),
+        ("-3", None),
+        ("3.5", None),
+        ("day", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_numbered_day_counts_from_1970(value, day):
+    log = small_catalog(log__date_unit="d").log
+    assert splits.day_of(value, log) == splits.numbered_day(value) == day
+    if day is not None:
+        split = splits.Split(name="tune", first=day, last=day, where={}, slice=(0.0, 1.0))
+        assert splits.admits(split, {"dt": value}, log=log)
+        assert not splits.admits(split, {"dt": value}, log=small_catalog().log)
+
+
+@given(st.lists(st.integers(-40_000, 40_000) | st.none(), min_size=1))
+def test_a_number_of_a_day_is_the_time_of_its_date(numbers):
+    days = pa.array(numbers, pa.int32())
+    found = splits.seconds_of(days, unit="d")
+    assert np.array_equal(found, splits.seconds_of(days.cast(pa.date32())))
+    log = small_catalog(log__event_time_unit="d", log__time_zone="UTC").log
+    counted = {date(1970, 1, 1) + timedelta(days=n) for n in numbers if n is not None and n >= 0}
+    assert splits.days_of(found, log).keys() == counted
+
+
+def test_days_since_1970_that_are_declared_as_seconds_are_told():
+    log = small_catalog().log
+    with pytest.raises(BadLog, match='In days that is 2026-10-01; .* Set event_time_unit = "d"'):
+        splits.refuse_coarser_unit(20_727.0, 20_790.0, log)
+    splits.refuse_coarser_unit(1.0, 64.0, log)
 
 
 @given(day=st.dates(date(1990, 1, 1), date(2099, 12, 31)))
@@ -236,11 +290,6 @@ def test_a_week_ends_on_its_sunday(day):
     assert end is not None
     assert end.isocalendar() == (year, week, 7)
     assert splits.period_of([value, str(day)]) == "week"
-
-
-ZONES = st.sampled_from(
-    ["UTC", "Asia/Shanghai", "America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe"]
-)
 
 
 UNITS = st.sampled_from(["s", "ms", "us", "ns"])
@@ -283,7 +332,7 @@ def test_a_wall_time_falls_on_the_date_that_it_shows_whatever_the_clock_did(wall
     seconds = splits.seconds_of(pa.array([wall], pa.timestamp(unit)), time_zone=zone)
     low, high = splits.window_seconds(wall.date(), wall.date(), zone)
     assert low <= seconds[0] < high
-    assert splits.days_of(seconds, zone) == {wall.date(): 1}
+    assert splits.days_of(seconds, small_catalog(log__time_zone=zone).log) == {wall.date(): 1}
     assert splits.date_of_seconds(float(seconds[0]), zone) == wall.date()
 
 

@@ -125,6 +125,16 @@ def refused(document: dict[str, Any]) -> str:
             {"log__event_time_format": "%Y%j"}, "has %j; expected 'iso', or", id="an unknown code"
         ),
         pytest.param(
+            {"log__event_time_unit": "d", "log__time_zone": "Asia/Tokyo"},
+            "the same in each zone; leave time_zone = 'Asia/Tokyo' out",
+            id="days in a zone",
+        ),
+        pytest.param(
+            {"log__date_key": None, "log__date_unit": "d"},
+            "date_unit says what date_key counts; name its partition key",
+            id="a unit of no key",
+        ),
+        pytest.param(
             {"log__event_time_format": "iso", "log__event_time_unit": "ms"},
             "give event_time_unit or event_time_format, not both",
             id="a unit and a format",

@@ -182,11 +182,35 @@ def test_a_written_time_is_on_the_day_that_the_package_reads(written, sound, val
             [day.strftime(f) for f in ("%Y-%m-%d", "%Y%m%d", "%Y-%m", "%Y%m", "%G-W%V", "%Y%m%d07")]
         )
     )
-    | st.sampled_from(["20260203ab", "2026020324", "2026-02-03-23", "2026", "", None, " 2026-12 "])
+    | st.sampled_from(
+        [
+            "a_20260203",
+            "a-b_2026-02-03",
+            "a_202602",
+            "20260203ab",
+            "2026020324",
+            "2026-02-03-23",
+            "2026",
+            "",
+            None,
+            " 2026-12 ",
+        ]
+    )
 )
 def test_a_date_key_has_the_day_that_the_package_reads(value):
     day = splits.parse_date(value)
     assert runtime.day_of_date(value) == (day and (day - date(1970, 1, 1)).days)
+
+
+@given(st.from_regex(r"(day_|D|[0-9]-)?[0-9]{1,6}", fullmatch=True) | st.none() | st.just("day"))
+def test_a_numbered_day_is_the_one_that_the_package_reads(value):
+    day = splits.numbered_day(value)
+    assert runtime.day_of_number(value) == (day and (day - date(1970, 1, 1)).days)
+
+
+@given(st.integers(-10_000, 100_000))
+def test_a_number_of_a_day_is_that_day(number):
+    assert runtime.day_of_time(number, "day", unit="d", zone="UTC") == number
 
 
 @pytest.mark.parametrize("value", ["1790812800", " 1790899199.5", 1790812800, "+1.7908128e9"])
