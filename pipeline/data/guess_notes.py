@@ -29,9 +29,9 @@ _NOBODY_RATIO = 3
 """How many times as many rows it has at least as any other user."""
 _NUMBERED = re.compile(
     r"(?:.*[^a-z])?(?P<period>day|week|date|dt|month|hour)[_-]?(?P<named>\d+)"
-    r"|(?:.*[_-])?(?P<dated>(?:19|20)\d{6})|(?P<bare>\d{3,8})"
+    r"|(?P<bare>\d{3,8})"
 )
-"""Name of a file with a period and its number, with a date, or with a number alone."""
+"""Name of a file with a period and its number, or with a number alone."""
 _FEWEST_NUMBERED = 3
 """Fewest numbers of such files."""
 _FEW_POSITIVES = 300
@@ -209,12 +209,12 @@ def _of_numbered_files(snapshot: Snapshot) -> list[str]:
     """Return a note where files of a log without dates are numbered by day or week."""
     stems = [PurePosixPath(file.path).name.split(".")[0].lower() for file in snapshot.files]
     found = [match for stem in stems if (match := _NUMBERED.fullmatch(stem))]
-    numbers = sorted({m["named"] or m["dated"] or m["bare"] for m in found}, key=int)
+    numbers = sorted({m["named"] or m["bare"] for m in found}, key=int)
     if len(found) < len(stems) or len(numbers) < _FEWEST_NUMBERED:
         return []
     if found[0]["bare"] and int(numbers[0]) < _FEWEST_NUMBERED:
         return []  # the parts of a table
-    key = "dt" if found[0]["dated"] else found[0]["period"] or "day"
+    key = found[0]["period"] or "day"
     return [
         f"files are numbered from {numbers[0]} to {numbers[-1]}, and the log has no dates: lay "
         f"each into a folder {key}={numbers[0]}, so that splits follow their order"

@@ -118,7 +118,7 @@ def test_folders_that_name_no_column_are_noted(tmp_path):
     [
         (("week_07", "week_08", "week_09"), None),  # the splits follow them
         (("01082", "01083", "01084"), "day=01082"),
-        (("log_0_20180715", "log_0_20180716", "log_1_20180717"), "dt=20180715"),
+        (("log_0_20180715", "log_0_20180716", "log_1_20180717"), None),  # as dates
         (("0000", "0001", "0002"), None),
         (("part-00007", "part-00008", "part-00009"), None),
         (("week_07", "week_08", "items"), None),

@@ -32,10 +32,10 @@ def test_the_last_tenth_of_the_days_is_tested_on_and_a_fifth_before_it_tunes(tmp
 
 
 def test_the_first_and_the_last_day_are_those_that_splits_are_cut_by(tmp_path):
-    assert [str(day) for day in days_of(by_day(tmp_path / "a"), DT, None)] == [
+    assert [str(day) for day in days_of(by_day(tmp_path / "a"), DT, None, None)] == [
         "2026-10-01", "2026-10-10",
     ]  # fmt: skip
-    assert days_of(sampled(write(tmp_path / "b", shop(event_time=None))), None, None) == ()
+    assert days_of(sampled(write(tmp_path / "b", shop(event_time=None))), None, None, None) == ()
 
 
 def test_a_column_that_says_train_and_test_is_found_and_cut_by(tmp_path):
