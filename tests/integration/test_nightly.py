@@ -146,7 +146,10 @@ def test_a_night_on_folders_of_other_names_decides_as_on_named_dates(
     night = run(asked, SEVENTH)
     assert outcomes(night) == outcomes(named)
     assert night.exit_code == named.exit_code
-    assert night.days == named.days
+    # The names of folders are a part of what a day holds.
+    assert [d.model_copy(update={"content": ""}) for d in night.days] == [
+        d.model_copy(update={"content": ""}) for d in named.days
+    ]
 
 
 def at_promotion(action):
