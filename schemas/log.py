@@ -144,10 +144,10 @@ class LogSpec(Spec):
     `train.parquet`, and of `train-00000-of-00004.parquet`, is `train`."""
     date_key: Column | None = None
     """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight, also
-    after a name (`events_20261005`). An hour (`2026020307`) belongs to its day. A month (`2026-02`, `202602`) or a week (`2026-W08`) stands
-    for its last day, so it counts when it is over. Windows count days then too: `days = [-45, -1]`
-    has the last two months. Where an `event_time` tells the day, leave `date_key` out and name the
-    key of the months in `time_keys`."""
+    after a name (`events_20261005`). An hour (`2026020307`) belongs to its day. A month (`2026-02`,
+    `202602`) or a week (`2026-W08`) stands for its last day, so it counts when it is over. Windows
+    count days then too: `days = [-45, -1]` has the last two months. Where an `event_time` tells the
+    day, leave `date_key` out and name the key of the months in `time_keys`."""
     date_unit: Annotated[Literal["d"] | None, Field(exclude_if=lambda value: value is None)] = None
     """`d` where `date_key` holds numbers of days instead of dates, since 1970-01-01 or since the
     log's own start, which then stands there: `3` and `day_3` are 1970-01-04."""

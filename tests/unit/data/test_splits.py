@@ -267,7 +267,7 @@ def test_a_number_of_a_day_is_the_time_of_its_date(numbers):
 
 def test_days_since_1970_that_are_declared_as_seconds_are_told():
     log = small_catalog().log
-    with pytest.raises(BadLog, match='In days that is 2026-10-01; .* Set event_time_unit = "d"'):
+    with pytest.raises(BadLog, match=r'In days that is 2026-10-01; .* Set event_time_unit = "d"'):
         splits.refuse_coarser_unit(20_727.0, 20_790.0, log)
     splits.refuse_coarser_unit(1.0, 64.0, log)
 
