@@ -145,21 +145,18 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ids.requests
     parts = unlabelled.parts(columns[unlabelled.column]) if unlabelled else columns
-    is_dated = date_key or time
-    order = None if is_dated else guess_order(sample, skipped=taken - {*sample.partition_keys})
+    order = None if date_key or time else guess_order(sample, skipped=taken)
     counted = {order.column: order.why} if order else {}
     taken |= counted.keys()
     keys = _domain_keys(sample, date_key or period_key, {*columns, *counted})
-    numbers = order.numbers if order else None
-    dated = day_columns(rows, set(rows.schema.names) - (taken - {*keys}), date_key, time, numbers)
+    names = set(rows.schema.names) - (taken - {*keys})
+    dated = day_columns(rows, names, date_key, time, order.numbers if order else None)
     features, left_out = _features(sample, taken - {*keys}, dated | counted)
     cut, splits_why = _cut(sample, unlabelled, parts, date_key, time, order)
     cut = validated_on_others(cut) if user and user.column in apart else cut
     judged = cut["gate"].share * _rarer_share(labels[0])
     domain, domain_keys = _domain(sample, keys, features, judged, user)
-    is_counted = order is not None and order.days is not None
-    if order and is_counted:
-        date_key, time = _counted_days(order)
+    date_key, date_unit, time = _counted_days(order) if order else (date_key, None, time)
     return CatalogGuess(
         partition_keys=sample.partition_keys,
         tasks=labels,
@@ -171,7 +168,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         splits=cut,
         splits_why=splits_why,
         date_key=date_key,
-        date_unit="d" if date_key and is_counted else None,
+        date_unit=date_unit,
         time_keys=_time_keys(sample, date_key, period_key),
         time=time,
         row_id=ids.row_id,
@@ -189,11 +186,17 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     )  # fmt: skip
 
 
-def _counted_days(order: OrderGuess) -> tuple[Guess | None, TimeGuess | None]:
-    """Return the key of folders or the column that counts days, as the one of dates or of times."""
+def _counted_days(order: OrderGuess) -> tuple[Guess | None, str | None, TimeGuess | None]:
+    """Return the date key, its unit and the event's time of a log whose days are numbers.
+
+    A key of folders is the date key, and a column the event's time. Where no number is a day, there
+    is neither.
+    """
+    if order.days is None:
+        return None, None, None
     if order.is_folder:
-        return Guess(column=order.column, why=order.why), None
-    return None, TimeGuess(
+        return Guess(column=order.column, why=order.why), "d", None
+    time = TimeGuess(
         column=order.column,
         unit="d",
         time_zone="UTC",
@@ -201,6 +204,7 @@ def _counted_days(order: OrderGuess) -> tuple[Guess | None, TimeGuess | None]:
         zone_why="numbers of days have no zone",
         is_elapsed=True,
     )
+    return None, None, time
 
 
 def _unlabelled(sample: LogSample, columns: Mapping[str, Parts]) -> UnlabelledPart | None:

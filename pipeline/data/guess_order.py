@@ -68,9 +68,10 @@ def guess_order(sample: LogSample, *, skipped: Collection[str] = ()) -> OrderGue
 
     Args:
         sample: sampled rows, in the order of the files.
-        skipped: columns that are known to be something else.
+        skipped: columns that are known to be something else; keys of folders are not skipped.
     """
-    names = [n for n in sample.rows.schema.names if n not in skipped and n not in sample.uneven]
+    others = {*skipped, *sample.uneven} - {*sample.partition_keys}
+    names = [n for n in sample.rows.schema.names if n not in others]
     # A folder's number has an order of its own; that of a column is seen in the order of rows.
     for name in sorted(names, key=lambda name: name not in sample.partition_keys):
         guess = _order_of(sample, name)
