@@ -138,9 +138,8 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     if not labels:
         raise BadLog(explain_no_label(sample))
     taken = _no_label(sample, columns, time) - {*sample.uneven}
-    taken |= {g.column for g in labels} | {g.column for g in constant}
+    taken |= {g.column for g in (*labels, *constant)}
     ids = _identities(whole, sample, columns, date_key, taken)
-    user, apart, slice_by = ids.user, ids.apart, ids.slice_by
     taken |= {ids.row_id.column} if ids.row_id else set()
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
     taken |= {leak.column for leak in leaks} | ids.requests
@@ -153,9 +152,10 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     dated = day_columns(rows, names, date_key, time, order.numbers if order else None)
     features, left_out = _features(sample, taken - {*keys}, dated | counted)
     cut, splits_why = _cut(sample, unlabelled, parts, date_key, time, order)
-    cut = validated_on_others(cut) if user and user.column in apart else cut
+    cut = validated_on_others(cut) if ids.user and ids.user.column in ids.apart else cut
     judged = cut["gate"].share * _rarer_share(labels[0])
-    domain, domain_keys = _domain(sample, keys, features, judged, user)
+    domain, domain_keys = _domain(sample, keys, features, judged, ids.user)
+    shared = [f for f in features if f.column not in ids.apart]
     date_key, date_unit, time = _counted_days(order) if order else (date_key, None, time)
     return CatalogGuess(
         partition_keys=sample.partition_keys,
@@ -172,15 +172,13 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
         time_keys=_time_keys(sample, date_key, period_key),
         time=time,
         row_id=ids.row_id,
-        slice_by=slice_by,
-        user=user,
-        fresh=guess_fresh(
-            rows, [f for f in features if f.column not in apart], user=user, domain_keys=domain_keys
-        ),
+        slice_by=ids.slice_by,
+        user=ids.user,
+        fresh=guess_fresh(rows, shared, user=ids.user, domain_keys=domain_keys),
         leaks=leaks,
         left_out=left_out,
         notes=(*([unlabelled.note] if unlabelled else []), *notes_on(
-            sample, labels, leaks, user, columns, domain_keys, features,
+            sample, labels, leaks, ids.user, columns, domain_keys, features,
             is_dated=bool(date_key or time or parts or order),
         )),
     )  # fmt: skip
