@@ -138,7 +138,7 @@ def guess_catalog(sample: LogSample) -> CatalogGuess:
     if not labels:
         raise BadLog(explain_no_label(sample))
     taken = _no_label(sample, columns, time) - {*sample.uneven}
-    taken |= {g.column for g in (*labels, *constant)}
+    taken |= {g.column for g in labels} | {g.column for g in constant}
     ids = _identities(whole, sample, columns, date_key, taken)
     taken |= {ids.row_id.column} if ids.row_id else set()
     leaks = (*constant, *guess_leaks(rows, labels, skipped=taken))
