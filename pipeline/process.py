@@ -104,6 +104,18 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _LARGEST_INT))
 
 
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed the generator from which a device draws, with the numbers of `torch.manual_seed`.
+
+    That seeds the generators of all kinds of devices. For each kind that this process has not used
+    it formats the stack of calls, which took a fortieth of a step of training on CPUs.
+    """
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def process_group(
     rank: int,

@@ -29,7 +29,7 @@ from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.events import BaseValidated, NotLoaded, Report, TrainingResumed, TrainingStep
 from iak.pipeline.files import replace_folder
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
-from iak.pipeline.process import Worker
+from iak.pipeline.process import Worker, seed_device
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.placement_rule import describe, lay_out
 from iak.pipeline.sharding.shard import (
@@ -204,7 +204,8 @@ class Pretraining:
         """
         work, state = self.work, self.state
         # Dropout is a function of step and rank, so that a resumed run draws the same masks.
-        torch.manual_seed((work.seed << 32) + state.step * self.worker.world + self.worker.rank)
+        seed = (work.seed << 32) + state.step * self.worker.world + self.worker.rank
+        seed_device(seed, self.worker.device)
         table_lr, dense_lr = learning_rates(work.optim, state.step, self.steps)
         set_tables_lr(self.model, table_lr)
         self.adam.param_groups[0]["lr"] = dense_lr

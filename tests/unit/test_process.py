@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from iak.pipeline.fork_server import WORKER_ENVIRONMENT
-from iak.pipeline.process import LIBRARIES, run_on_workers
+from iak.pipeline.process import LIBRARIES, run_on_workers, seed_device
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +51,14 @@ def test_workers_share_libraries_and_see_settings_that_are_newer_than_what_they_
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "shared\n"), done.stderr
+
+
+def test_a_seeded_device_draws_as_after_a_seed_of_all_devices(monkeypatch):
+    def drawn(seed, *of):
+        seed(2**40 + 3, *of)
+        return torch.rand(5), nn.functional.dropout(torch.ones(64))
+
+    expected = drawn(torch.manual_seed)
+    monkeypatch.setattr(traceback, "format_stack", None)  # what makes the other seed dear
+    found = drawn(seed_device, torch.device("cpu"))
+    assert all(map(torch.equal, found, expected))
