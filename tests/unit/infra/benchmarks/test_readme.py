@@ -38,6 +38,7 @@ def test_every_picture_that_the_page_shows_is_there():
         "cpu-2-cores/table",
         "cpu-2-cores/schedules",
         "epyc-2-cores/mapped",
+        "epyc-2-cores/two_builds",
         "epyc-2-cores/seven_logs/table",
         "epyc-2-cores/seven_logs_by_init/table",
     ],
