@@ -81,18 +81,10 @@ def read_folder(path: Path) -> FolderDocuments:
     if (path / RECORD).is_file():
         documents.record = _read(path / RECORD)
         check_unchanged(documents.record, path / RECORD)
-    for folder in (path, path / "base"):
-        if _kind(folder) == "iak-base" and documents.base is None:
-            documents.base, documents.base_folder = _read(folder / MANIFEST), str(folder)
-    if _kind(path) == "iak-bundle":
-        documents.bundles, documents.bundles_folder = [_bundle(path)], str(path)
-    # Dot files are parts that are not in place yet. A folder with an index and no bundle lost them.
-    for folder in (path, path / "bundles"):
-        inside = sorted(folder.iterdir()) if folder.is_dir() else []
-        bundles = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
-        if (bundles or (folder / INDEX).is_file()) and documents.bundles is None:
-            documents.bundles = [_bundle(each) for each in bundles]
-            documents.bundles_folder = documents.index_folder = str(folder)
+    base = next((f for f in (path, path / "base") if _kind(f) == "iak-base"), None)
+    if base is not None:
+        documents.base, documents.base_folder = _read(base / MANIFEST), str(base)
+    _read_bundles(documents, path)
     if documents == FolderDocuments():
         names = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
         raise BadRequest(
@@ -100,6 +92,21 @@ def read_folder(path: Path) -> FolderDocuments:
             f"base or a bundle (here, in base/, in bundles/ or one folder down). It holds {names}"
         )
     return documents
+
+
+def _read_bundles(documents: FolderDocuments, path: Path) -> None:
+    """Read the bundle that a folder is, or the bundles of the first folder that has some."""
+    if _kind(path) == "iak-bundle":
+        documents.bundles, documents.bundles_folder = [_bundle(path)], str(path)
+        return
+    for folder in (path, path / "bundles"):
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        # Dot files are parts that are not in place yet.
+        bundles = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
+        if bundles or (folder / INDEX).is_file():  # one with an index and no bundle lost them
+            documents.bundles = [_bundle(each) for each in bundles]
+            documents.bundles_folder = documents.index_folder = str(folder)
+            return
 
 
 def _kind(folder: Path) -> str | None:

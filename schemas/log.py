@@ -663,26 +663,11 @@ class Catalog(Spec):
     @model_validator(mode="after")
     def _fresh_is_known(self) -> Self:
         """Refuse statistics of columns, tasks and windows that this log does not have."""
-        ids = {c for f in self.features if f.kind in ("categorical", "cross") for c in f.columns}
-        ids |= {*self.domain.all_keys}
         for index, spec in enumerate(self.fresh):
-            where = f"fresh.{index}"
             if isinstance(spec, CoOccurrenceSpec):
-                self._check_pair(spec, where)
-                continue
-            if unknown := [column for column in spec.keys if column not in ids]:
-                raise ValueError(
-                    f"{where}.keys names {unknown}, which no categorical feature, cross or domain "
-                    "reads; a key is an id that rows share. Name such a column, or declare the "
-                    "feature"
-                )
-            self._check_rates(spec.tasks, where)
-            is_dated = self.log.date_key or self.log.event_time
-            if not is_dated and any(window != "all" for window in spec.windows):
-                raise ValueError(
-                    f"{where}.windows counts days, but the log has no date_key or event_time; "
-                    'write windows = ["all"]'
-                )
+                self._check_pair(spec, f"fresh.{index}")
+            else:
+                self._check_counts(spec, f"fresh.{index}")
         if self.base is not None and self.fresh_of("base"):
             raise ValueError(
                 'fresh has use = "base", but this base was made elsewhere and reads what it was '
@@ -692,6 +677,23 @@ class Catalog(Spec):
             if repeated := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"fresh declares '{repeated[0]}' twice; declare each once")
         return self
+
+    def _check_counts(self, spec: CountsSpec, where: str) -> None:
+        """Refuse keys that are no ids, unknown tasks, and windows of a log without days."""
+        ids = {c for f in self.features if f.kind in ("categorical", "cross") for c in f.columns}
+        ids |= {*self.domain.all_keys}
+        if unknown := [column for column in spec.keys if column not in ids]:
+            raise ValueError(
+                f"{where}.keys names {unknown}, which no categorical feature, cross or domain "
+                "reads; a key is an id that rows share. Name such a column, or declare the feature"
+            )
+        self._check_rates(spec.tasks, where)
+        is_dated = self.log.date_key or self.log.event_time
+        if not is_dated and any(window != "all" for window in spec.windows):
+            raise ValueError(
+                f"{where}.windows counts days, but the log has no date_key or event_time; "
+                'write windows = ["all"]'
+            )
 
     def _check_rates(self, names: tuple[str, ...], where: str) -> None:
         known = rate_names(self.tasks)

@@ -53,6 +53,20 @@ _ADVICE: Mapping[ColumnKind, str] = {
 """Kind of column that the catalogue expects -> an explanation of it."""
 
 
+_Family = Literal["whole", "fraction", "text", "time"]
+_READ_AS: Mapping[str, frozenset[_Family]] = {
+    normal.ID: frozenset({"whole", "text"}),
+    normal.WHOLE: frozenset({"whole"}),
+    normal.NUMBER: frozenset({"whole", "fraction"}),
+    normal.LABEL: frozenset({"whole", "fraction"}),
+    normal.GRADE: frozenset({"whole", "fraction", "text"}),
+    normal.EVENT: frozenset({"whole", "fraction", "text"}),
+    normal.TIME: frozenset({"whole", "fraction", "time"}),
+    normal.WRITTEN_TIME: frozenset({"time"}),
+}
+"""Kind of column that the catalogue expects -> the families of types that it is read from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One kind of problem of a log, however often it occurs."""
@@ -211,25 +225,26 @@ def _identity_columns(catalog: Catalog) -> Iterable[tuple[str, ColumnKind]]:
 
 def _is_kind(actual: pa.DataType, kind: str) -> bool:
     """Return whether a column of this plain type may be read as this kind."""
-    is_ = pa.types
-    if is_.is_dictionary(actual):
-        actual = actual.value_type
-    whole = bool(is_.is_integer(actual) or is_.is_boolean(actual))
-    number = bool(whole or is_.is_floating(actual) or is_.is_decimal(actual))
     if kind == normal.ANY:
         return True
-    if kind.startswith("list of "):
-        is_list = is_.is_list(actual) or is_.is_large_list(actual)
-        return bool(is_list) and _is_kind(actual.value_type, kind.removeprefix("list of ")[:-1])
-    text = bool(is_.is_string(actual) or is_.is_large_string(actual))
-    if kind in ("number", normal.LABEL):
-        return number
-    if kind in (normal.GRADE, normal.EVENT):
-        return number or text
-    if kind in (normal.TIME, normal.WRITTEN_TIME):
-        has_type = bool(is_.is_timestamp(actual) or is_.is_date(actual))
-        return has_type or (kind == normal.TIME and number)
-    return whole or (kind == "id" and text)
+    if pa.types.is_dictionary(actual):
+        actual = actual.value_type
+    if kind.startswith(normal.LIST_OF):
+        is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual)
+        return bool(is_list) and _is_kind(actual.value_type, kind.removeprefix(normal.LIST_OF)[:-1])
+    return _family(actual) in _READ_AS[kind]
+
+
+def _family(actual: pa.DataType) -> _Family | None:
+    """Return the family of a plain type; None where no kind is read from it."""
+    is_ = pa.types
+    if is_.is_integer(actual) or is_.is_boolean(actual):
+        return "whole"
+    if is_.is_floating(actual) or is_.is_decimal(actual):
+        return "fraction"
+    if is_.is_string(actual) or is_.is_large_string(actual):
+        return "text"
+    return "time" if is_.is_timestamp(actual) or is_.is_date(actual) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
