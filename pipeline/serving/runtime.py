@@ -1381,8 +1381,8 @@ class Model:
         p_BST = self._probabilities(logits_BT.double())[:count]
         return self._answers(domains, p_BST, routes, self._breaches(columns, count))
 
-    def _columns(self, rows: Columns, bank: Bank | None) -> tuple[dict[str, list[Any]], int]:
-        """Return every column that is read, as a list, and the number of rows."""
+    def _needed(self, bank: Bank | None) -> dict[str, bool]:
+        """Return every column that is read, and whether it may be missing."""
         document = self._document
         keys = (*document["domain_keys"], *document["parent_keys"])
         users = [document["user"]] if document["user"] else []
@@ -1394,6 +1394,11 @@ class Model:
         for read in (self._fresh, bank.statistics if bank else None):
             if read is not None:
                 needed = read.columns | needed  # a feature knows whether it may miss its own
+        return needed
+
+    def _columns(self, rows: Columns, bank: Bank | None) -> tuple[dict[str, list[Any]], int]:
+        """Return every column that is read, as a list, and the number of rows."""
+        needed = self._needed(bank)
         lengths = {n: len(rows[n]) for n in needed if n in rows}
         if len(set(lengths.values())) > 1:
             raise BadRows(f"columns differ in length: {lengths}; give one value for each row")
