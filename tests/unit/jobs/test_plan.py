@@ -117,7 +117,8 @@ def test_a_flat_setting_of_the_jobs_file_is_refused_by_its_new_name(tmp_path):
 
 
 def test_time_and_money_have_a_say(capsys):
-    words = ("table_rows.user_id=1000000", "table_rows.item_id=10000", "rows=100000000000")
+    tables = ("table_rows.user_id=1000000", "table_rows.item_id=10000")
+    words = (*tables, "rows=100000000000", "cluster=2xA100-80")
     assert run(*words, "max_hours=0.001") == 3
     assert "max_hours is 0.001" in capsys.readouterr().out
     assert run(*words, "max_cost=0.01") == 3

@@ -35,7 +35,7 @@ def told(document: dict[str, Any]) -> str:
         pytest.param(
             {"log__event_tim": "t"},
             "log.event_tim: there is no such key. Did you mean 'event_time' or 'event_time_unit' "
-            "or 'event_time_format'? Keys here: date_key, event_time, ",
+            "or 'event_time_format'? Keys here: date_key, date_unit, ",
             id="a key misspelt",
         ),
         pytest.param(
