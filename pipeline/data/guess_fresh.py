@@ -12,8 +12,8 @@ from iak.pipeline.data.guess_labels import Guess, words_of
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, FreshSpec
 
 _ITEM_WORDS = words_of(
-    "item product goods sku spu asin ad creative video movie film song track article news dish "
-    "book game post note poi hotel"
+    "item product goods sku spu asin ad adgroup creative video movie film song track article news "
+    "dish book game post note poi hotel listing recipe restaurant"
 )
 _MIN_VALUES = 20
 """Fewest distinct values of an item's or a user's id."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from iak.pipeline.data.guess_catalog import guess_catalog
 from iak.pipeline.data.guess_features import guess_features
@@ -31,6 +32,12 @@ def test_a_history_of_other_ids_is_no_pair(tmp_path):
 def test_an_item_is_known_by_its_history_whatever_its_name(tmp_path):
     odd = shop().column("item_id")
     assert ("zz", "history") in proposed(tmp_path, item_id=None, zz=odd)
+
+
+@pytest.mark.parametrize("name", ["adgroup_id", "RecipeId", "listing"])
+def test_an_item_is_known_by_its_name_without_a_history(name, tmp_path):
+    items = shop().column("item_id")
+    assert (name,) in proposed(tmp_path, item_id=None, history=None, **{name: items})
 
 
 def test_a_log_without_users_and_items_counts_nothing(tmp_path):
