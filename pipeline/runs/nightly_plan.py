@@ -21,7 +21,6 @@ from iak.pipeline.data.partition_days import (
     log_dates,
     read_newest_days,
 )
-from iak.pipeline.data.splits import Period
 from iak.pipeline.data.window_shift import domain_drift
 from iak.pipeline.errors import BadLog
 from iak.pipeline.nightly.choice import Candidate, Request, choose
@@ -115,7 +114,7 @@ def plan_night(
     catalog = load_catalog(spec.catalog)
     clock = Clock(now=now, ready=spec.ready)
     dated = _dated(catalog)
-    listed, night, period = _find_night(spec, dated, clock, asked)
+    listed, night, dates = _find_night(spec, dated, clock, asked)
     history = History(records, until=night)
     base_path = base or base_of(spec, history)
     opened = open_frozen_base(base_path, catalog, spec.finetune.tables)
@@ -124,9 +123,10 @@ def plan_night(
     newest = _read_window(spec, dated, days, opened)
     seen = [*(files for files in listed if files.day < days[0]), *newest.partitions]
     labels = _ripe_labels(newest, dated, windows)
-    expected = expected_days(days, period)
+    expected = expected_days(days, dates.period)
     judged = judge_partitions(seen, expected, clock, history.partition_days(), labels)
     split, notices = _split_catalog(spec, catalog, days, judged)
+    notices += _without_rows(newest, days, dates)
     head = registry_head(store := open_store(spec.registry))
     candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
     domains = [candidate.domain for candidate in candidates]
@@ -273,8 +273,8 @@ def _kept_digests(spec: NightlySpec, base: PublishedBase) -> KeptContents:
 
 def _find_night(
     spec: NightlySpec, catalog: Catalog, clock: Clock, asked: date | None
-) -> tuple[tuple[PartitionFiles, ...], date, Period]:
-    """Return the log's newest partitions, the night's date, and what folders name."""
+) -> tuple[tuple[PartitionFiles, ...], date, LogDates]:
+    """Return the log's newest partitions, the night's date, and the dates of the log."""
     # A planted log may have dates after today. In any other log a later date is a mistake.
     zone = ZoneInfo(catalog.log.time_zone)
     today = None if catalog.log.truth else clock.now.astimezone(zone).date()
@@ -294,7 +294,17 @@ def _find_night(
     night = asked or last_complete_day(listed, clock, before=today)
     if night is None:
         raise BadLog(_no_complete_day(dates, spec))
-    return listed, night, dates.period
+    return listed, night, dates
+
+
+def _without_rows(newest: NewestDays, days: Sequence[date], dates: LogDates) -> list[str]:
+    """Return a notice where the log has no row of the night's days."""
+    if newest.partitions:
+        return []
+    return [
+        f"no domain is tuned: no file has rows from {days[0]} to {days[-1]}, the days that this "
+        f"night reads; {dates.span}. Name another night by date="
+    ]
 
 
 def _no_complete_day(dates: LogDates, spec: NightlySpec) -> str:

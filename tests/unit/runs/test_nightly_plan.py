@@ -43,6 +43,18 @@ def test_a_night_is_of_the_last_complete_day(spec):
     assert plan.paths["region=ningbo"] == ("pooled",)
 
 
+def test_a_night_after_the_logs_last_day_says_that_it_has_no_row(spec):
+    later = LAST + timedelta(days=60)
+    plan = planned(spec, asked=later, now=NOW + timedelta(days=60))
+    assert not plan.decisions
+    assert plan.notices == (
+        f"no domain is tuned: no file has rows from {later - timedelta(days=1)} to {later}, the "
+        f"days that this night reads; the log's first day is 2026-10-01, its last {LAST}. Name "
+        "another night by date=",
+    )
+    assert not planned(spec).notices
+
+
 def test_the_same_night_has_the_same_id_and_another_log_another(spec):
     first = planned(spec)
     assert planned(spec, now=NOW + timedelta(hours=5)).id == first.id
