@@ -126,7 +126,6 @@ def plan_night(
     expected = expected_days(days, dates.period)
     judged = judge_partitions(seen, expected, clock, history.partition_days(), labels)
     split, notices = _split_catalog(spec, catalog, days, judged)
-    notices += _without_rows(newest, days, dates)
     head = registry_head(store := open_store(spec.registry))
     candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
     domains = [candidate.domain for candidate in candidates]
@@ -148,7 +147,7 @@ def plan_night(
         days=tuple(judged),
         head=head,
         history=history,
-        notices=tuple(notices),
+        notices=(*notices, *_without_rows(newest, days, dates)),
         base_notices=tuple(base_notices(opened, windows, split)),
     )
 
